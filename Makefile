@@ -1,0 +1,49 @@
+# make study   the quick study, end to end        make test    the tests
+# make smoke   the same path on a tiny grid       make check   lint, format and types
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
+.PHONY: study smoke test check install clean
+.DEFAULT_GOAL := study
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'error: $(PYTHON) is older than 3.11: make PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+		{ echo 'error: $(PYTHON) cannot make a virtual environment: on Debian and Ubuntu apt install python3-venv'; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+study: $(READY)
+	@$(BIN)/python preprocessing/run.py
+	@$(LAUNCH) training/run.py studies/quick.yaml
+	@$(BIN)/python analysis/run.py
+	@$(LAUNCH) training/run.py studies/quick.yaml --part best
+	@$(BIN)/python generation/run.py
+	@$(BIN)/python model_cards/run.py
+
+SMOKE := data/smoke
+smoke: $(READY)
+	@$(BIN)/python preprocessing/run.py --output_dir $(SMOKE)/processed_music_data
+	@$(LAUNCH) training/run.py studies/smoke.yaml
+	@$(BIN)/python analysis/run.py --output_root $(SMOKE)
+	@$(LAUNCH) training/run.py studies/smoke.yaml --part best
+	@$(BIN)/python generation/run.py --model $(SMOKE)/best_model --output_dir $(SMOKE)/best_model/samples \
+		--corpus $(SMOKE)/processed_music_data --n 4 --max_characters 200
+	@$(BIN)/python model_cards/run.py --output_root $(SMOKE)
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+check: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf .venv data build *.egg-info

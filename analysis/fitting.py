@@ -1,0 +1,235 @@
+"""Fit scaling laws in log space with a Huber loss, many weighted copies of one problem at a time.
+
+L(N) = E + a·N^-alpha, in nats per character; E is fixed at 0 for the plain power law. The objective is the weighted
+sum of Huber(log L_fitted - log L_measured). Starts come from variable projection (for a fixed alpha the law is linear
+in E and a); damped Gauss-Newton steps with the bound E >= 0 lead from there to convergence.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import f as f_distribution
+
+Array = NDArray[np.float64]
+
+DELTA = 0.01  # a run more than 1 % off the law counts as an outlier
+RESAMPLES = 1000
+LEVEL = 0.95
+MAX_EXPONENT = 3.0  # steeper is no scaling law but a step; a fit that comes here is at its bound
+SMALLEST_FLOOR = 1e-3  # nats per character; a floor whose interval reaches below it is not told from none
+START_EXPONENTS = np.geomspace(0.005, MAX_EXPONENT, 80)
+PROFILE_POINTS = 200
+MAX_STEPS = 500
+TOLERANCE = 1e-10
+PARAMETERS = ("E", "log_a", "alpha")
+LAWS = {"power": (False, True, True), "power_floor": (True, True, True)}  # which parameters are free
+
+
+@dataclass
+class Estimate:
+    """One parameter with its 95 % intervals, and whether the data identify it."""
+
+    value: float
+    bootstrap: tuple[float, float]
+    profile: tuple[float | None, float | None]  # None: the profile stays flat on that side
+    identified: bool
+
+
+@dataclass
+class Fit:
+    """A law fitted to points. `resampled` ([resamples, 3]: E, log a, alpha) is kept for what is derived from it."""
+
+    law: str
+    points: int
+    objective: float
+    converged: bool
+    at_bound: list[str]
+    parameters: dict[str, Estimate]
+    resampled: Array = field(repr=False)
+
+    @property
+    def theta(self) -> Array:
+        """E, log a, alpha: [3]."""
+        return np.array([self.parameters[name].value if name in self.parameters else 0.0 for name in PARAMETERS])
+
+    def predict(self, n: Array) -> Array:
+        """Return the fitted loss at sizes `n`: [points], nats per character."""
+        return predict(self.theta[None], np.log(n))[0]
+
+    def band(self, n: Array) -> tuple[Array, Array]:
+        """Return the lower and upper edge of the pointwise 95 % bootstrap band at sizes `n`."""
+        low, high = interval(predict(self.resampled, np.log(n)))
+        return low, high
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the resamples, in full precision."""
+        rows = {name: vars(estimate) for name, estimate in self.parameters.items()}
+        return {
+            "law": self.law,
+            "form": "L = E + a·N^-alpha" if self.law == "power_floor" else "L = a·N^-alpha",
+            "points": self.points,
+            "loss": f"sum of Huber(log residual), delta = {DELTA}",
+            "starts": len(START_EXPONENTS),
+            "resamples": len(self.resampled),
+            "resamples_converged": int(np.isfinite(self.resampled[:, 0]).sum()),
+            "objective": self.objective,
+            "converged": self.converged,
+            "at_bound": self.at_bound,
+            "parameters": rows,
+        }
+
+
+def predict(theta: Array, log_n: Array) -> Array:
+    """Return the loss of laws `theta` [laws, 3] at sizes `log_n` [points]: [laws, points]."""
+    return theta[:, :1] + np.exp(theta[:, 1:2] - theta[:, 2:] * log_n)
+
+
+def interval(samples: Array) -> tuple[Array, Array]:
+    """Return the two-sided percentile interval over the first axis."""
+    low, high = np.nanquantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high
+
+
+def resample(count: int, clusters: int, seed: int = 0) -> Array:
+    """Return bootstrap weights [count, clusters]: how often each cluster was drawn, at least 3 different ones."""
+    draw = np.random.default_rng(seed)
+    weights = draw.multinomial(clusters, np.full(clusters, 1 / clusters), size=count).astype(float)
+    few = (weights > 0).sum(axis=1) < min(3, clusters)
+    return weights[~few]
+
+
+def fit(law: str, n: Array, loss: Array, weights: Array | None = None) -> Fit:
+    """Fit a law to measured losses [points] of models of `n` [points] parameters.
+
+    `weights` [resamples, points] are the bootstrap's; without them runs are resampled. Raises ValueError if there are
+    fewer than four points or three sizes, or a size or a loss that is not positive and finite.
+    """
+    n, loss = np.asarray(n, float), np.asarray(loss, float)
+    if len(n) < 4 or len(np.unique(n)) < 3:
+        raise ValueError(f"{len(n)} points of {len(np.unique(n))} sizes are too few for a law: 4 of 3 are needed")
+    if not (np.isfinite(n).all() and np.isfinite(loss).all() and (n > 0).all() and (loss > 0).all()):
+        raise ValueError("sizes and losses must be positive and finite")
+    log_n, log_loss = np.log(n), np.log(loss)
+    free = np.array(LAWS[law])
+    theta, objective, converged = minimise(log_n, log_loss, np.ones((1, len(n))), free)
+    weights = resample(RESAMPLES, len(n)) if weights is None else weights
+    resampled, _, resampled_converged = minimise(log_n, log_loss, weights, free)
+    resampled[~resampled_converged] = np.nan  # kept in place, so that two fits of the same resamples stay paired
+    low, high = interval(resampled)
+    at_bound = ["E"] * bool(free[0] and theta[0, 0] <= 0) + ["alpha"] * bool(theta[0, 2] >= MAX_EXPONENT)
+    estimates = {}
+    for i, name in enumerate(PARAMETERS):
+        if not free[i]:
+            continue
+        profile = _profile(log_n, log_loss, theta[0], float(objective[0]), i, free, float(np.nanstd(resampled[:, i])))
+        bootstrap = (float(low[i]), float(high[i]))
+        identified = bool(converged[0]) and name not in at_bound and _is_pinned(name, bootstrap, profile)
+        estimates[name] = Estimate(float(theta[0, i]), bootstrap, profile, identified)
+    return Fit(law, len(n), float(objective[0]), bool(converged[0]), at_bound, estimates, resampled)
+
+
+def _is_pinned(name: str, bootstrap: tuple[float, float], profile: tuple[float | None, float | None]) -> bool:
+    """Return whether both intervals are closed and, for an exponent or a floor, clear of zero and of the bound."""
+    if profile[0] is None or profile[1] is None:
+        return False
+    lowest = {"E": SMALLEST_FLOOR, "alpha": 0.0, "log_a": -np.inf}[name]
+    highest = MAX_EXPONENT if name == "alpha" else np.inf
+    return min(bootstrap[0], profile[0]) > lowest and max(bootstrap[1], profile[1]) < highest
+
+
+def minimise(
+    log_n: Array, log_loss: Array, weights: Array, free: NDArray[np.bool_], start: Array | None = None
+) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Minimise the objective for each row of `weights` [problems, points].
+
+    Parameters that are not `free` [3] keep their start (0 without one). Returns theta [problems, 3], the objective
+    [problems] and whether each problem converged [problems].
+    """
+    theta = _project(log_n, np.exp(log_loss), weights, free) if start is None else start.copy()
+    damping = np.full(len(theta), 1e-3)
+    objective = _objective(theta, log_n, log_loss, weights)
+    converged = np.zeros(len(theta), dtype=bool)
+    for _ in range(MAX_STEPS):
+        on = np.flatnonzero(~converged)
+        if not len(on):
+            break
+        now = theta[on]
+        power = np.exp(now[:, 1:2] - now[:, 2:] * log_n)
+        fitted = now[:, :1] + power
+        residual = np.log(fitted) - log_loss
+        jacobian = np.stack([1 / fitted, power / fitted, -log_n * power / fitted], axis=-1)
+        weight = weights[on] * np.minimum(1.0, DELTA / np.maximum(np.abs(residual), 1e-300))
+        gradient = np.einsum("bp,bp,bpk->bk", weight, residual, jacobian)
+        hessian = np.einsum("bp,bpj,bpk->bjk", weight, jacobian, jacobian)
+        at_floor = (now[:, 0] <= 0) & (gradient[:, 0] > 0)
+        at_top = (now[:, 2] >= MAX_EXPONENT) & (gradient[:, 2] < 0)
+        held = ~free | np.stack([at_floor, np.zeros_like(at_floor), at_top], axis=1)
+        gradient = np.where(held, 0.0, gradient)
+        hessian = np.where(held[:, :, None] | held[:, None, :], 0.0, hessian)
+        scale = np.einsum("bkk->bk", hessian) * damping[on, None]
+        hessian += np.einsum("bk,kj->bkj", np.where(held, 1.0, scale + 1e-300), np.eye(3))
+        step = np.linalg.solve(hessian, -gradient[..., None])[..., 0]
+        proposal = now + step
+        proposal[:, 0] = np.maximum(proposal[:, 0], 0.0)
+        proposal[:, 2] = np.minimum(proposal[:, 2], MAX_EXPONENT)
+        proposed = _objective(proposal, log_n, log_loss, weights[on])
+        better = proposed <= objective[on]
+        small = np.abs(proposal - now).max(axis=1) < TOLERANCE
+        theta[on[better]] = proposal[better]
+        objective[on[better]] = proposed[better]
+        damping[on] = np.clip(np.where(better, damping[on] / 5, damping[on] * 5), 1e-12, 1e12)
+        converged[on] = small
+    return theta, objective, converged
+
+
+def _project(log_n: Array, loss: Array, weights: Array, free: NDArray[np.bool_]) -> Array:
+    """Return the best start [problems, 3] over a grid of exponents: for each, E and a by weighted least squares."""
+    best = np.full(len(weights), np.inf)
+    theta = np.zeros((len(weights), 3))
+    w = weights / loss**2
+    for alpha in START_EXPONENTS:
+        x = np.exp(-alpha * (log_n - log_n.mean()))
+        sw, sx, sy = w.sum(1), w @ x, w @ loss
+        sxx, sxy = w @ (x * x), w @ (x * loss)
+        determinant = sw * sxx - sx**2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            floor = np.where(free[0] & (determinant > 0), (sxx * sy - sx * sxy) / determinant, 0.0)
+            floor = np.clip(np.nan_to_num(floor), 0.0, None)
+            factor = np.maximum((sxy - floor * sx) / sxx, 1e-12)
+        trial = np.stack([floor, np.log(factor) + alpha * log_n.mean(), np.full(len(w), alpha)], axis=1)
+        objective = _objective(trial, log_n, np.log(loss), weights)
+        better = objective < best
+        best, theta[better] = np.where(better, objective, best), trial[better]
+    return theta
+
+
+def _objective(theta: Array, log_n: Array, log_loss: Array, weights: Array) -> Array:
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        size = np.abs(np.log(predict(theta, log_n)) - log_loss)
+    huber = np.where(size <= DELTA, 0.5 * size**2, DELTA * (size - 0.5 * DELTA))
+    return np.nan_to_num((weights * huber).sum(axis=1), nan=np.inf)
+
+
+def _profile(
+    log_n: Array, log_loss: Array, theta: Array, objective: float, i: int, free: NDArray[np.bool_], spread: float
+) -> tuple[float | None, float | None]:
+    """Return where the objective, minimised over the others with parameter i held, has risen by an F test's worth."""
+    others = free.copy()
+    others[i] = False
+    freedom = len(log_n) - int(free.sum())
+    limit = objective * (1 + f_distribution.ppf(LEVEL, 1, freedom) / freedom)
+    reach = max(10 * spread, 0.5 * abs(theta[i]), 1e-3)
+    edges: list[float | None] = []
+    for sign in (-1, 1):
+        values = theta[i] + sign * np.linspace(0, reach, PROFILE_POINTS)
+        if i == 0:
+            ceiling = float(np.exp(log_loss.min()))
+            values = np.clip(values, 0.0, 0.999 * ceiling)
+        start = np.repeat(theta[None], PROFILE_POINTS, axis=0)
+        start[:, i] = values
+        held, risen, _ = minimise(log_n, log_loss, np.ones((PROFILE_POINTS, len(log_n))), others, start)
+        outside = np.flatnonzero(risen > limit)
+        edges.append(float(held[outside[0], i]) if len(outside) else None)
+    return edges[0], edges[1]

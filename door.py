@@ -1,0 +1,144 @@
+"""What every door (a room's run.py) does alike: read its arguments, write whole files, fail in one line."""
+
+import argparse
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+
+class DoorError(Exception):
+    """Something the user can mend. The text is one line that names the file or field, and the mend."""
+
+
+def read_arguments(kind: type[T], about: str, default_file: str | None = None, argv: list[str] | None = None) -> T:
+    """Fill the dataclass `kind` from an optional YAML file (first, without a flag), then from flags.
+
+    Raises SystemExit with one line for an unknown flag, an unknown field, or a file that cannot be read.
+    """
+    from transformers import HfArgumentParser  # a second of imports that a library user need not pay
+
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = HfArgumentParser(kind, description=about, formatter_class=formatter)  # type: ignore[arg-type]
+    parser.add_argument("config", nargs="?", default=default_file, help="a YAML file with any of the fields below")
+    arguments = sys.argv[1:] if argv is None else argv
+    file = parser.parse_known_args(arguments)[0].config
+    if file is not None:
+        parser.set_defaults(**_read_yaml(Path(file), kind))
+    values = vars(parser.parse_args(arguments))
+    values.pop("config")
+    try:
+        return kind(**values)
+    except DoorError as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+def _read_yaml(file: Path, kind: type) -> dict[str, Any]:
+    try:
+        fields = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        fail(f"{file}: not a readable YAML file ({' '.join(str(error).split())})")
+    known = {field.name for field in dataclasses.fields(kind)}
+    if not isinstance(fields, dict) or set(fields) - known:
+        unknown = sorted(set(fields) - known) if isinstance(fields, dict) else type(fields).__name__
+        fail(f"{file}: {unknown} is not among the fields {sorted(known)}")
+    return fields
+
+
+def fail(line: str) -> NoReturn:
+    """Print one line and leave with exit code 1."""
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def open_door(main: Callable[[], None]) -> None:
+    """Run a door; what the user can mend, a full disk and Ctrl-C each end it with one line, not a traceback."""
+    try:
+        main()
+    except DoorError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("\nstopped: the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    except OSError as error:
+        fail(describe_os_error(error))
+
+
+def describe_os_error(error: OSError) -> str:
+    """One line for an error of the file system, naming the file and, for a full disk, the mend."""
+    full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    mend = "; free some space and run the same command again, what was finished is kept" if full else ""
+    return f"{error.filename or 'writing'}: {error.strerror or error}{mend}"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to; it takes the name `path` at the end, or leaves nothing behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; it takes the place of `path` at the end, or leaves nothing behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+        before = temporary.with_name(temporary.name + ".before")
+        if path.exists():
+            path.rename(before)  # a folder with files in it cannot be replaced in one step
+        temporary.rename(path)
+        shutil.rmtree(before, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON (full precision, no NaN, so that any reader takes it) whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises DoorError naming the file if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DoorError(f"{path} is missing: run the stage that writes it (make study runs them all)") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise DoorError(f"{path} is damaged: delete it and run the stage that writes it again") from None

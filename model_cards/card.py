@@ -1,0 +1,194 @@
+"""The model card and the study's screen, written from the records: no number is typed in here."""
+
+from dataclasses import dataclass
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from analysis.report import exponent_sentence, find, law_lines
+from door import DoorError, read_json
+from training.record import BEST, read_record
+
+LICENCE = "cc-by-nc-4.0"  # a third of the sources, the Essen songs, allow non-commercial use only
+TUNES_ON_SCREEN = 3
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the other rooms recorded."""
+
+    root: Path
+    best: dict[str, Any]
+    search: list[dict[str, Any]]
+    comparison: dict[str, Any]
+    samples: dict[str, Any]
+
+    @classmethod
+    def open(cls, root: Path) -> "Results":
+        """Read all records below `root`. Raises DoorError naming the first that is missing or damaged."""
+        best = read_record(root / BEST)
+        if best is None:
+            raise DoorError(f"{root / BEST} holds no trained model: run accelerate launch training/run.py --part best")
+        search = [read_record(folder) for folder in sorted((root / BEST / "search").glob("*"))]
+        return cls(
+            root,
+            best,
+            [record for record in search if record is not None],
+            read_json(root / "comparison_analysis" / "comparison_data.json"),
+            read_json(root / BEST / "samples" / "samples.json"),
+        )
+
+
+def percent(share: dict[str, Any]) -> str:
+    """Return a share with its Wilson interval."""
+    low, high = share["interval"]
+    return f"{100 * share['share']:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of {share['total']}"
+
+
+def validity_lines(samples: dict[str, Any]) -> list[str]:
+    """Return a line for each temperature and kind of prompt, and one for tunes that people wrote."""
+    lines = [
+        f"temperature {row['temperature']:.2g}, {'prompted with a header' if row['prompted'] else 'unprompted'}: "
+        f"valid {percent(row['valid'])}"
+        for row in samples["shares"]
+    ]
+    return [*lines, f"human tunes of the test split, same test: valid {percent(samples['human']['valid'])}"]
+
+
+def best_lines(best: dict[str, Any]) -> list[str]:
+    """Return what the best model is and how well it predicts."""
+    recipe = best["recipe"]
+    error = best["test_loss_standard_error"] / log(2)
+    return [
+        f"{recipe['architecture'].upper()} {recipe['size']}, {best['n_params']:,} parameters "
+        f"({best['n_params_non_embedding']:,} without tables), trained on from {recipe['init_from']} "
+        f"for {best['tokens']:,} tokens (rate {recipe['learning_rate']:.3g}, dropout {recipe['dropout']}, "
+        f"weight decay {recipe['weight_decay']})",
+        f"test: {best['test_bits_per_character']:.4f} bits per character (± {error:.4f} over tunes), "
+        f"perplexity {exp(best['test_loss']):.3f}; validation: {best['validation_bits_per_character']:.4f}",
+    ]
+
+
+def shown_tunes(samples: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the tunes that are shown: the first valid ones in the order of generation, one a temperature."""
+    chosen: dict[float, dict[str, Any]] = {}
+    for tune in sorted(samples["samples"], key=lambda tune: not tune["valid"]):
+        chosen.setdefault(tune["temperature"], tune)
+    return sorted(chosen.values(), key=lambda tune: tune["temperature"])[:TUNES_ON_SCREEN]
+
+
+def screen(results: Results) -> str:
+    """Return the one screen that ends a study."""
+    root, data = results.root, results.comparison
+    tunes = []
+    for tune in shown_tunes(results.samples):
+        verdict = "valid" if tune["valid"] else "not valid"
+        tunes += [f"  {tune['file']} (temperature {tune['temperature']:.2g}, {verdict})"]
+        tunes += [f"    {line}" for line in tune["text"].strip().split("\n")]
+    figures = sorted(
+        path for folder in ("GPT_analysis", "comparison_analysis") for path in (root / folder).glob("*.png")
+    )
+    return "\n".join(
+        [
+            "",
+            "LAWS (95 % bootstrap intervals; N counts all parameters)",
+            *(f"  {line}" for line in law_lines(data)),
+            *(f"  {exponent_sentence(find(data['comparisons'], law))}" for law in ("power", "power_floor")),
+            "BEST MODEL",
+            *(f"  {line}" for line in best_lines(results.best)),
+            *(f"  {line}" for line in validity_lines(results.samples)),
+            "TUNES (the first valid one of each temperature)",
+            *tunes,
+            "FILES",
+            f"  corpus    {root / 'processed_music_data'}",
+            f"  runs      {root / 'GPT_initial_training'}, {root / 'LSTM_training'}",
+            *(f"  figure    {path}" for path in figures),
+            f"  fits      {root / 'GPT_analysis' / 'scaling_law_fit.json'}",
+            f"            {root / 'comparison_analysis' / 'comparison_data.json'}",
+            f"  report    {root / 'comparison_analysis' / 'report.md'}",
+            f"  model     {root / BEST} (card: README.md; tunes: samples/)",
+        ]
+    )
+
+
+def model_card(results: Results) -> str:
+    """Return the best model's card."""
+    best, recipe = results.best, results.best["recipe"]
+    name = f"abc-{recipe['architecture']}-{recipe['size']}"
+    metrics = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type="abc-notation",
+            dataset_name="ABC tunes carried by music21, test split by melody",
+            metric_type=kind,
+            metric_value=value,
+        )
+        for kind, value in (
+            ("bits_per_character", best["test_bits_per_character"]),
+            ("perplexity", exp(best["test_loss"])),
+        )
+    ]
+    data = ModelCardData(
+        license=LICENCE,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["music", "abc-notation", "scaling-laws", recipe["architecture"]],
+        model_name=name,
+        eval_results=metrics,
+    )
+    search = [
+        f"| {r['recipe']['learning_rate']:.3g} | {r['recipe']['dropout']} | {r['recipe']['weight_decay']} "
+        f"| {r['validation_bits_per_character']:.4f} |"
+        for r in results.search
+    ]
+    tunes = []
+    for tune in shown_tunes(results.samples):
+        tunes += [f"Temperature {tune['temperature']:.2g}, {'valid' if tune['valid'] else 'not valid'}:", "", "```abc"]
+        tunes += [tune["text"].strip(), "```", ""]
+    body = "\n".join(
+        [
+            f"# {name}",
+            "",
+            "A character-level language model of ABC notation, the best run of a scaling study, trained further.",
+            "",
+            *(f"- {line}" for line in best_lines(best)),
+            *(f"- {line}" for line in validity_lines(results.samples)),
+            "",
+            "## Use",
+            "",
+            "```python",
+            "import modeling  # registers the LSTM; not needed for a GPT",
+            "from transformers import pipeline",
+            "",
+            f'tune = pipeline("text-generation", model="{results.root / BEST}")',
+            r'print(tune("X:1\nM:6/8\nL:1/8\nK:G\n", max_new_tokens=400, do_sample=True)[0]["generated_text"])',
+            "```",
+            "",
+            "Without this project installed, leave out the first line and pass `trust_remote_code=True`.",
+            "",
+            "## The search",
+            "",
+            "| rate | dropout | weight decay | validation bpc |",
+            "|---|---|---|---|",
+            *search,
+            "",
+            "## Samples",
+            "",
+            "The first valid tune of each temperature, in the order of generation.",
+            "",
+            *tunes,
+            "## Data and licence",
+            "",
+            "Trained on the ABC tunes that the music21 package carries. Most are Essen folk songs, which may be used "
+            "for non-commercial purposes only; so may this model.",
+            "",
+            "## Training",
+            "",
+            f"- commit {best['git_commit']}, seed {recipe['seed']}, {best['seconds']:.0f} s on {best['hardware']}",
+            f"- {best['flops']:.3g} FLOPs in this last part, {best['tokens_per_second']:.0f} tokens per second",
+            f"- versions: {', '.join(f'{k} {v}' for k, v in best['versions'].items())}",
+        ]
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{body}\n"

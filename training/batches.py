@@ -1,0 +1,36 @@
+"""Windows of a token stream as batches, in an order that depends on the seed and the step alone."""
+
+import numpy as np
+import torch
+
+
+class WindowBatches:
+    """Batches of windows, each [batch, context]; every token of an epoch is predicted once, then the cut moves.
+
+    The order of an epoch is a permutation drawn from (seed, epoch), so any step can be had without the ones before it.
+    """
+
+    def __init__(self, stream: np.ndarray, context: int, batch_size: int, seed: int) -> None:
+        self.stream, self.context, self.batch_size, self.seed = stream, context, batch_size, seed
+        self.stride = context - 1  # windows share one token: the last target is the next window's first input
+        self.per_epoch = (len(stream) - context) // self.stride
+        if self.per_epoch < 1:
+            raise ValueError(f"a stream of {len(stream)} tokens holds no {context}-token windows")
+        self._epoch = -1
+        self._starts = np.empty(0, dtype=np.int64)
+
+    def _starts_of(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            draw = np.random.default_rng((self.seed, epoch))
+            offset = draw.integers(
+                min(self.stride, len(self.stream) - self.context - (self.per_epoch - 1) * self.stride)
+            )
+            self._starts = offset + self.stride * draw.permutation(self.per_epoch)
+            self._epoch = epoch
+        return self._starts
+
+    def batch(self, step: int) -> torch.Tensor:
+        """Return the token ids of a step: [batch, context], int64."""
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        starts = np.array([self._starts_of(int(p) // self.per_epoch)[int(p) % self.per_epoch] for p in places])
+        return torch.from_numpy(self.stream[starts[:, None] + np.arange(self.context)].astype(np.int64))

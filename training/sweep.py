@@ -1,0 +1,89 @@
+"""The rate rule LR(N): every size with several peak rates, the best of each size, and a line through them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from door import DoorError, write_json
+from preprocessing.corpus import Corpus
+from training.recipe import Recipe
+from training.study import Job, Outcome, make_job
+
+SWEEP = "rate_sweep"
+
+
+def plan_sweep(recipes: list[Recipe], rates: dict[str, list[float]], corpus: Corpus, root: Path) -> list[Job]:
+    """Return a job for each recipe (architecture, size and seed) with each rate of its architecture."""
+    for architecture in {recipe.architecture for recipe in recipes}:
+        if len(set(rates[architecture])) < 3:
+            raise DoorError(f"--{architecture}_rates {rates[architecture]}: an optimum needs at least three")
+    return [
+        make_job(
+            Recipe(**{**vars(recipe), "learning_rate": rate}),
+            corpus,
+            root / SWEEP / recipe.architecture / recipe.size / f"rate_{rate:g}" / f"seed_{recipe.seed}",
+        )
+        for recipe in recipes
+        for rate in rates[recipe.architecture]
+    ]
+
+
+def best_rate(rates: np.ndarray, losses: np.ndarray) -> float | None:
+    """Return the rate of lowest loss by a parabola in log rate through the lowest three, None if it is at an edge."""
+    order = np.argsort(rates)
+    x, y = np.log(rates[order]), losses[order]
+    lowest = int(np.argmin(y))
+    if lowest in (0, len(x) - 1):
+        return None
+    a, b, _ = np.polyfit(x[lowest - 1 : lowest + 2], y[lowest - 1 : lowest + 2], 2)
+    return float(np.exp(-b / (2 * a)))
+
+
+def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return `rate = coefficient · N^-exponent` through the best rates of the sizes, and what it was fitted to.
+
+    Sizes whose best rate is on the grid's edge are listed and left out. Raises DoorError if fewer than two are left.
+    """
+    optima, edges = [], []
+    for size in dict.fromkeys(row["size"] for row in rows):
+        mine = [row for row in rows if row["size"] == size]
+        rates = np.unique([row["learning_rate"] for row in mine])
+        losses = np.array([np.mean([r["loss"] for r in mine if r["learning_rate"] == rate]) for rate in rates])
+        best = best_rate(rates, losses)
+        if best is None:
+            edges.append(size)
+        else:
+            optima.append({"size": size, "n": mine[0]["n_params_non_embedding"], "rate": best})
+    if len(optima) < 2:
+        raise DoorError(f"the best rate lies on the grid's edge at {edges}: give its rates a wider range")
+    slope, intercept = np.polyfit(np.log([o["n"] for o in optima]), np.log([o["rate"] for o in optima]), 1)
+    return {"coefficient": float(np.exp(intercept)), "exponent": float(-slope), "optima": optima, "on_edge": edges}
+
+
+def write_sweep(outcomes: list[Outcome], path: Path) -> dict[str, Any]:
+    """Write all runs of a sweep and the rule of each architecture; return what was written."""
+    records = [outcome.record for outcome in outcomes if outcome.record is not None]
+    rows = [
+        {
+            "architecture": record["recipe"]["architecture"],
+            "size": record["recipe"]["size"],
+            "seed": record["recipe"]["seed"],
+            "n_params": record["n_params"],
+            "n_params_non_embedding": record["n_params_non_embedding"],
+            "learning_rate": record["recipe"]["learning_rate"],
+            "status": record["status"],
+            "loss": record.get("validation_loss", float("inf")),
+        }
+        for record in records
+    ]
+    rules = {
+        architecture: fit_rule([row for row in rows if row["architecture"] == architecture])
+        for architecture in dict.fromkeys(row["architecture"] for row in rows)
+    }
+    first = records[0]
+    shared = {key: first["recipe"][key] for key in ("tokens", "batch_size", "context", "weight_decay", "dropout")}
+    runs = [{**row, "loss": row["loss"] if np.isfinite(row["loss"]) else None} for row in rows]
+    result = {"corpus": first["corpus"], "recipe": shared, "versions": first["versions"], "rules": rules, "runs": runs}
+    write_json(path, result)
+    return result
