@@ -1,12 +1,13 @@
 # make study   the quick study, end to end        make test    the tests
 # make smoke   the same path on a tiny grid       make check   lint, format and types
+# make publish the study, then its results to results/quick and its findings to the README
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: study smoke test check install clean
+.PHONY: study publish smoke test check install clean
 .DEFAULT_GOAL := study
 
 install: $(READY)
@@ -26,6 +27,9 @@ study: $(READY)
 	@$(LAUNCH) training/run.py studies/quick.yaml --part best
 	@$(BIN)/python generation/run.py
 	@$(BIN)/python model_cards/run.py
+
+publish: study
+	@$(BIN)/python model_cards/run.py --publish results/quick
 
 SMOKE := data/smoke
 smoke: $(READY)

@@ -139,6 +139,7 @@ def _is_pinned(name: str, bootstrap: tuple[float, float], profile: tuple[float |
     return min(bootstrap[0], profile[0]) > lowest and max(bootstrap[1], profile[1]) < highest
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a step too far has no finite objective: it is refused
 def minimise(
     log_n: Array, log_loss: Array, weights: Array, free: NDArray[np.bool_], start: Array | None = None
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
@@ -194,10 +195,9 @@ def _project(log_n: Array, loss: Array, weights: Array, free: NDArray[np.bool_])
         sw, sx, sy = w.sum(1), w @ x, w @ loss
         sxx, sxy = w @ (x * x), w @ (x * loss)
         determinant = sw * sxx - sx**2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            floor = np.where(free[0] & (determinant > 0), (sxx * sy - sx * sxy) / determinant, 0.0)
-            floor = np.clip(np.nan_to_num(floor), 0.0, None)
-            factor = np.maximum((sxy - floor * sx) / sxx, 1e-12)
+        floor = np.where(free[0] & (determinant > 0), (sxx * sy - sx * sxy) / determinant, 0.0)
+        floor = np.clip(np.nan_to_num(floor), 0.0, None)
+        factor = np.maximum((sxy - floor * sx) / sxx, 1e-12)
         trial = np.stack([floor, np.log(factor) + alpha * log_n.mean(), np.full(len(w), alpha)], axis=1)
         objective = _objective(trial, log_n, np.log(loss), weights)
         better = objective < best
@@ -206,8 +206,7 @@ def _project(log_n: Array, loss: Array, weights: Array, free: NDArray[np.bool_])
 
 
 def _objective(theta: Array, log_n: Array, log_loss: Array, weights: Array) -> Array:
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        size = np.abs(np.log(predict(theta, log_n)) - log_loss)
+    size = np.abs(np.log(predict(theta, log_n)) - log_loss)
     huber = np.where(size <= DELTA, 0.5 * size**2, DELTA * (size - 0.5 * DELTA))
     return np.nan_to_num((weights * huber).sum(axis=1), nan=np.inf)
 

@@ -55,17 +55,17 @@ def exponent_sentence(comparison: Data) -> str:
 
 def crossover_sentence(comparison: Data) -> str:
     """Say where the GPT's law comes to lie below the LSTM's, if it does."""
-    share = f"{100 * comparison['crossover_share_of_resamples']:.0f} % of the resamples cross"
+    share = f"it does in {100 * comparison['crossover_share_of_resamples']:.0f} % of the resamples"
     if comparison["crossover"] is None:
-        return f"The two fitted lines do not cross above the sizes measured in the GPT's favour ({share})."
+        return f"The GPT's fitted line does not come to lie below the LSTM's at any size ({share})."
     bounds = comparison["crossover_interval"]
     if bounds is None:
-        return f"The fitted lines cross at N = {short(comparison['crossover'])}, not identified ({share})."
+        return f"The GPT's fitted line comes to lie below the LSTM's at no identified N ({share})."
     text = f"N = {short(comparison['crossover'])} [{short(bounds[0])}, {short(bounds[1])}]"
     largest = comparison["largest_n"]
     beyond = bounds[0] > largest
     warning = f" That lies beyond the largest model trained ({short(largest)}): an extrapolation." if beyond else ""
-    return f"The fitted lines cross at {text} ({share}).{warning}"
+    return f"The GPT's fitted line comes to lie below the LSTM's from {text} ({share}).{warning}"
 
 
 def size_table(data: Data) -> list[str]:
@@ -170,3 +170,27 @@ def held_out_sentence(row: Data) -> str:
     if row["error"] is None:
         return f"{name}: too few sizes are left to fit it."
     return f"{name}: the loss of {row['size']} is foretold with an error of {100 * row['error']:+.2f} %."
+
+
+def findings(data: Data) -> list[str]:
+    """Return what the study found in a few sentences, each with its numbers."""
+    sizes = data["sizes"]
+    law = "power_floor" if find(data["comparisons"], "power_floor")["identified"] else "power"
+    chosen = find(data["comparisons"], law)
+    span = f"{short(sizes[0]['gpt']['n_params'])} to {short(sizes[-1]['gpt']['n_params'])} parameters"
+    exponents = ", ".join(f"{estimate(chosen['fits'][k]['parameters']['alpha'])} for the {n}" for k, n in NAMES.items())
+    last = sizes[-1]
+    floors = find(data["comparisons"], "power_floor")["fits"]
+    return [
+        f"At {short(data['tokens'])} training characters and {span}, the loss falls with size as a {WORDS[law]}: "
+        f"α = {exponents}.",
+        exponent_sentence(chosen),
+        f"{lead_sentence(sizes)} At {last['size']} they reach {last['gpt']['bits_per_character']:.3f} (GPT) and "
+        f"{last['lstm']['bits_per_character']:.3f} (LSTM) bits per character. Another budget of tokens can reverse it.",
+        "The floor E: "
+        + ", ".join(f"{estimate(floors[k]['parameters']['E'])} for the {n}" for k, n in NAMES.items())
+        + ".",
+        baseline_sentence("GPT", sizes[0], "gpt", data["baseline"])
+        + " "
+        + baseline_sentence("LSTM", sizes[0], "lstm", data["baseline"]),
+    ]

@@ -1,5 +1,6 @@
 """Run records → laws, figures and a report: python analysis/run.py"""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from analysis.comparison import AXES, Comparison, Runs, column, compare, held_ou
 from analysis.fitting import LAWS
 from analysis.report import find, law_lines, write_report
 from door import DoorError, open_door, read_arguments, read_json, write_json, write_text
-from training.record import baseline_file, read_ladder
+from training.record import FOLDERS, baseline_file, read_ladder
 
 GPT_FOLDER, COMPARISON_FOLDER = "GPT_analysis", "comparison_analysis"
+DATA = "comparison_data.json"
 MIN_SIZES = 3
 
 
@@ -23,6 +25,17 @@ class AnalysisArguments:
     """Where the records are and where the results go."""
 
     output_root: str = field(default="data", metadata={"help": "the folder that holds the training folders"})
+
+
+def identity_of(root: Path) -> str:
+    """Return the hash of all that decides the analysis: the records, the baseline and this room's code."""
+    files = [
+        path for folder in FOLDERS.values() for path in (root / folder).rglob("*.json") if path.name != "config.json"
+    ]
+    content = hashlib.sha256()
+    for path in [*sorted(files), *sorted(Path(__file__).parent.glob("*.py"))]:
+        content.update(path.read_bytes())
+    return content.hexdigest()
 
 
 def gather(root: Path) -> tuple[dict[str, Runs], list[str]]:
@@ -95,11 +108,16 @@ def analyse(root: Path) -> tuple[dict[str, Any], list[Comparison], dict[str, Run
 
 def main() -> None:
     root = Path(read_arguments(AnalysisArguments, __doc__ or "").output_root)
+    both = root / COMPARISON_FOLDER
+    identity = identity_of(root)
+    if (both / DATA).is_file() and read_json(both / DATA).get("identity") == identity:
+        print(f"{both}: finished already, nothing to do")
+        return
     data, comparisons, ladders = analyse(root)
     fits = {c.law: c.fits for c in comparisons if c.axis == "n_params"}
     law = "power_floor" if find(data["comparisons"], "power_floor")["identified"] else "power"
     gpt_only = {"gpt": ladders["gpt"]}
-    gpt, both = root / GPT_FOLDER, root / COMPARISON_FOLDER
+    gpt = root / GPT_FOLDER
     both_names = ["seconds", "peak_memory_bytes"]
     baseline = data["baseline"]
     drawings = [
@@ -119,8 +137,8 @@ def main() -> None:
         draw()
     gpt_fits = {axis: {c.law: c.fits["gpt"].as_dict() for c in comparisons if c.axis == axis} for axis in AXES}
     write_json(gpt / "scaling_law_fit.json", gpt_fits)
-    write_json(both / "comparison_data.json", data)
     write_text(both / "report.md", write_report(data))
+    write_json(both / DATA, {"identity": identity, **data})  # last: it says that the others are there
     print("\n".join(law_lines(data)))
     print(f"figures and fits: {gpt}, {both}; the report: {both / 'report.md'}")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from door import DoorError, open_door, read_arguments, write_text
 from model_cards.card import Results, model_card, screen
+from model_cards.publish import publish, write_findings
 
 
 @dataclass
@@ -12,14 +13,19 @@ class CardArguments:
     """Where the study is."""
 
     output_root: str = field(default="data", metadata={"help": "the folder that the study's results stand in"})
+    publish: str = field(default="", metadata={"help": "also copy the results to this folder and update README.md"})
 
 
 def main() -> None:
-    root = Path(read_arguments(CardArguments, __doc__ or "").output_root)
+    arguments = read_arguments(CardArguments, __doc__ or "")
+    root = Path(arguments.output_root)
     if not root.is_dir():
         raise DoorError(f"{root}: no such folder: run make study first")
     results = Results.open(root)
     write_text(root / "best_model" / "README.md", model_card(results))
+    if arguments.publish:
+        publish(results, Path(arguments.publish))
+        write_findings(results, Path(arguments.publish), Path("README.md"))
     print(screen(results))
 
 

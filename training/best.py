@@ -2,12 +2,13 @@
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from door import DoorError
 from preprocessing.corpus import Corpus
 from training.recipe import Recipe
 from training.record import BEST, FOLDERS, read_ladder, run_folder
-from training.study import Job, Outcome, make_job, report_failures, run_jobs
+from training.study import Job, make_job, report_failures, run_jobs
 
 NEW_ORDER = 1000  # added to the seed, so that the data come in an order that the run has not seen
 
@@ -42,12 +43,15 @@ def plan_search(
 
 def train_best(
     search: list[Job], root: Path, corpus: Corpus, tokens: int, at_once: int, threads: int, checkpoint_seconds: float
-) -> Outcome:
-    """Run the search, then the long run with its best setting; the test split is scored once, at the end of that."""
+) -> dict[str, Any]:
+    """Run the search, then the long run with its best setting, and return that run's record.
+
+    The test split is scored once, at the end of the long run. Raises DoorError if a run does not finish.
+    """
     found = run_jobs(search, corpus, at_once, threads, checkpoint_seconds, "best model, search")
     report_failures(found)
     chosen = min(found, key=lambda outcome: (outcome.record or {})["validation_loss"]).job.recipe
     job = make_job(Recipe(**{**vars(chosen), "tokens": tokens}), corpus, root / BEST, score_test=True)
     [outcome] = run_jobs([job], corpus, 1, at_once * threads, checkpoint_seconds, "best model, long run")
     report_failures([outcome])
-    return outcome
+    return outcome.record or {}

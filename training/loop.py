@@ -107,7 +107,8 @@ def train(
     checkpoint = folder / CHECKPOINT
     step, curves = _restore(checkpoint, identity, bare, optimizer.optimizer)
     seconds = curves["seconds"]
-    set_seed(recipe.seed + step)  # dropout's masks; without dropout nothing is drawn
+    if recipe.batch_size % accelerator.num_processes:
+        raise DoorError(f"--batch_size {recipe.batch_size}: not shared evenly by {accelerator.num_processes} processes")
 
     steps, per_step = recipe.steps, recipe.tokens_per_step
     train_every = max(1, steps // CURVE_POINTS)
@@ -121,6 +122,8 @@ def train(
         rate = rate_at(step, steps, recipe.learning_rate)
         for group in optimizer.param_groups:
             group["lr"] = rate
+        if recipe.dropout:  # its masks depend on seed, step and process alone, so a resumed run draws the same ones
+            torch.manual_seed((recipe.seed << 32) + step * accelerator.num_processes + accelerator.process_index)
         loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM)
@@ -136,11 +139,11 @@ def train(
             running.zero_()
             now = time.perf_counter()
             seconds, mark = seconds + now - mark, now
-            _append(curves["train"], step=step, tokens=step * per_step, seconds=seconds, loss=mean, learning_rate=rate)
-            progress(step * per_step, mean)
             if not isfinite(mean):
                 status, reason = DIVERGED, f"the training loss is {mean} at step {step}"
                 break
+            _append(curves["train"], step=step, tokens=step * per_step, seconds=seconds, loss=mean, learning_rate=rate)
+            progress(step * per_step, mean)
         if step % validate_every == 0:
             now = time.perf_counter()
             seconds, mark = seconds + now - mark, now

@@ -23,7 +23,7 @@ from training.best import plan_search, train_best
 from training.evaluation import summarise
 from training.ngram import ngram_losses
 from training.recipe import Recipe
-from training.record import baseline_file, run_folder
+from training.record import BEST, baseline_file, run_folder
 from training.study import make_job, report_failures, run_jobs
 from training.sweep import plan_sweep, write_sweep
 
@@ -93,6 +93,8 @@ def write_baseline(corpus: Corpus, root: Path) -> None:
 
 def plan_recipes(arguments: StudyArguments) -> list[Recipe]:
     """Return a recipe for every architecture, size and seed; the rate is still open (0)."""
+    if not arguments.gpt_sizes and not arguments.lstm_sizes:
+        raise DoorError("no sizes: give --gpt_sizes or --lstm_sizes, or a study file such as studies/quick.yaml")
     return [
         Recipe(
             architecture=architecture,
@@ -123,33 +125,37 @@ def share_machine(wanted: int) -> tuple[int, int]:
     return at_once, max(1, cores // at_once)
 
 
-def train_part(arguments: StudyArguments, corpus: Corpus, root: Path) -> None:
-    at_once, threads = share_machine(arguments.at_once)
-    seconds = arguments.checkpoint_seconds
-    if arguments.part == "best":
-        rates, dropouts, decays = arguments.search_rates, arguments.search_dropouts, arguments.search_weight_decays
-        search = plan_search(root, corpus, arguments.search_tokens, rates, dropouts, decays)
-        outcome = train_best(search, root, corpus, arguments.best_tokens, at_once, threads, seconds)
-        record = outcome.record or {}
-        print(f"{outcome.job.folder}: test loss {record['test_loss']:.4f} nats per character")
-        return
-    recipes = plan_recipes(arguments)
-    if not recipes:
-        raise DoorError("no sizes: give --gpt_sizes or --lstm_sizes, or a study file such as studies/quick.yaml")
-    if arguments.part == "sweep":
-        rates = {"gpt": arguments.gpt_rates, "lstm": arguments.lstm_rates}
-        outcomes = run_jobs(plan_sweep(recipes, rates, corpus, root), corpus, at_once, threads, seconds, "sweep")
-        rules = write_sweep(outcomes, Path(arguments.sweep_file))["rules"]
-        for architecture, rule in rules.items():
-            law = f"rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}"
-            print(f"{architecture}: {law}, best rate on an edge: {rule['on_edge']}")
-        print(f"the sweep's table: {arguments.sweep_file}")
-        return
-    jobs = [make_job(r, corpus, run_folder(root, r.architecture, r.size, r.seed)) for r in recipes]
+def train_ladders(arguments: StudyArguments, corpus: Corpus, root: Path) -> None:
+    jobs = [make_job(r, corpus, run_folder(root, r.architecture, r.size, r.seed)) for r in plan_recipes(arguments)]
     write_baseline(corpus, root)
-    outcomes = run_jobs(jobs, corpus, at_once, threads, seconds, "ladders")
-    report_failures(outcomes)
+    report_failures(run_jobs(jobs, corpus, *share_machine(arguments.at_once), arguments.checkpoint_seconds, "ladders"))
     print(f"{root}: all {len(jobs)} runs are finished")
+
+
+def train_sweep(arguments: StudyArguments, corpus: Corpus, root: Path) -> None:
+    jobs = plan_sweep(plan_recipes(arguments), {"gpt": arguments.gpt_rates, "lstm": arguments.lstm_rates}, corpus, root)
+    outcomes = run_jobs(jobs, corpus, *share_machine(arguments.at_once), arguments.checkpoint_seconds, "sweep")
+    for architecture, rule in write_sweep(outcomes, Path(arguments.sweep_file))["rules"].items():
+        law = f"rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}"
+        print(f"{architecture}: {law}, best rate on an edge: {rule['on_edge']}")
+    print(f"the sweep's table: {arguments.sweep_file}")
+
+
+def train_on(arguments: StudyArguments, corpus: Corpus, root: Path) -> None:
+    search = plan_search(
+        root,
+        corpus,
+        arguments.search_tokens,
+        arguments.search_rates,
+        arguments.search_dropouts,
+        arguments.search_weight_decays,
+    )
+    machine = share_machine(arguments.at_once)
+    record = train_best(search, root, corpus, arguments.best_tokens, *machine, arguments.checkpoint_seconds)
+    print(f"{root / BEST}: test loss {record['test_loss']:.4f} nats per character")
+
+
+PARTS = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep}
 
 
 def main() -> None:
@@ -157,11 +163,11 @@ def main() -> None:
     corpus, root = Corpus.open(arguments.corpus), Path(arguments.output_root)
     root.mkdir(parents=True, exist_ok=True)
     if not PartialState().is_main_process:
-        train_part(arguments, corpus, root)
+        PARTS[arguments.part](arguments, corpus, root)
         return
     try:
         with FileLock(root / ".training.lock", timeout=0):
-            train_part(arguments, corpus, root)
+            PARTS[arguments.part](arguments, corpus, root)
     except Timeout:
         raise DoorError(
             f"{root}: another study is training there: wait for it, or give another --output_root"

@@ -140,7 +140,7 @@ def _run_in_processes(
 ) -> dict[Job, Outcome]:
     # A server that has imported the libraries forks each run: fresh memory for an honest peak, no import to wait for.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.loop"])
+    context.set_forkserver_preload(["training.study"])
     waiting = list(todo)
     running: dict[Any, tuple[Job, Any]] = {}
     outcomes: dict[Job, Outcome] = {}

@@ -1,0 +1,451 @@
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+import training.run
+from door import DoorError, open_door
+from modeling.ladder import LADDER
+from preprocessing.corpus import Corpus
+from training import ngram
+from training.batches import WindowBatches
+from training.evaluation import summarise, token_losses
+from training.loop import CHECKPOINT, build_model, train
+from training.recipe import RATE_RULES, Recipe, build_optimizer, learning_rate, rate_at
+from training.record import read_ladder, read_record, run_folder, write_record
+from training.sweep import best_rate, fit_rule
+
+ROOT = Path(__file__).parent.parent
+RECIPE = Recipe("gpt", "15k", seed=0, tokens=12_000, batch_size=4, context=64, learning_rate=5e-3, weight_decay=0.1)
+VOLATILE = ("seconds", "tokens_per_second", "flops_per_second", "peak_memory_bytes", "memory_before_bytes", "started")
+
+
+def quiet(tokens, loss):
+    pass
+
+
+def run_door(*arguments, **options):
+    command = [sys.executable, str(ROOT / "training" / "run.py"), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False, **options)
+
+
+def refusal(monkeypatch, capsys, *arguments):
+    """Run the door in this process; return the one line that it ends with."""
+    monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ending:
+        open_door(training.run.main)
+    assert ending.value.code != 0
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert line.startswith("error: ")
+    return line
+
+
+def comparable(record):
+    record = {k: v for k, v in record.items() if k not in VOLATILE}
+    for curve in ("train_curve", "validation_curve"):
+        record[curve] = {k: v for k, v in record[curve].items() if k != "seconds"}
+    return record
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_predicts_every_token_at_most_once_and_nearly_all():
+    stream = np.arange(1000, dtype=np.uint16)
+    batches = WindowBatches(stream, context=17, batch_size=4, seed=3)
+    steps = batches.per_epoch // 4
+    targets = torch.cat([batches.batch(step)[:, 1:].flatten() for step in range(steps)])
+    assert len(targets.unique()) == len(targets)
+    assert len(targets) >= 1000 - 2 * 16 - 4 * 16
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    stream = np.random.default_rng(0).integers(0, 50, 5000).astype(np.uint8)
+    forward = WindowBatches(stream, 32, 4, seed=1)
+    walked = [forward.batch(step) for step in range(100)]
+    assert torch.equal(WindowBatches(stream, 32, 4, seed=1).batch(99), walked[99])
+    assert not torch.equal(WindowBatches(stream, 32, 4, seed=2).batch(99), walked[99])
+
+
+def test_epochs_come_in_different_orders():
+    batches = WindowBatches(np.arange(2000, dtype=np.uint16), 21, 10, seed=0)
+    first, second = batches.batch(0), batches.batch(-(-batches.per_epoch // 10))
+    assert not torch.equal(first, second)
+
+
+def test_a_stream_shorter_than_a_window_is_refused():
+    with pytest.raises(ValueError, match="holds no 64-token windows"):
+        WindowBatches(np.zeros(30, dtype=np.uint8), 64, 4, seed=0)
+
+
+# --- recipe ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_rate_warms_up_peaks_and_ends_at_the_last_step():
+    rates = [rate_at(step, 1000, 1e-2) for step in range(1000)]
+    peak = int(np.argmax(rates))
+    assert max(rates) == pytest.approx(1e-2)
+    assert 10 <= peak <= 30
+    assert np.all(np.diff(rates[:peak]) > 0)
+    assert np.all(np.diff(rates[peak + 1 :]) < 0)
+    assert rates[-1] == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10])
+def test_the_rate_is_defined_for_the_shortest_runs(steps):
+    assert all(0 < rate_at(step, steps, 1.0) <= 1.0 for step in range(steps))
+
+
+def test_only_matrices_of_products_decay(small_corpus):
+    for architecture in ("gpt", "lstm"):
+        model = build_model(replace(RECIPE, architecture=architecture), small_corpus)
+        decayed, others = build_optimizer(model, 0.1).param_groups
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        assert decayed["weight_decay"] == 0.1
+        assert others["weight_decay"] == 0
+        assert not [n for p in decayed["params"] if "embed" in (n := names[id(p)]) or "wte" in n or "bias" in n]
+        assert len(decayed["params"]) + len(others["params"]) == len(names)
+
+
+def test_the_rate_rules_are_the_ones_that_the_committed_sweep_gives():
+    sweep = json.loads((ROOT / "results" / "rate_sweep.json").read_text())
+    for architecture, (coefficient, exponent) in RATE_RULES.items():
+        rows = [row for row in sweep["runs"] if row["architecture"] == architecture]
+        rule = fit_rule(rows)
+        assert coefficient == pytest.approx(rule["coefficient"], rel=5e-3)
+        assert exponent == pytest.approx(rule["exponent"], abs=5e-4)
+        assert len({row["size"] for row in rows}) >= 4
+        assert rule["on_edge"] == []
+        assert learning_rate(architecture, 10_000) > learning_rate(architecture, 1_000_000)
+
+
+def test_the_best_rate_of_a_parabola_is_its_vertex():
+    rates = np.array([1e-3, 2e-3, 4e-3, 8e-3])
+    losses = (np.log(rates) - np.log(3e-3)) ** 2 + 1
+    assert best_rate(rates, losses) == pytest.approx(3e-3)
+
+
+def test_a_best_rate_on_the_edge_is_no_optimum():
+    assert best_rate(np.array([1e-3, 2e-3, 4e-3]), np.array([3.0, 2.0, 1.0])) is None
+    rows = [
+        {"size": size, "learning_rate": rate, "loss": rate, "n_params_non_embedding": 100, "architecture": "gpt"}
+        for size, rate in product(("a", "b"), (1, 2, 3))
+    ]
+    with pytest.raises(DoorError, match="edge"):
+        fit_rule(rows)
+
+
+def test_a_rule_is_recovered_from_its_own_optima():
+    rows = [
+        {
+            "size": str(n),
+            "learning_rate": r,
+            "loss": (np.log(r) - np.log(0.5 * n**-0.3)) ** 2,
+            "n_params_non_embedding": n,
+        }
+        for n, r in product((1e4, 1e5, 1e6), np.geomspace(1e-3, 0.1, 9))
+    ]
+    rule = fit_rule(rows)
+    assert rule["coefficient"] == pytest.approx(0.5, rel=1e-6)
+    assert rule["exponent"] == pytest.approx(0.3, rel=1e-6)
+
+
+# --- evaluation and the baseline -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [64, 65, 127, 128, 200, 64 * 33])
+def test_every_token_but_the_first_is_scored_once_whatever_the_length(small_corpus, length):
+    model = build_model(RECIPE, small_corpus)
+    stream = np.asarray(small_corpus.tokens("train"))[:length]
+    losses = token_losses(model, stream, 64)
+    assert losses.shape == (length - 1,)
+    alone = model(torch.from_numpy(stream[None, :64].astype(np.int64)))
+    expected = torch.nn.functional.cross_entropy(
+        alone.logits[0, :-1], torch.from_numpy(stream[1:64].astype(np.int64)), reduction="none"
+    )
+    np.testing.assert_allclose(losses[:63], expected.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_standard_error_is_the_spread_over_tunes():
+    generator = np.random.default_rng(0)
+    errors, means = [], []
+    for _ in range(300):
+        lengths = generator.integers(20, 60, 80)
+        levels = generator.normal(1.5, 0.3, 80)  # tunes differ, characters of one tune are alike
+        stream = np.concatenate([[0, *([1] * (n - 1))] for n in lengths] + [[0]])
+        result = summarise(np.repeat(levels, lengths), stream, boundary=0)
+        errors.append(result.standard_error)
+        means.append(result.loss)
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.12)
+
+
+def test_an_ngram_gives_a_distribution_in_every_context():
+    generator = np.random.default_rng(0)
+    train = generator.integers(0, 5, 400)
+    for order in (1, 2, 3, 4):
+        for context in product(range(5), repeat=3):
+            asked = [np.array([*context, following]) for following in range(5)]
+            total = sum(np.exp(-ngram.ngram_losses(train, stream, 5, order)[-1]) for stream in asked)
+            assert total == pytest.approx(1.0)
+
+
+def test_an_ngram_agrees_with_witten_bell_by_hand():
+    train = np.array([0, 1, 1, 2, 1, 1, 0, 1])  # predicted: 1 1 2 1 1 0 1
+    one = (5 + 3 * (1 / 3)) / (7 + 3)
+    assert np.exp(-ngram.ngram_losses(train, np.array([2, 1]), 3, 1))[0] == pytest.approx(one)
+    # after 1: 1, 2, 1, 0 → three kinds, four times
+    assert np.exp(-ngram.ngram_losses(train, np.array([1, 1]), 3, 2))[0] == pytest.approx((2 + 3 * one) / (4 + 3))
+
+
+# --- one run ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(small_corpus, tmp_path_factory):
+    """A run of each architecture, with dropout, trained in one go."""
+    folders = {}
+    for architecture in ("gpt", "lstm"):
+        folder = tmp_path_factory.mktemp(architecture)
+        train(replace(RECIPE, architecture=architecture, dropout=0.1), small_corpus, folder, quiet)
+        folders[architecture] = folder
+    return folders
+
+
+@pytest.mark.parametrize("architecture", ["gpt", "lstm"])
+def test_a_run_learns_and_its_record_adds_up(uninterrupted, small_corpus, architecture):
+    record = read_record(uninterrupted[architecture])
+    curve = record["train_curve"]["loss"]
+    assert curve[-1] < curve[0] - 0.5
+    assert record["status"] == "finished"
+    assert record["tokens"] == record["steps"] * 4 * 63 == pytest.approx(12_000, rel=0.02)
+    assert record["epochs"] == pytest.approx(record["tokens"] / (len(small_corpus.tokens("train")) - 1))
+    assert record["flops"] == record["flops_per_token"] * record["tokens"]
+    assert record["flops_6nd"] == 6 * record["n_params"] * record["tokens"]
+    assert record["validation_tokens"] == len(small_corpus.tokens("validation")) - 1
+    assert record["validation_bits_per_character"] == pytest.approx(record["validation_loss"] / np.log(2))
+    assert record["peak_memory_bytes"] > 50e6
+    assert record["versions"]["torch"] == torch.__version__
+    assert "test_loss" not in record  # the test split is for the best model, once
+
+
+@pytest.mark.parametrize("architecture", ["gpt", "lstm"])
+def test_a_trained_run_loads_by_the_auto_classes_with_the_recorded_loss(uninterrupted, small_corpus, architecture):
+    folder = uninterrupted[architecture]
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    record = read_record(folder)
+    losses = token_losses(model, np.asarray(small_corpus.tokens("validation")), 64)
+    assert losses.mean() == pytest.approx(record["validation_loss"], rel=1e-5)
+    assert model.num_parameters() == record["n_params"]
+
+
+class InterruptedRun(Exception):  # noqa: N818 — it is no error
+    pass
+
+
+@pytest.mark.parametrize("architecture", ["gpt", "lstm"])
+def test_an_interrupted_run_ends_with_bitwise_the_same_weights_and_losses(
+    uninterrupted, small_corpus, tmp_path, architecture
+):
+    recipe = replace(RECIPE, architecture=architecture, dropout=0.1)
+
+    def interrupt_after(limit):
+        def progress(tokens, _):
+            if tokens >= limit:
+                raise InterruptedRun
+
+        return progress
+
+    for limit in (3_000, 8_000):
+        with pytest.raises(InterruptedRun):
+            train(recipe, small_corpus, tmp_path, interrupt_after(limit), checkpoint_seconds=0)
+        assert (tmp_path / CHECKPOINT).is_file()
+        assert read_record(tmp_path) is None
+    train(recipe, small_corpus, tmp_path, quiet, checkpoint_seconds=0)
+    expected, found = uninterrupted[architecture], tmp_path
+    for name, weight in load_file(expected / "model.safetensors").items():
+        assert torch.equal(weight, load_file(found / "model.safetensors")[name]), name
+    assert comparable(read_record(found)) == comparable(read_record(expected))
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_finished_run_is_not_trained_again(uninterrupted, small_corpus):
+    before = (uninterrupted["gpt"] / "model.safetensors").stat().st_mtime_ns
+    train(replace(RECIPE, dropout=0.1), small_corpus, uninterrupted["gpt"], lambda *_: pytest.fail("trained"))
+    assert (uninterrupted["gpt"] / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_finished_run_of_another_recipe_is_refused_by_the_field_that_differs(uninterrupted, small_corpus):
+    with pytest.raises(DoorError, match="tokens 12000, not 24000"):
+        train(replace(RECIPE, dropout=0.1, tokens=24_000), small_corpus, uninterrupted["gpt"], quiet)
+
+
+def test_a_run_on_another_corpus_is_refused(uninterrupted, small_corpus, monkeypatch):
+    monkeypatch.setattr(Corpus, "digest", lambda _: "another")
+    with pytest.raises(DoorError, match="another corpus or vocabulary"):
+        train(replace(RECIPE, dropout=0.1), small_corpus, uninterrupted["gpt"], quiet)
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "another recipe"])
+def test_a_damaged_checkpoint_is_refused_by_name(small_corpus, tmp_path, damage):
+    def interrupt(tokens, _):
+        if tokens > 5_000:
+            raise InterruptedRun
+
+    with pytest.raises(InterruptedRun):
+        train(RECIPE, small_corpus, tmp_path, interrupt, checkpoint_seconds=0)
+    path = tmp_path / CHECKPOINT
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "garbage":
+        path.write_bytes(b"not a checkpoint")
+    with pytest.raises(DoorError, match=CHECKPOINT):
+        train(replace(RECIPE, seed=int(damage == "another recipe")), small_corpus, tmp_path, quiet)
+
+
+def test_a_damaged_record_is_refused_by_name(small_corpus, tmp_path):
+    (tmp_path / "record.json").write_text('{"status": "fini')
+    with pytest.raises(DoorError, match=r"record\.json is damaged"):
+        train(RECIPE, small_corpus, tmp_path, quiet)
+
+
+def test_a_run_that_diverges_is_recorded_with_its_reason_and_never_fitted(small_corpus, tmp_path):
+    folder = run_folder(tmp_path, "gpt", "15k", 0)
+    record = train(replace(RECIPE, learning_rate=1e12), small_corpus, folder, quiet)
+    assert record["status"] == "diverged"
+    assert "loss is" in record["reason"]
+    assert "validation_loss" not in record
+    assert not (folder / "model.safetensors").exists()
+    ladder = read_ladder(tmp_path, "gpt")
+    assert (len(ladder.finished), len(ladder.unfinished)) == (0, 1)
+
+
+def test_ladders_of_different_budgets_are_not_mixed(uninterrupted, tmp_path):
+    record = read_record(uninterrupted["gpt"])
+    write_record(run_folder(tmp_path, "gpt", "15k", 0), record)
+    write_record(run_folder(tmp_path, "gpt", "15k", 1), {**record, "recipe": {**record["recipe"], "tokens": 5}})
+    with pytest.raises(DoorError, match="numbers of tokens"):
+        read_ladder(tmp_path, "gpt")
+
+
+def test_dropout_masks_depend_on_the_step_not_on_what_was_drawn_before(small_corpus, tmp_path):
+    recipe = replace(RECIPE, dropout=0.3, tokens=2_000)
+    torch.manual_seed(1)
+    first = train(recipe, small_corpus, tmp_path / "a", quiet)["train_curve"]["loss"]
+    torch.manual_seed(2)
+    second = train(recipe, small_corpus, tmp_path / "b", lambda *_: torch.rand(7))["train_curve"]["loss"]
+    assert first == second
+
+
+# --- the door --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grid(small_corpus):
+    return [
+        *("--corpus", small_corpus.folder, "--gpt_sizes", "15k", "30k", "--lstm_sizes", "15k", "--seeds", "0"),
+        *("--tokens", "30000", "--context", "64", "--checkpoint_seconds", "0", "--search_tokens", "3000"),
+        *("--best_tokens", "6000", "--search_rates", "0.5", "1", "--search_dropouts", "0.1"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(grid, tmp_path_factory):
+    """A small study trained in one go by the door."""
+    root = tmp_path_factory.mktemp("whole")
+    assert run_door(*grid, "--output_root", root).returncode == 0
+    return root
+
+
+def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(grid, whole, tmp_path):
+    killed = tmp_path
+    command = [sys.executable, ROOT / "training" / "run.py", *grid, "--output_root", killed]
+    process = subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(killed.rglob(CHECKPOINT)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(killed.rglob(CHECKPOINT))
+    assert len(list(killed.rglob("record.json"))) < 3
+    again = run_door(*grid, "--output_root", killed)
+    assert again.returncode == 0, again.stderr
+    for folder in ("GPT_initial_training/15k/seed_0", "GPT_initial_training/30k/seed_0", "LSTM_training/15k/seed_0"):
+        assert comparable(read_record(killed / folder)) == comparable(read_record(whole / folder))
+    third = run_door(*grid, "--output_root", killed)
+    assert "3 of 3 runs are finished already" in third.stdout
+
+    best = run_door(*grid, "--output_root", killed, "--part", "best")
+    assert best.returncode == 0, best.stderr
+    record = read_record(killed / "best_model")
+    searched = [read_record(path.parent) for path in killed.glob("best_model/search/*/record.json")]
+    assert len(searched) == 2
+    chosen = min(searched, key=lambda r: r["validation_loss"])["recipe"]
+    assert record["recipe"] == {**chosen, "tokens": 6000}
+    assert record["test_tokens"] > 0
+    ladder = [r for a in ("gpt", "lstm") for r in read_ladder(killed, a).finished]
+    lowest = min(ladder, key=lambda r: r["validation_loss"])["recipe"]
+    assert (record["recipe"]["architecture"], record["recipe"]["size"]) == (lowest["architecture"], lowest["size"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--gpt_sizes", "gigantic"], "gigantic"),
+        (["--corpus", "nowhere"], "nowhere"),
+        (["--tokens", "0"], "--tokens"),
+        (["missing.yaml"], "missing.yaml"),
+        (["--part", "best", "--output_root", "{tmp}/empty"], "GPT_initial_training"),
+    ],
+)
+def test_bad_arguments_end_with_one_line_that_names_them(grid, tmp_path, monkeypatch, capsys, arguments, names):
+    given = [argument.format(tmp=tmp_path) for argument in arguments]
+    monkeypatch.chdir(tmp_path)
+    assert names in refusal(monkeypatch, capsys, *given, *([] if "--corpus" in given else grid[:2]))
+
+
+def test_a_second_study_on_one_folder_says_so_and_stops(grid, tmp_path, monkeypatch, capsys):
+    with FileLock(tmp_path / ".training.lock"):
+        assert "another study is training there" in refusal(monkeypatch, capsys, *grid, "--output_root", tmp_path)
+
+
+def test_a_full_disk_costs_the_run_and_nothing_that_was_finished(grid, whole):
+    kept = run_folder(whole, "gpt", "15k", 0) / "model.safetensors"
+    before = kept.read_bytes()
+
+    def small_files_only():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    more = list(grid)
+    more[more.index("--seeds") + 1] = "1"
+    result = run_door(*more, "--output_root", whole, preexec_fn=small_files_only)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "File too large; free some space" in result.stderr
+    assert kept.read_bytes() == before
+    assert not list(whole.rglob("seed_1/record.json"))
+    assert run_door(*more, "--output_root", whole).returncode == 0
+
+
+def test_the_quick_study_and_the_sweep_name_sizes_of_the_ladder():
+    for study in ("quick", "smoke", "rate_sweep"):
+        fields = yaml.safe_load((ROOT / "studies" / f"{study}.yaml").read_text())
+        assert set(fields["gpt_sizes"]) | set(fields["lstm_sizes"]) <= set(LADDER)
