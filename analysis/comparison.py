@@ -5,21 +5,36 @@ from typing import Any
 
 import numpy as np
 
-from analysis.fitting import LAWS, RESAMPLES, Array, Fit, fit, interval, resample
+from analysis.fitting import LAWS, PARAMETERS, RESAMPLES, Array, Fit, fit, interval, jackknife, resample
 
 AXES = {"n_params": "all parameters", "n_params_non_embedding": "parameters without tables"}
 Runs = list[dict[str, Any]]
 
 
 @dataclass
+class Difference:
+    """GPT minus LSTM of one parameter, with the intervals of analysis.fitting.Estimate."""
+
+    value: float
+    bootstrap: tuple[float, float]
+    jackknife: tuple[float, float]
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 if both intervals lie on that side of zero, 0 while one of them holds it."""
+        lows, highs = zip(self.bootstrap, self.jackknife, strict=True)
+        return int(min(lows) > 0) - int(max(highs) < 0)
+
+
+@dataclass
 class Comparison:
-    """Both architectures under one law on one axis. `delta_alpha` is alpha of the GPT minus alpha of the LSTM."""
+    """Both architectures under one law on one axis. `floor` is None under a law without one."""
 
     axis: str
     law: str
     fits: dict[str, Fit]
-    delta_alpha: float
-    delta_alpha_interval: tuple[float, float]
+    alpha: Difference
+    floor: Difference | None
     crossover: float | None
     crossover_interval: tuple[float, float] | None
     crossover_share: float
@@ -31,11 +46,8 @@ class Comparison:
 
     @property
     def steeper(self) -> str | None:
-        """The architecture whose exponent is larger beyond doubt, or None while the interval holds zero."""
-        low, high = self.delta_alpha_interval
-        if not self.identified or low <= 0 <= high:
-            return None
-        return "gpt" if low > 0 else "lstm"
+        """The architecture whose exponent is larger beyond doubt, or None while an interval holds zero."""
+        return {0: None, 1: "gpt", -1: "lstm"}[self.alpha.sign] if self.identified else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything that comparison_data.json holds of it."""
@@ -43,8 +55,8 @@ class Comparison:
             "axis": self.axis,
             "law": self.law,
             "identified": self.identified,
-            "delta_alpha": self.delta_alpha,
-            "delta_alpha_interval": self.delta_alpha_interval,
+            "delta_alpha": vars(self.alpha),
+            "delta_floor": None if self.floor is None else vars(self.floor),
             "steeper": self.steeper,
             "crossover": self.crossover,
             "crossover_interval": self.crossover_interval,
@@ -83,9 +95,17 @@ def column(runs: Runs, name: str) -> Array:
     return np.array([run[name] for run in runs], dtype=float)
 
 
+def _difference(gpt: Fit, lstm: Fit, parameter: str) -> Difference:
+    i = PARAMETERS.index(parameter)
+    value = float(gpt.theta[i] - lstm.theta[i])
+    low, high = interval(gpt.resampled[:, i] - lstm.resampled[:, i])
+    return Difference(
+        value, (float(low), float(high)), jackknife(value, gpt.without_one[:, i] - lstm.without_one[:, i])
+    )
+
+
 def _contrast(axis: str, law: str, fits: dict[str, Fit]) -> Comparison:
     gpt, lstm = fits["gpt"], fits["lstm"]
-    low, high = interval(gpt.resampled[:, 2] - lstm.resampled[:, 2])
     crossings = np.array([_crossing(a, b) for a, b in zip(gpt.resampled, lstm.resampled, strict=True)])
     share = float(np.isfinite(crossings).mean())
     bounds = None
@@ -97,8 +117,8 @@ def _contrast(axis: str, law: str, fits: dict[str, Fit]) -> Comparison:
         axis=axis,
         law=law,
         fits=fits,
-        delta_alpha=float(gpt.theta[2] - lstm.theta[2]),
-        delta_alpha_interval=(float(low), float(high)),
+        alpha=_difference(gpt, lstm, "alpha"),
+        floor=_difference(gpt, lstm, "E") if law == "power_floor" else None,
         crossover=float(np.exp(crossing)) if np.isfinite(crossing) else None,
         crossover_interval=bounds,
         crossover_share=share,

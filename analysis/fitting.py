@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
+from scipy.stats import t as t_distribution
 
 Array = NDArray[np.float64]
 
@@ -29,17 +30,26 @@ LAWS = {"power": (False, True, True), "power_floor": (True, True, True)}  # whic
 
 @dataclass
 class Estimate:
-    """One parameter with its 95 % intervals, and whether the data identify it."""
+    """One parameter with its 95 % intervals, and whether the data identify it.
+
+    The bootstrap resamples runs and so measures the noise of seeds; the jackknife leaves out one size at a time and so
+    measures, too, how far the law is from the truth; in the profile the other parameters follow (None: it stays flat).
+    """
 
     value: float
     bootstrap: tuple[float, float]
-    profile: tuple[float | None, float | None]  # None: the profile stays flat on that side
+    jackknife: tuple[float, float]
+    profile: tuple[float | None, float | None]
     identified: bool
 
 
 @dataclass
 class Fit:
-    """A law fitted to points. `resampled` ([resamples, 3]: E, log a, alpha) is kept for what is derived from it."""
+    """A law fitted to points.
+
+    `resampled` [resamples, 3] and `without_one` [sizes, 3] hold E, log a and alpha of the fits to resampled runs and to
+    all sizes but one, for what is derived from them.
+    """
 
     law: str
     points: int
@@ -48,6 +58,7 @@ class Fit:
     at_bound: list[str]
     parameters: dict[str, Estimate]
     resampled: Array = field(repr=False)
+    without_one: Array = field(repr=False)
 
     @property
     def theta(self) -> Array:
@@ -92,6 +103,17 @@ def interval(samples: Array) -> tuple[Array, Array]:
     return low, high
 
 
+def jackknife(value: float, without_one: Array) -> tuple[float, float]:
+    """Return the delete-one jackknife interval of a value from those with one size left out: [sizes].
+
+    Source: Efron & Tibshirani 1993, chapter 11, with Student's t of sizes - 1 degrees of freedom.
+    """
+    count = len(without_one)
+    error = np.sqrt((count - 1) / count * np.sum((without_one - without_one.mean()) ** 2))
+    reach = float(t_distribution.ppf((1 + LEVEL) / 2, count - 1) * error)
+    return value - reach, value + reach
+
+
 def resample(count: int, clusters: int, seed: int = 0) -> Array:
     """Return bootstrap weights [count, clusters]: how often each cluster was drawn, at least 3 different ones."""
     draw = np.random.default_rng(seed)
@@ -118,25 +140,25 @@ def fit(law: str, n: Array, loss: Array, weights: Array | None = None) -> Fit:
     resampled, _, resampled_converged = minimise(log_n, log_loss, weights, free)
     resampled[~resampled_converged] = np.nan  # kept in place, so that two fits of the same resamples stay paired
     low, high = interval(resampled)
+    sizes = np.unique(n)
+    without_one, _, _ = minimise(log_n, log_loss, (n != sizes[:, None]).astype(float), free)
     at_bound = ["E"] * bool(free[0] and theta[0, 0] <= 0) + ["alpha"] * bool(theta[0, 2] >= MAX_EXPONENT)
     estimates = {}
     for i, name in enumerate(PARAMETERS):
         if not free[i]:
             continue
         profile = _profile(log_n, log_loss, theta[0], float(objective[0]), i, free, float(np.nanstd(resampled[:, i])))
-        bootstrap = (float(low[i]), float(high[i]))
-        identified = bool(converged[0]) and name not in at_bound and _is_pinned(name, bootstrap, profile)
-        estimates[name] = Estimate(float(theta[0, i]), bootstrap, profile, identified)
-    return Fit(law, len(n), float(objective[0]), bool(converged[0]), at_bound, estimates, resampled)
+        intervals = (float(low[i]), float(high[i])), jackknife(float(theta[0, i]), without_one[:, i]), profile
+        identified = bool(converged[0]) and name not in at_bound and _is_pinned(name, intervals)
+        estimates[name] = Estimate(float(theta[0, i]), *intervals, identified)
+    return Fit(law, len(n), float(objective[0]), bool(converged[0]), at_bound, estimates, resampled, without_one)
 
 
-def _is_pinned(name: str, bootstrap: tuple[float, float], profile: tuple[float | None, float | None]) -> bool:
-    """Return whether both intervals are closed and, for an exponent or a floor, clear of zero and of the bound."""
-    if profile[0] is None or profile[1] is None:
-        return False
+def _is_pinned(name: str, intervals: tuple[tuple[float | None, float | None], ...]) -> bool:
+    """Return whether all intervals are closed and, for an exponent or a floor, clear of zero and of the bound."""
     lowest = {"E": SMALLEST_FLOOR, "alpha": 0.0, "log_a": -np.inf}[name]
     highest = MAX_EXPONENT if name == "alpha" else np.inf
-    return min(bootstrap[0], profile[0]) > lowest and max(bootstrap[1], profile[1]) < highest
+    return all(low is not None and high is not None and lowest < low and high < highest for low, high in intervals)
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a step too far has no finite objective: it is refused

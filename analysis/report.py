@@ -11,10 +11,16 @@ AXIS_WORDS = {"n_params": "all parameters", "n_params_non_embedding": "parameter
 
 
 def estimate(row: Data, digits: int = 3) -> str:
-    """Return `value [low, high]` with the bootstrap interval, or the verdict that it is not identified."""
+    """Return a value with its bootstrap interval, or the verdict that it is not identified."""
     low, high = row["bootstrap"]
     text = f"{row['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
     return text if row["identified"] else f"not identified (best {text})"
+
+
+def difference(row: Data) -> str:
+    """Return a difference with its two intervals."""
+    (low, high), (least, most) = row["bootstrap"], row["jackknife"]
+    return f"{row['value']:+.3f} [{low:+.3f}, {high:+.3f}] over runs, [{least:+.3f}, {most:+.3f}] over sizes"
 
 
 def law_line(architecture: str, fitted: Data) -> str:
@@ -22,9 +28,30 @@ def law_line(architecture: str, fitted: Data) -> str:
     parameters = fitted["parameters"]
     parts = [f"α = {estimate(parameters['alpha'])}"]
     if "E" in parameters:
-        parts.append(f"floor E = {estimate(parameters['E'])}")
+        parts.append(f"floor at this budget E = {estimate(parameters['E'])}")
     state = "" if fitted["converged"] else "; the fit did NOT converge"
     return f"{NAMES[architecture]}, {WORDS[fitted['law']]}: {', '.join(parts)}{state}"
+
+
+def interval_table(data: Data) -> list[str]:
+    """Return a Markdown table of all intervals of the laws on all parameters."""
+    rows = [
+        "| | law | parameter | value | over runs | over sizes | profile | identified |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for architecture, name in NAMES.items():
+        for law in WORDS:
+            fitted = find(data["comparisons"], law)["fits"][architecture]
+            for parameter, row in fitted["parameters"].items():
+                cells = (_edges(row[kind]) for kind in ("bootstrap", "jackknife", "profile"))
+                verdict = "yes" if row["identified"] else "no"
+                rows.append(f"| {name} | {law} | {parameter} | {row['value']:.4f} | {' | '.join(cells)} | {verdict} |")
+    return rows
+
+
+def _edges(pair: list[float | None]) -> str:
+    low, high = ("open" if edge is None else f"{edge:.3f}" for edge in pair)
+    return f"[{low}, {high}]"
 
 
 def find(comparisons: list[Data], law: str, axis: str = "n_params") -> Data:
@@ -40,17 +67,19 @@ def law_lines(data: Data) -> list[str]:
 
 def exponent_sentence(comparison: Data) -> str:
     """Say which exponent is larger, or that this study cannot tell."""
-    low, high = comparison["delta_alpha_interval"]
-    number = f"α(GPT) − α(LSTM) = {comparison['delta_alpha']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    number = f"α(GPT) − α(LSTM) = {difference(comparison['delta_alpha'])}"
     where = f"On {AXIS_WORDS[comparison['axis']]}, {WORDS[comparison['law']]}: {number}."
     if not comparison["identified"]:
         return f"{where} Not every parameter of the two fits is identified, so nothing follows from the difference."
     if comparison["steeper"] is None:
-        return f"{where} The interval holds 0: no architecture is shown to scale better."
-    return (
-        f"{where} The interval excludes 0: over the sizes fitted, the loss of the {NAMES[comparison['steeper']]} "
-        "falls faster with size."
-    )
+        return f"{where} An interval holds 0: no architecture is shown to scale better."
+    name = NAMES[comparison["steeper"]]
+    if comparison["delta_floor"] is None:
+        return (
+            f"{where} Neither interval holds 0: over the sizes fitted, the loss of the {name} falls faster with size."
+        )
+    floors = f"the floors differ by E(GPT) − E(LSTM) = {difference(comparison['delta_floor'])}"
+    return f"{where} Neither interval holds 0: the {name} nears its own floor faster; {floors}."
 
 
 def crossover_sentence(comparison: Data) -> str:
@@ -149,7 +178,13 @@ def write_report(data: Data) -> str:
         "",
         "## Laws",
         "",
+        "N counts all parameters. E is the loss that the law gives an endless model at this one budget of tokens, not",
+        "the entropy of the music. The first interval is the bootstrap's, over runs; a parameter is identified only if",
+        "the interval over sizes (each left out in turn) and the profile likelihood are clear of zero too.",
+        "",
         *(f"- {line}" for line in law_lines(data)),
+        "",
+        *interval_table(data),
         "",
         "## Exponents",
         "",

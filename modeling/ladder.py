@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedConfig, Pre
 from modeling.configuration_abc_lstm import AbcLstmConfig
 
 ARCHITECTURES = ("gpt", "lstm")
-SLOWEST_WAVE = 500  # of the initial position table, in units of its fastest; a few contexts long
+SLOWEST_WAVE = 100  # wavelength ratio of the initial position table: slow waves would only repeat each other
 MATCH = 0.025  # by how much, at most, an LSTM's parameters differ from its GPT's
 EMBEDDING_STD = (
     0.25  # of the LSTM's tied table: a tenth of a bit better than 1, half a bit better than 0.02 (docs/LOG.md)

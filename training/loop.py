@@ -7,7 +7,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -26,7 +27,6 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-import modeling  # noqa: F401 — registers the LSTM with the Auto classes
 from door import DoorError, whole_file, whole_folder
 from modeling.counting import count_parameters, flops_per_token
 from modeling.ladder import gpt_config, lstm_config, new_model
@@ -43,7 +43,6 @@ CURVE_POINTS = 50  # of the training loss; each is the mean over the steps since
 VALIDATION_POINTS = 8
 CURVE_WINDOWS = 32  # the validation curve uses these; the final loss uses the whole split
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "numpy")
-MODEL_FOLDER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def build_config(recipe: Recipe, corpus: Corpus) -> PreTrainedConfig:
@@ -92,34 +91,33 @@ def train(
     finished = finished_record(recipe, digest, folder)
     if finished is not None:
         return finished
-    started = datetime.now(UTC).isoformat(timespec="seconds")
     accelerator = Accelerator()
-    memory_before = psutil.Process().memory_info().rss
+    if recipe.batch_size % accelerator.num_processes:
+        raise DoorError(f"--batch_size {recipe.batch_size}: not shared evenly by {accelerator.num_processes} processes")
+    before = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "memory_before_bytes": psutil.Process().memory_info().rss,
+    }
     bare = build_model(recipe, corpus)
     bare.loss_type = "ForCausalLM"  # GPT2LMHeadModel's name does not tell transformers which loss it takes
     model, optimizer = accelerator.prepare(bare, build_optimizer(bare, recipe.weight_decay))
     model.train()
-    stream, held_out = corpus.tokens("train"), np.asarray(corpus.tokens("validation"))
-    batches = WindowBatches(stream, recipe.context, recipe.batch_size, recipe.seed)
-    boundary = corpus.boundary
-    curve_part = held_out[: CURVE_WINDOWS * (recipe.context - 1) + 1]
-    identity = _identity(recipe, digest)
-    checkpoint = folder / CHECKPOINT
-    step, curves = _restore(checkpoint, identity, bare, optimizer.optimizer)
-    seconds = curves["seconds"]
-    if recipe.batch_size % accelerator.num_processes:
-        raise DoorError(f"--batch_size {recipe.batch_size}: not shared evenly by {accelerator.num_processes} processes")
+    batches = WindowBatches(corpus.tokens("train"), recipe.context, recipe.batch_size, recipe.seed)
+    validation = np.asarray(corpus.tokens("validation"))
+    curve_part = validation[: CURVE_WINDOWS * (recipe.context - 1) + 1]
+    checkpoint = Checkpoint(folder / CHECKPOINT, recipe, digest)
+    step, curves = checkpoint.restore(bare, optimizer.optimizer)
+    watch = Stopwatch(curves["seconds"])
+    last_saved = time.perf_counter()
 
-    steps, per_step = recipe.steps, recipe.tokens_per_step
-    train_every = max(1, steps // CURVE_POINTS)
-    validate_every = max(1, steps // VALIDATION_POINTS)
+    train_every = max(1, recipe.steps // CURVE_POINTS)
+    validate_every = max(1, recipe.steps // VALIDATION_POINTS)
     rows = slice(accelerator.process_index, None, accelerator.num_processes)
     running = torch.zeros((), device=accelerator.device)
-    status, reason = FINISHED, None
-    mark = last_checkpoint = time.perf_counter()
-    while step < steps:
+    reason = None
+    while step < recipe.steps and reason is None:
         tokens = batches.batch(step)[rows].to(accelerator.device, non_blocking=True)
-        rate = rate_at(step, steps, recipe.learning_rate)
+        rate = rate_at(step, recipe.steps, recipe.learning_rate)
         for group in optimizer.param_groups:
             group["lr"] = rate
         if recipe.dropout:  # its masks depend on seed, step and process alone, so a resumed run draws the same ones
@@ -129,66 +127,74 @@ def train(
         accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
         optimizer.zero_grad()
-        running += loss.detach()
+        running += loss.detach()  # read only where the curve has a point: each reading waits for the device
         step += 1
-        if step % train_every and step % validate_every and step != steps:
-            continue
-        if step % train_every == 0 or step == steps:
-            since = step - (curves["train"]["step"] or [0])[-1]
-            mean = float(accelerator.reduce(running, "mean")) / since
+        done = step * recipe.tokens_per_step
+        if step % train_every == 0 or step == recipe.steps:
+            mean = float(accelerator.reduce(running, "mean")) / (step - (curves["train"]["step"] or [0])[-1])
             running.zero_()
-            now = time.perf_counter()
-            seconds, mark = seconds + now - mark, now
-            if not isfinite(mean):
-                status, reason = DIVERGED, f"the training loss is {mean} at step {step}"
-                break
-            _append(curves["train"], step=step, tokens=step * per_step, seconds=seconds, loss=mean, learning_rate=rate)
-            progress(step * per_step, mean)
+            seconds = watch.read()
+            if isfinite(mean):
+                _append(curves["train"], step=step, tokens=done, seconds=seconds, loss=mean, learning_rate=rate)
+                progress(done, mean)
+            else:
+                reason = f"the training loss is {mean} at step {step}"
         if step % validate_every == 0:
-            now = time.perf_counter()
-            seconds, mark = seconds + now - mark, now
-            loss_now = float(token_losses(bare, curve_part, recipe.context).mean())
-            _append(curves["validation"], step=step, tokens=step * per_step, seconds=seconds, loss=loss_now)
-            mark = time.perf_counter()
-        if step < steps and step % train_every == 0 and time.perf_counter() - last_checkpoint > checkpoint_seconds:
-            curves["seconds"] = seconds
-            if accelerator.is_main_process:
-                _save(checkpoint, identity, step, curves, bare, optimizer.optimizer)
-            mark = last_checkpoint = time.perf_counter()
+            with watch.stopped() as seconds:
+                mean = float(token_losses(bare, curve_part, recipe.context).mean())
+            _append(curves["validation"], step=step, tokens=done, seconds=seconds, loss=mean)
+        due = time.perf_counter() - last_saved > checkpoint_seconds
+        if due and reason is None and step % train_every == 0 and step < recipe.steps:
+            with watch.stopped() as seconds:
+                if accelerator.is_main_process:
+                    checkpoint.save(step, {**curves, "seconds": seconds}, bare, optimizer.optimizer)
+            last_saved = time.perf_counter()
 
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     record = {
-        "status": status,
+        "status": FINISHED if reason is None else DIVERGED,
         "reason": reason,
         "recipe": asdict(recipe),
         "corpus": digest,
         **_counts(bare, recipe, step, batches),
-        "seconds": seconds,
-        "tokens_per_second": step * per_step / seconds,
-        "threads": torch.get_num_threads(),
-        "processes": accelerator.num_processes,
-        "peak_memory_bytes": memory,
-        "memory_before_bytes": memory_before,
+        **_costs(step * recipe.tokens_per_step * flops_per_token(bare, recipe.context), step, recipe, watch.read()),
+        **before,
         "train_curve": curves["train"],
         "validation_curve": {**curves["validation"], "characters": len(curve_part) - 1},
+        "processes": accelerator.num_processes,
+        "mixed_precision": accelerator.mixed_precision,
         "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
         "hardware": hardware(accelerator.device),
         "git_commit": git_commit(),
-        "started": started,
         "config": bare.config.to_diff_dict(),
     }
-    record["flops_per_second"] = record["flops"] / seconds
-    if status == FINISHED:
-        record |= _scores("validation", bare, held_out, recipe.context, boundary)
-        if score_test:
-            record |= _scores("test", bare, np.asarray(corpus.tokens("test")), recipe.context, boundary)
+    if reason is None:
+        for split in ("validation", "test") if score_test else ("validation",):
+            record |= _scores(split, bare, np.asarray(corpus.tokens(split)), recipe.context, corpus.boundary)
     if accelerator.is_main_process:
-        if status == FINISHED:
+        if reason is None:
             save_model(bare, corpus, folder)
         write_record(folder, record)
-        checkpoint.unlink(missing_ok=True)
+        checkpoint.path.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     return record
+
+
+class Stopwatch:
+    """The seconds of training alone: it stands while a run is evaluated or saved."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._since = seconds, time.perf_counter()
+
+    def read(self) -> float:
+        """Return the seconds so far."""
+        return self._seconds + time.perf_counter() - self._since
+
+    @contextmanager
+    def stopped(self) -> Iterator[float]:
+        """Stand still; give the seconds so far."""
+        self._seconds = self.read()
+        yield self._seconds
+        self._since = time.perf_counter()
 
 
 def finished_record(recipe: Recipe, corpus_digest: str, folder: Path) -> dict[str, Any] | None:
@@ -233,6 +239,17 @@ def _counts(model: PreTrainedModel, recipe: Recipe, steps: int, batches: WindowB
     }
 
 
+def _costs(flops: int, steps: int, recipe: Recipe, seconds: float) -> dict[str, Any]:
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return {
+        "seconds": seconds,
+        "tokens_per_second": steps * recipe.tokens_per_step / seconds,
+        "flops_per_second": flops / seconds,
+        "threads": torch.get_num_threads(),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+    }
+
+
 def _scores(split: str, model: PreTrainedModel, stream: np.ndarray, context: int, boundary: int) -> dict[str, float]:
     result = held_out_loss(model, stream, context, boundary)
     return {
@@ -267,51 +284,50 @@ def _empty_curves() -> dict[str, Any]:
     return {"train": train, "validation": validation, "seconds": 0.0}
 
 
-def _identity(recipe: Recipe, corpus_digest: str) -> str:
-    return hashlib.sha256(json.dumps([asdict(recipe), corpus_digest], sort_keys=True).encode()).hexdigest()
+class Checkpoint:
+    """A run's state on disk: weights, optimiser, step and curves in one safetensors file. Nothing is unpickled."""
 
+    def __init__(self, path: Path, recipe: Recipe, corpus_digest: str) -> None:
+        self.path = path
+        content = json.dumps([asdict(recipe), corpus_digest], sort_keys=True)
+        self.identity = hashlib.sha256(content.encode()).hexdigest()
 
-def _save(
-    path: Path,
-    identity: str,
-    step: int,
-    curves: dict[str, Any],
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"{key}.{name}"] = value
-    content = safetensors.torch.save(
-        {name: value.contiguous().cpu() for name, value in tensors.items()},
-        metadata={"identity": identity, "step": str(step), "curves": json.dumps(curves)},
-    )
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
+    def save(self, step: int, curves: dict[str, Any], model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
+        """Write the state whole or not at all."""
+        tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
+        for name, parameter in model.named_parameters():
+            tensors |= {f"{key}.{name}": value for key, value in optimizer.state[parameter].items()}
+        content = safetensors.torch.save(
+            {name: value.contiguous().cpu() for name, value in tensors.items()},
+            metadata={"identity": self.identity, "step": str(step), "curves": json.dumps(curves)},
+        )
+        with whole_file(self.path) as temporary:
+            temporary.write_bytes(content)
 
+    def restore(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
+        """Load the state into model and optimiser; return its step and curves, or those of a fresh start.
 
-def _restore(
-    path: Path, identity: str, model: PreTrainedModel, optimizer: torch.optim.Optimizer
-) -> tuple[int, dict[str, Any]]:
-    """Load a checkpoint into model and optimiser; return the step and curves it was at, or a fresh start."""
-    if not path.is_file():
-        return 0, _empty_curves()
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("identity") != identity:
-                raise DoorError(f"{path} belongs to another recipe or corpus: delete {path.parent} to train it anew")
-            for name, parameter in model.named_parameters():
-                with torch.no_grad():
-                    parameter.copy_(file.get_tensor(f"model.{name}"))
-                optimizer.state[parameter] = {
-                    key: file.get_tensor(f"{key}.{name}").to(parameter.device if key != "step" else "cpu")
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                }
-            return int(metadata["step"]), json.loads(metadata["curves"])
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        raise DoorError(f"{path} is damaged ({error}): delete it to train this run from its start") from None
+        Raises DoorError if the file is damaged or of another run.
+        """
+        if not self.path.is_file():
+            return 0, _empty_curves()
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("identity") != self.identity:
+                    raise DoorError(
+                        f"{self.path} belongs to another recipe or corpus: delete {self.path.parent} to train it anew"
+                    )
+                for name, parameter in model.named_parameters():
+                    with torch.no_grad():
+                        parameter.copy_(file.get_tensor(f"model.{name}"))
+                    optimizer.state[parameter] = {
+                        key: file.get_tensor(f"{key}.{name}").to("cpu" if key == "step" else parameter.device)
+                        for key in ("step", "exp_avg", "exp_avg_sq")
+                    }
+                return int(metadata["step"]), json.loads(metadata["curves"])
+        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+            raise DoorError(f"{self.path} is damaged ({error}): delete it to train this run from its start") from None
 
 
 @cache

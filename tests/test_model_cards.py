@@ -1,0 +1,100 @@
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from analysis.report import findings
+from door import DoorError
+from model_cards.card import Results, model_card, screen, shown_tunes, validity_lines
+from model_cards.publish import write_findings
+
+ROOT = Path(__file__).parent.parent
+PUBLISHED = ROOT / "results" / "quick"
+
+
+@pytest.fixture(scope="module")
+def published():
+    """The committed study as Results."""
+    runs = [json.loads(line) for line in (PUBLISHED / "runs.jsonl").read_text().splitlines()]
+    started = [run for run in runs if run["recipe"]["init_from"]]
+    comparison = json.loads((PUBLISHED / "comparison_data.json").read_text())
+    samples = json.loads((PUBLISHED / "samples" / "samples.json").read_text())
+    return Results(Path("data"), started[-1], started[:-1], comparison, samples)
+
+
+def test_the_readmes_findings_are_what_the_committed_results_say(published):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = readme[readme.index("<!-- findings") : readme.index("<!-- end of findings")]
+    for sentence in findings(published.comparison):
+        assert sentence in block
+    figure = re.search(r"!\[.*\]\((.+\.png)\)", block)
+    assert figure is not None
+    assert (ROOT / figure[1]).is_file()
+
+
+def test_the_committed_card_is_what_the_committed_records_give(published):
+    assert (PUBLISHED / "model_card.md").read_text(encoding="utf-8") == model_card(published)
+
+
+def test_the_card_s_metadata_parses_and_its_numbers_are_the_records(published):
+    metadata = yaml.safe_load(model_card(published).split("---")[1])
+    assert metadata["license"] == "cc-by-nc-4.0"
+    assert metadata["pipeline_tag"] == "text-generation"
+    values = {row["type"]: row["value"] for row in metadata["model-index"][0]["results"][0]["metrics"]}
+    assert values["bits_per_character"] == published.best["test_loss"] / math.log(2)
+    assert values["perplexity"] == math.exp(published.best["test_loss"])
+
+
+def test_a_changed_record_changes_the_card(published):
+    changed = {**published.best, "test_loss": 9.0, "test_bits_per_character": 9.0 / math.log(2)}
+    card = model_card(Results(published.root, changed, published.search, published.comparison, published.samples))
+    assert f"perplexity {math.exp(9.0):.3f}" in card
+
+
+def test_the_quick_study_s_losses_fall_with_every_step_in_size_and_beat_the_baseline(published):
+    for architecture in ("gpt", "lstm"):
+        losses = [row[architecture]["loss"] for row in published.comparison["sizes"]]
+        assert losses == sorted(losses, reverse=True)
+        assert losses[0] < published.comparison["baseline"]["validation_loss"]
+
+
+def test_the_screen_shows_laws_model_three_tunes_and_every_place(published):
+    text = screen(published)
+    assert text.count("α = ") >= 4
+    assert text.count("X:1") == 3
+    for line in validity_lines(published.samples):
+        assert line in text
+    for place in ("report.md", "scaling_law_fit.json", "best_model", "processed_music_data"):
+        assert place in text
+
+
+def test_the_tunes_shown_are_the_first_valid_ones_of_each_temperature():
+    def tune(number, temperature, valid):
+        return {"file": f"{number}.abc", "temperature": temperature, "valid": valid, "text": "X:1"}
+
+    samples = {
+        "samples": [
+            tune(0, 1.0, False),
+            tune(1, 0.8, True),
+            tune(2, 1.0, True),
+            tune(3, 0.8, True),
+            tune(4, 0.9, False),
+        ]
+    }
+    assert [row["file"] for row in shown_tunes(samples)] == ["1.abc", "4.abc", "2.abc"]
+
+
+def test_a_missing_study_is_one_line(tmp_path):
+    with pytest.raises(DoorError, match="holds no trained model"):
+        Results.open(tmp_path)
+
+
+def test_a_readme_without_a_place_for_the_findings_is_left_alone(published, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("# Something else\n")
+    with pytest.raises(DoorError, match="marks"):
+        write_findings(published, PUBLISHED, readme)
+    assert readme.read_text() == "# Something else\n"

@@ -1,0 +1,546 @@
+"""The corpus: a tokenizer that loses nothing, splits that do not leak, the same bytes twice, a door that says why."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from door import DoorError, open_door
+from preprocessing import run
+from preprocessing.cleaning import clean_tune
+from preprocessing.corpus import COLUMNS, SPLITS, Corpus, Tune, build_corpus, collect_tunes
+from preprocessing.families import split_of
+from preprocessing.sources import SourceFile, read_source
+from preprocessing.tokens import BOUNDARY, PAD, UNKNOWN, build_tokenizer, build_vocabulary, encode_stream
+
+ROOT = Path(__file__).parent.parent
+
+
+def source(*texts: str) -> list[SourceFile]:
+    return [SourceFile("made", f"{i}.abc", text.encode()) for i, text in enumerate(texts)]
+
+
+def collect(*texts: str, keep_fields: str = "XMLK") -> tuple[list[Tune], Counter[str]]:
+    return collect_tunes(source(*texts), keep_fields)
+
+
+def clean(body: str, header: str = "M:4/4\nL:1/8\nK:C", keep_fields: str = "K") -> str:
+    """The cleaned body alone."""
+    text, _ = clean_tune(f"X:1\n{header}\n{body}", keep_fields)
+    return text.split("\n", 1)[1]
+
+
+def state(folder: Path) -> dict[str, tuple[str, int]]:
+    """Hash and time of writing of every file of a folder."""
+    return {
+        path.relative_to(folder).as_posix(): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {name: digest for name, (digest, _) in state(folder).items()}
+
+
+def go_through_the_door(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONHASHSEED": "random"}
+    command = [sys.executable, str(ROOT / "preprocessing" / "run.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def go_in(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    """The door without a process of its own."""
+    monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
+    open_door(run.main)
+
+
+# The tokenizer
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_tokenizer_loses_nothing_and_equals_the_stream_on_the_bundled_corpus(bundled_corpus, split):
+    tokenizer = bundled_corpus.tokenizer()
+    texts = list(bundled_corpus.tunes(split)["text"])
+    ids = tokenizer(texts)["input_ids"]
+    assert tokenizer.batch_decode(ids, skip_special_tokens=True) == texts
+    assert all(len(row) == len(text) + 1 for row, text in zip(ids, texts, strict=True))
+    flat = np.concatenate([*ids, [bundled_corpus.boundary]])
+    assert np.array_equal(bundled_corpus.tokens(split), flat)
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    """A tokenizer of the characters of `X:1 <|endoftext|>`, as a reader of the folder finds it."""
+    vocabulary = build_vocabulary(["X:1 <|endoftext|>"])
+    build_tokenizer(vocabulary, 64).save_pretrained(tmp_path)
+    return Corpus(tmp_path, vocabulary, {}).tokenizer()
+
+
+@pytest.mark.parametrize("text", [f"X:1{BOUNDARY}X:1", BOUNDARY, f"{BOUNDARY}{BOUNDARY}", f"{PAD[0]}|endoftext"])
+def test_the_boundary_written_in_a_text_stays_text(tokenizer, text):
+    ids = tokenizer(text)["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize("text", ["", " ", "  X", "X  ", "\n", "X\n\n:1\n"])
+def test_blanks_and_line_ends_are_tokens_like_any_other(text):
+    tokenizer = build_tokenizer(build_vocabulary(["X:1 \n"]), 64)
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+    assert len(tokenizer(text)["input_ids"]) == len(text) + 1
+
+
+def test_a_character_outside_the_vocabulary_is_unknown_to_tokenizer_and_stream(tokenizer):
+    text = "XéÜ1🎵x"
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == [BOUNDARY, "X", UNKNOWN, UNKNOWN, "1", UNKNOWN, "x"]
+    stream = encode_stream([text], tokenizer.get_vocab())
+    assert stream.tolist() == [*ids, tokenizer.eos_token_id]
+
+
+def test_a_stream_has_the_boundary_between_tunes_and_at_both_ends():
+    vocabulary = build_vocabulary(["ab"])
+    boundary, a, b = (vocabulary[token] for token in (BOUNDARY, "a", "b"))
+    assert encode_stream(["ab", "", "b"], vocabulary).tolist() == [boundary, a, b, boundary, boundary, b, boundary]
+
+
+def test_a_stream_of_many_characters_takes_two_bytes_a_token():
+    text = "".join(chr(i) for i in range(0x4E00, 0x4E00 + 400))
+    vocabulary = build_vocabulary([text])
+    stream = encode_stream([text], vocabulary)
+    assert stream.dtype.itemsize == 2
+    assert stream[1:-1].tolist() == [vocabulary[character] for character in text]
+
+
+def test_the_vocabulary_depends_on_the_characters_alone():
+    assert build_vocabulary(["cab", "b"]) == build_vocabulary(["b", "abc"])
+    assert list(build_vocabulary(["cab"])) == [PAD, UNKNOWN, BOUNDARY, "a", "b", "c"]
+
+
+# Splits
+
+
+def test_no_family_of_the_bundled_corpus_stands_in_two_splits(bundled_corpus):
+    families = {split: set(bundled_corpus.tunes(split)["family"]) for split in SPLITS}
+    assert sum(map(len, families.values())) == len(set.union(*families.values())) == bundled_corpus.stats["families"]
+
+
+def test_validation_and_test_hold_at_least_a_twentieth_of_the_bundled_characters_each(bundled_corpus):
+    characters = {split: sum(map(len, bundled_corpus.tunes(split)["text"])) for split in SPLITS}
+    for split in ("validation", "test"):
+        assert characters[split] >= 0.05 * sum(characters.values())
+        assert characters[split] < 0.1 * sum(characters.values())
+
+
+def a_fifth_higher(text: str) -> str:
+    """The tunes of a made file a fifth higher: each note up by four letters, under the key a fifth up."""
+    scale = "CDEFGABcdefgab"
+    higher = {note: scale[place + 4] for place, note in enumerate(scale[:-4])} | {"f": "c'", "g": "d'"}
+    keys = {"C": "G", "G": "D", "D": "A", "Am": "Em"}
+    lines = []
+    for line in text.split("\n"):
+        if line.startswith("K:"):
+            line = f"K:{keys[line[2:]]}"
+        elif ":" not in line:
+            line = re.sub("[A-Ga-g]", lambda match: higher[match[0]], line)
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def test_a_transposed_copy_stands_in_the_split_of_its_original(small_source, tmp_path):
+    original = (small_source / "made.abc").read_text()
+    files = [SourceFile("a", "a", original.encode()), SourceFile("b", "b", a_fifth_higher(original).encode())]
+    tunes, drops = collect_tunes(files, "XMLK")
+    assert not drops
+    build_corpus(tmp_path / "corpus", tunes, drops, {}, 64)
+    corpus = Corpus.open(tmp_path / "corpus")
+    where = {"a": {}, "b": {}}
+    for split in SPLITS:
+        for row in corpus.tunes(split):
+            where[row["source"]][row["title"]] = split
+    assert len(where["a"]) == 150
+    assert where["a"] == where["b"]
+    assert set(where["a"].values()) == set(SPLITS)
+
+
+def test_adding_tunes_moves_none_to_another_split(small_source, tmp_path):
+    text = (small_source / "made.abc").read_text()
+    few, _ = collect(text.split("X:101\n")[0])
+    many, _ = collect("X:1\nT:New\nK:D\nDEFG|abcd|efga|", text)
+    assert (len(few), len(many)) == (100, 151)
+    splits = []
+    for name, tunes in (("few", few), ("many", many)):
+        build_corpus(tmp_path / name, tunes, Counter(), {}, 64)
+        corpus = Corpus.open(tmp_path / name)
+        splits.append({text: split for split in SPLITS for text in corpus.tunes(split)["text"]})
+    before, after = splits
+    assert before.items() <= after.items()
+
+
+def test_shares_of_the_splits_are_as_stated():
+    found = Counter(split_of(f"{i:016x}") for i in range(20_000))
+    assert found["train"] / 20_000 == pytest.approx(0.88, abs=0.01)
+    assert found["validation"] / 20_000 == pytest.approx(0.06, abs=0.006)
+    assert found["test"] / 20_000 == pytest.approx(0.06, abs=0.006)
+
+
+# What is kept and what is dropped
+
+TUNE = "X:1\nT:One\nR:Reel\nM:4/4\nL:1/8\nK:C\nCDEFGABc|cBAGFEDC|"
+
+
+def test_drops_are_counted_by_reason_and_nothing_is_lost():
+    texts = [
+        TUNE,
+        TUNE.replace("T:One", "T:The same under another name").replace("X:1", "X:9"),
+        "X:1\nT:No key\nCDEFGABc|",
+        "X:1\nK:C\nz8|z8|",
+        "X:1\nK:C\nCDEFGAB|",
+        "X:1\nK:C\nCDEFGABc| § § § § |",
+        TUNE.replace("cBAG", "cAAG"),
+    ]
+    tunes, drops = collect(*texts)
+    assert [tune.title for tune in tunes] == ["One", "One"]
+    assert drops == {
+        "exact duplicate": 1,
+        "no K: field": 1,
+        "no notes": 1,
+        "fewer than 8 notes": 1,
+        "not readable as ABC": 1,
+    }
+    together, drops_together = collect("\n\n".join(texts))
+    assert [tune.text for tune in together] == [tune.text for tune in tunes]
+    assert drops_together == drops
+
+
+def test_every_bundled_tune_is_kept_or_counted_as_dropped(bundled_corpus):
+    found = sum(len(re.findall("^X:", file.text(), re.MULTILINE)) for file in read_source("bundled"))
+    stats = bundled_corpus.stats
+    assert found == sum(stats["tunes"].values()) + sum(stats["drops"].values())
+
+
+def test_a_binary_file_is_counted_and_not_read():
+    files = [*source(TUNE), SourceFile("made", "photo.txt", b"X:1\nK:C\nCDEFGABc|\0\xff\xd8")]
+    tunes, drops = collect_tunes(files, "XMLK")
+    assert len(tunes) == 1
+    assert drops == {"binary file (files)": 1}
+
+
+def test_a_text_file_without_tunes_drops_nothing():
+    tunes, drops = collect(TUNE, "About this collection: it has no tunes here.\n")
+    assert len(tunes) == 1
+    assert drops == {}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_titles_are_read_in_the_encodings_people_use(encoding):
+    [tune], _ = collect_tunes([SourceFile("made", "a.abc", TUNE.replace("One", "Öl für Zoë").encode(encoding))], "XTK")
+    assert tune.title == "Öl für Zoë"
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\r", "\n"])
+def test_line_ends_of_every_system_give_the_same_tune(ending):
+    [tune], _ = collect_tunes([SourceFile("made", "a.abc", TUNE.replace("\n", ending).encode())], "XMLK")
+    assert tune.text == "X:1\nM:4/4\nL:1/8\nK:C\nCDEFGABc|cBAGFEDC|"
+
+
+def test_a_row_says_where_its_tune_comes_from(tmp_path):
+    (tmp_path / "reels").mkdir()
+    (tmp_path / "reels" / "one.ABC").write_text(TUNE)
+    (tmp_path / "two.txt").write_text(TUNE.replace("cBAG", "cAAG"))
+    (tmp_path / "three.mid").write_text(TUNE)
+    tunes, _ = collect_tunes(list(read_source(str(tmp_path))), "XMLK")
+    rows = {(tune.source, tune.file, tune.title, tune.key, tune.metre, tune.rhythm) for tune in tunes}
+    about = ("One", "C", "4/4", "reel")
+    assert rows == {("reels", "reels/one.ABC", *about), (tmp_path.name, "two.txt", *about)}
+
+
+# Cleaning
+
+
+def test_header_fields_stand_in_the_standards_order_and_only_those_kept():
+    raw = "X:12\nL:1/16\nR:Jig\nC:Anon\nM:6/8\nQ:1/4=120\nT:First\nT:Second\nK:A minor\nCDEF|"
+    assert clean_tune(raw, "XTRMLQK")[0] == "X:1\nT:First\nR:Jig\nM:6/8\nL:1/16\nQ:1/4=120\nK:Am\nCDEF|"
+    assert clean_tune(raw, "KLM")[0] == "M:6/8\nL:1/16\nK:Am\nCDEF|"
+    assert clean_tune(raw, "XMLK")[1] == {"title": "First", "key": "Am", "metre": "6/8", "rhythm": "jig"}
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("K:C", "M:none\nL:1/8"), ("M:2/4\nK:C", "M:2/4\nL:1/16"), ("L:1/4\nK:C", "M:none\nL:1/4")],
+)
+def test_metre_and_unit_are_always_written_out(header, expected):
+    assert clean_tune(f"X:1\n{header}\nCDEF|", "XMLK")[0] == f"X:1\n{expected}\nK:C\nCDEF|"
+
+
+CLEANED = {
+    "comments": ("CDEF|% one\n% two\nGABc| % three", "CDEF|\nGABc|"),
+    "instructions": ("%%MIDI program 1\nCDEF|", "CDEF|"),
+    "lyrics": ("CDEF|\nw:la la la la\nW:Words\ns:symbols\nGABc|", "CDEF|\nGABc|"),
+    "remarks and part names": ("P:A\nCDEF|\nN:so\n[P:B]GABc|[r:remark]c4|[I:x]", "CDEF|\nGABc|c4|"),
+    "titles in the body": ("CDEF|\nT:Second part\nGABc|", "CDEF|\nGABc|"),
+    "fingerings": ('"1"C"2"D"0"E"4"F|', "CDEF|"),
+    "annotations": ('"^slow"C"_here"D"<("E">)"F"@1,2 x"G|', "CDEFG|"),
+    "remarks in quotes": ('"Fine"CDEF|"Coda"GABc|"D.C."c4|"End"c4|', "CDEF|GABc|c4|c4|"),
+    "back quotes": ("CD`EF``G|", "CDEFG|"),
+    "spacers": ("CyDy2E|", "CDE|"),
+    "blanks": ("  CD \t EF|  \n\n   GA  Bc |  ", "CD EF|\nGA Bc |"),
+    "letters of other scripts": ("CDéEF|♪GABc|", "CDEF|GABc|"),
+    "a continued line": ("CDEF|\\\nGABc|", "CDEF|GABc|"),
+    "a continued line with a comment": ("CDEF|\\ % so\n  GABc|", "CDEF|GABc|"),
+    "a line continued over lyrics": ("CDEF|\\\nw:la\nGABc|", "CDEF|GABc|"),
+    "inline spaces": ("[M: 3/4]CDE|[L:  1/4]C|", "[M:3/4]CDE|[L:1/4]C|"),
+    "keys in the body": ("CDEF|\nK:  A minor\nGABc|[K:D Mixolydian]c4|", "CDEF|\nK:Am\nGABc|[K:Dmix]c4|"),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), CLEANED.values(), ids=CLEANED.keys())
+def test_cleaning_of(body, expected):
+    assert clean(body) == expected
+
+
+@pytest.mark.parametrize(
+    "symbol", ["Am", "G7", "F#m7b5", "Bb", "Cmaj7", "D/F#", "Esus4", "Bdim", "Caug", "Dm7", "G7/b"]
+)
+def test_chord_symbols_stay(symbol):
+    assert clean(f'"{symbol}"C4|') == f'"{symbol}"C4|'
+
+
+def test_what_changes_the_sound_in_the_body_stays():
+    body = "CDEF|\nM:3/4\nCDE|\nL:1/4\nC3|\nV:2 clef=bass\n{ag}[CEG]3|(3CDE F>G-|G.A ~B !trill!c^d|1 x3:|2 z3|]"
+    assert clean(body) == body
+
+
+@pytest.mark.parametrize("field", ["M:3/4", "L:1/16", "K:G", "V:2"])
+def test_a_field_behind_a_continued_line_keeps_its_own_line(field):
+    lines = clean(f"CDEF|\\\n{field}\nGABc|").split("\n")
+    assert field in lines
+    assert [line for line in lines if line != field] == ["CDEF|", "GABc|"]
+
+
+def test_cleaning_a_cleaned_tune_changes_nothing(bundled_corpus):
+    texts = list(bundled_corpus.tunes("test")["text"])
+    changed = [text for text in texts if clean_tune(text, "XMLK")[0] != text]
+    assert changed == []
+
+
+def test_every_line_of_the_bundled_corpus_is_a_field_or_music(bundled_corpus):
+    glued = re.compile(r"^(?![A-Za-z]:)[^\"\n]*(?<![\[A-Za-z])[KLMV]:", re.MULTILINE)
+    texts = [text for split in SPLITS for text in bundled_corpus.tunes(split)["text"]]
+    assert [match[0] for text in texts if (match := glued.search(text))] == []
+
+
+# The folder
+
+
+def test_the_manifest_names_every_file_with_its_hash(bundled_corpus):
+    found = hashes(bundled_corpus.folder)
+    manifest = json.loads((bundled_corpus.folder / "manifest.json").read_text())
+    del found["manifest.json"]
+    assert manifest["outputs"] == found
+    files = {file.name: file for file in read_source("bundled")}
+    assert manifest["inputs"].keys() == files.keys()
+    some = sorted(files)[:: len(files) // 20]
+    assert all(manifest["inputs"][name] == hashlib.sha256(files[name].content).hexdigest() for name in some)
+
+
+def test_the_statistics_add_up(bundled_corpus):
+    stats = bundled_corpus.stats
+    tunes = sum(stats["tunes"].values())
+    characters = sum(stats["characters"].values())
+    for split in SPLITS:
+        assert stats["tunes"][split] == len(bundled_corpus.tunes(split))
+        assert len(bundled_corpus.tokens(split)) == stats["characters"][split] + stats["tunes"][split] + 1
+    for column in ("sources", "keys", "metres"):
+        assert sum(stats[column].values()) == tunes
+    assert sum(stats["character_counts"].values()) == characters
+    assert stats["length"]["mean"] == pytest.approx(characters / tunes)
+    assert set(bundled_corpus.vocabulary) == {PAD, UNKNOWN, BOUNDARY, *stats["character_counts"]}
+    assert stats["vocabulary_size"] == len(bundled_corpus.vocabulary)
+
+
+def test_the_folder_loads_with_datasets_and_no_code_of_ours(built, tmp_path):
+    script = """
+import json, sys, datasets
+rows = datasets.load_dataset(sys.argv[1])
+ours = [name for name in sys.modules if name.split(".")[0] in ("preprocessing", "door")]
+print(json.dumps({"ours": ours, "splits": {k: [len(v), v.column_names, v[0]["text"]] for k, v in rows.items()}}))
+"""
+    offline = {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", script, str(built.folder)]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, **offline}, capture_output=True, text=True, check=True
+    )
+    found = json.loads(ended.stdout.splitlines()[-1])
+    assert found["ours"] == []
+    assert found["splits"] == {
+        split: [built.stats["tunes"][split], list(COLUMNS), built.tunes(split)[0]["text"]] for split in SPLITS
+    }
+
+
+def test_runs_on_the_same_corpus_agree_in_its_digest_and_on_another_do_not(built, small_source, tmp_path):
+    tunes, drops = collect_tunes(list(read_source(str(small_source))), "XMLK")
+    digests = {}
+    for name, some in {"all": tunes, "all again": tunes[::-1], "fewer": tunes[1:]}.items():
+        build_corpus(tmp_path / name, some, drops, {}, 256)
+        digests[name] = Corpus.open(tmp_path / name).digest()
+    assert digests["all"] == digests["all again"] == built.digest()
+    assert digests["fewer"] != digests["all"]
+
+
+def test_a_folder_without_a_corpus_is_refused_with_the_command_that_builds_one(tmp_path):
+    with pytest.raises(DoorError, match=re.escape(f"preprocessing/run.py --output_dir {tmp_path}")):
+        Corpus.open(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 20, -50])
+def test_a_damaged_stream_is_refused_by_name(built, tmp_path, keep):
+    folder = shutil.copytree(built.folder, tmp_path / "corpus")
+    path = folder / "tokens" / "test.npy"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DoorError, match=re.escape(str(path))) as caught:
+        Corpus.open(folder).tokens("test")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stream_of_another_vocabulary_is_refused(built, tmp_path):
+    folder = shutil.copytree(built.folder, tmp_path / "corpus")
+    (folder / "vocab.json").write_text(json.dumps({PAD: 0, UNKNOWN: 1, BOUNDARY: 2, "A": 3}))
+    with pytest.raises(DoorError, match="different builds"):
+        Corpus.open(folder).tokens("train")
+
+
+# The door
+
+
+@pytest.fixture(scope="module")
+def built(small_source, tmp_path_factory) -> Corpus:
+    """The corpus of `small_source`, built by the door as a process."""
+    folder = tmp_path_factory.mktemp("door") / "corpus"
+    ended = go_through_the_door("--source", small_source, "--output_dir", folder, cwd=folder.parent)
+    assert ended.returncode == 0, ended.stderr
+    corpus = Corpus.open(folder)
+    assert all(f"{split} {corpus.stats['tunes'][split]} tunes" in ended.stdout for split in SPLITS)
+    return corpus
+
+
+def test_the_same_input_gives_the_same_bytes(built, small_source, tmp_path, monkeypatch):
+    go_in(monkeypatch, "--source", small_source, "--output_dir", tmp_path / "again")
+    assert hashes(tmp_path / "again") == hashes(built.folder)
+
+
+def test_a_second_run_says_finished_and_writes_nothing(built, small_source):
+    before = state(built.folder.parent)
+    ended = go_through_the_door("--source", small_source, "--output_dir", built.folder, cwd=built.folder.parent)
+    assert ended.returncode == 0
+    assert "finished" in ended.stdout
+    assert state(built.folder.parent) == before
+
+
+def test_a_changed_input_is_built_again(small_source, tmp_path, monkeypatch, capsys):
+    tunes = tmp_path / "tunes"
+    tunes.mkdir()
+    (tunes / "made.abc").write_bytes((small_source / "made.abc").read_bytes())
+    arguments = ("--source", tunes, "--output_dir", tmp_path / "corpus")
+    go_in(monkeypatch, *arguments)
+    before = state(tmp_path / "corpus")
+    with (tunes / "made.abc").open("a") as file:
+        file.write(f"\n\n{TUNE}\n")
+    go_in(monkeypatch, *arguments)
+    assert "finished" not in capsys.readouterr().out
+    assert sum(Corpus.open(tmp_path / "corpus").stats["tunes"].values()) == 151
+    go_in(monkeypatch, *arguments, "--keep_fields", "K")
+    assert all(text.startswith("K:") for text in Corpus.open(tmp_path / "corpus").tunes("test")["text"])
+    assert state(tmp_path / "corpus").keys() == before.keys()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["corpus", "tunes"]
+
+
+BAD = {
+    "an empty folder": (["--source", "empty"], "empty"),
+    "a path that is not there": (["--source", "nowhere"], "nowhere"),
+    "one binary file": (["--source", "photo.abc"], "photo.abc"),
+    "a folder without tunes": (["--source", "words"], "words"),
+    "too few tunes": (["--source", "one.abc"], "split is empty"),
+    "fields without K": (["--source", "one.abc", "--keep_fields", "XM"], "--keep_fields"),
+    "a field that is none": (["--source", "one.abc", "--keep_fields", "K7"], "--keep_fields"),
+    "a YAML field that is none": (["unknown.yaml"], "keep_feelds"),
+    "a YAML file that is none": (["broken.yaml"], "broken.yaml"),
+    "a YAML file that is not there": (["nowhere.yaml"], "nowhere.yaml"),
+    "a number where YAML should hold a word": (["number.yaml"], "keep_fields"),
+    "a word where a number belongs": (["--context", "long"], "--context"),
+    "an unknown flag": (["--contextt", "5"], "--contextt"),
+}
+
+
+@pytest.fixture(scope="module")
+def bad_input(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "empty").mkdir()
+    (folder / "words").mkdir()
+    (folder / "words" / "README.txt").write_text("No tunes here.\n")
+    (folder / "photo.abc").write_bytes(b"\x89PNG\r\n\0\0X:1\nK:C\nCDEFGABc|")
+    (folder / "one.abc").write_text(TUNE)
+    (folder / "unknown.yaml").write_text("keep_feelds: XK\n")
+    (folder / "broken.yaml").write_text("source: [\n")
+    (folder / "number.yaml").write_text("keep_fields: 5\n")
+    return folder
+
+
+def assert_one_clear_line(errors: str, named: str) -> None:
+    lines = [line for line in errors.splitlines() if line and "files/s]" not in line]  # less the progress bar
+    assert "Traceback" not in errors
+    assert len(lines) == 1, errors
+    assert lines[0].startswith("error:")
+    assert named in lines[0]
+
+
+@pytest.mark.parametrize("how", ["an empty folder", "one binary file", "fields without K", "a YAML field that is none"])
+def test_bad_input_ends_a_process_with_one_line_and_leaves_the_corpus(built, bad_input, how):
+    arguments, named = BAD[how]
+    before = state(built.folder.parent)
+    ended = go_through_the_door(*arguments, "--output_dir", built.folder, cwd=bad_input)
+    assert ended.returncode > 0
+    assert_one_clear_line(ended.stderr, named)
+    assert state(built.folder.parent) == before
+
+
+@pytest.mark.parametrize(("arguments", "named"), BAD.values(), ids=BAD.keys())
+def test_the_one_line_names_what_is_wrong_for(bad_input, tmp_path, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(bad_input)
+    with pytest.raises(SystemExit) as caught:
+        go_in(monkeypatch, *arguments, "--output_dir", tmp_path / "corpus")
+    assert caught.value.code > 0
+    assert_one_clear_line(capsys.readouterr().err, named)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced(small_source, tmp_path, monkeypatch):
+    (tmp_path / "GPT_initial_training").mkdir()
+    (tmp_path / "GPT_initial_training" / "record.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        go_in(monkeypatch, "--source", small_source, "--output_dir", tmp_path)
+    assert (tmp_path / "GPT_initial_training" / "record.json").read_text() == "{}"
+
+
+def test_a_failure_while_writing_leaves_the_corpus_before_and_no_litter(small_source, tmp_path, monkeypatch):
+    tunes, drops = collect_tunes(list(read_source(str(small_source))), "XMLK")
+    build_corpus(tmp_path / "corpus", tunes, drops, {}, 64)
+    before = state(tmp_path)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        build_corpus(tmp_path / "corpus", tunes[1:], drops, {}, 64)
+    assert state(tmp_path) == before
