@@ -5,7 +5,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
 .PHONY: study publish smoke test check install clean
 .DEFAULT_GOAL := study
@@ -22,9 +21,9 @@ $(READY): pyproject.toml constraints.txt
 
 study: $(READY)
 	@$(BIN)/python preprocessing/run.py
-	@$(LAUNCH) training/run.py studies/quick.yaml
+	@$(BIN)/python training/run.py studies/quick.yaml
 	@$(BIN)/python analysis/run.py
-	@$(LAUNCH) training/run.py studies/quick.yaml --part best
+	@$(BIN)/python training/run.py studies/quick.yaml --part best
 	@$(BIN)/python generation/run.py
 	@$(BIN)/python model_cards/run.py
 
@@ -34,9 +33,9 @@ publish: study
 SMOKE := data/smoke
 smoke: $(READY)
 	@$(BIN)/python preprocessing/run.py --output_dir $(SMOKE)/processed_music_data
-	@$(LAUNCH) training/run.py studies/smoke.yaml
+	@$(BIN)/python training/run.py studies/smoke.yaml
 	@$(BIN)/python analysis/run.py --output_root $(SMOKE)
-	@$(LAUNCH) training/run.py studies/smoke.yaml --part best
+	@$(BIN)/python training/run.py studies/smoke.yaml --part best
 	@$(BIN)/python generation/run.py --model $(SMOKE)/best_model --output_dir $(SMOKE)/best_model/samples \
 		--corpus $(SMOKE)/processed_music_data --n 4 --max_characters 200
 	@$(BIN)/python model_cards/run.py --output_root $(SMOKE)

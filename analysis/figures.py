@@ -8,8 +8,9 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from analysis.comparison import Runs, column
 from analysis.fitting import Fit
@@ -28,7 +29,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",  # a white ground keeps lines behind the legend out of its text
     "savefig.bbox": "tight",
 }
 METADATA = {"Software": None}  # the same numbers give the same bytes
@@ -39,23 +40,31 @@ def figure(path: Path, columns: int = 1, width: float = 5.2) -> Iterator[list[Ax
     """Give the axes of a new figure; it is written to `path` at the end."""
     with mpl.rc_context(STYLE):
         canvas = Figure(figsize=(width * columns, 3.7), layout="constrained")
-        yield [canvas.add_subplot(1, columns, i + 1) for i in range(columns)]
+        panels = [canvas.add_subplot(1, columns, i + 1) for i in range(columns)]
+        yield panels
+        for panel in panels:
+            for axis, scale in ((panel.xaxis, panel.get_xscale()), (panel.yaxis, panel.get_yscale())):
+                if scale == "log":
+                    label_log_axis(axis)
         with whole_file(path) as temporary:
             canvas.savefig(temporary, format="png", metadata=METADATA)
 
 
 def short(number: float, _: Any = None) -> str:
     """Return a count as 15K, 1.2M, 3G."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
         if number >= size:
             return f"{number / size:.3g}{unit}"
     return f"{number:.3g}"
 
 
-def log_axis(axis: Any) -> None:
-    """Label a logarithmic axis in short numbers, between the decades too."""
+def label_log_axis(axis: Axis) -> None:
+    """Label a logarithmic axis in short numbers, at several places even if it spans less than a decade."""
+    low, high = axis.get_view_interval()
+    wide = high > 12 * low
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(FuncFormatter(short))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
 def by_size(runs: Runs) -> dict[str, Runs]:
@@ -101,10 +110,6 @@ def scaling_law(path: Path, ladders: dict[str, Runs], fits: dict[str, Fit], base
         for architecture, fitted in fits.items():
             draw_law(axes, ladders[architecture], fitted, architecture)
         draw_baseline(axes, baseline)
-        log_axis(axes.xaxis)
-        log_axis(axes.yaxis)
-        axes.yaxis.set_minor_formatter(FuncFormatter(short))
-        axes.tick_params(axis="y", which="minor", labelsize=7)
         first = next(iter(fits.values()))
         form = "$L = E + aN^{-\\alpha}$" if first.law == "power_floor" else "$L = aN^{-\\alpha}$"
         axes.set_title(f"{form}, points are runs, bands are 95 %", fontsize=9)
@@ -127,16 +132,12 @@ def training_curves(path: Path, runs: Runs) -> None:
         )
         for axes in (left, right):
             axes.set(xscale="log", yscale="log", xlabel="tokens seen")
-            log_axis(axes.xaxis)
-            axes.yaxis.set_major_formatter(FuncFormatter(short))
-            axes.yaxis.set_minor_formatter(FuncFormatter(short))
-            axes.tick_params(axis="y", which="minor", labelsize=7)
         left.legend(fontsize=7)
 
 
 QUANTITIES = {
     "seconds": "training time (s)",
-    "peak_memory_bytes": "peak memory of the process (bytes)",
+    "memory_added_bytes": "memory added by the run (bytes)",
     "flops": "training compute (FLOPs)",
     "tokens_per_second": "speed (tokens per second)",
 }
@@ -161,8 +162,6 @@ def resources(path: Path, ladders: dict[str, Runs], names: list[str], per_parame
                 xlabel="parameters N",
                 ylabel=f"{label} per parameter" if per_parameter else label,
             )
-            log_axis(axes.xaxis)
-            log_axis(axes.yaxis)
         panels[0].legend(fontsize=8)
 
 
@@ -214,8 +213,4 @@ def sample_efficiency(path: Path, ladders: dict[str, Runs]) -> None:
                         label=label_of,
                     )
             axes.set(xscale="log", yscale="log", xlabel=label, ylabel=LOSS)
-            log_axis(axes.xaxis)
-            axes.yaxis.set_major_formatter(FuncFormatter(short))
-            axes.yaxis.set_minor_formatter(FuncFormatter(short))
-            axes.tick_params(axis="y", which="minor", labelsize=7)
         panels[0].legend(fontsize=7)

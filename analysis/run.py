@@ -47,6 +47,9 @@ def gather(root: Path) -> tuple[dict[str, Runs], list[str]]:
         for run in ladder.unfinished
     ]
     runs = {architecture: ladder.finished for architecture, ladder in ladders.items()}
+    for run in (run for members in runs.values() for run in members):
+        # The libraries take hundreds of megabytes that have nothing to do with the model.
+        run["memory_added_bytes"] = run["peak_memory_bytes"] - run["memory_before_bytes"]
     shared = {run["recipe"]["size"] for run in paired(runs)["gpt"]}
     if len(shared) < MIN_SIZES:
         raise DoorError(
@@ -70,7 +73,7 @@ def describe_sizes(ladders: dict[str, Runs]) -> list[dict[str, Any]]:
                 "seed_deviation": float(losses.std(ddof=1)) if len(losses) > 1 else None,
                 "bits_per_character": float(losses.mean() / np.log(2)),
                 "seconds": figures.mean(group[size], "seconds"),
-                "peak_memory_bytes": figures.mean(group[size], "peak_memory_bytes"),
+                "memory_added_bytes": figures.mean(group[size], "memory_added_bytes"),
             }
         rows.append(row)
     return rows
@@ -118,7 +121,7 @@ def main() -> None:
     law = "power_floor" if find(data["comparisons"], "power_floor")["identified"] else "power"
     gpt_only = {"gpt": ladders["gpt"]}
     gpt = root / GPT_FOLDER
-    both_names = ["seconds", "peak_memory_bytes"]
+    both_names = ["seconds", "memory_added_bytes"]
     baseline = data["baseline"]
     drawings = [
         lambda: figures.scaling_law(gpt / "scaling_law.png", gpt_only, {"gpt": fits[law]["gpt"]}, baseline),

@@ -14,12 +14,15 @@ import torch
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 import modeling  # noqa: F401 — registers the LSTM with the Auto classes
 from door import DoorError, open_door, read_arguments, read_json, whole_folder, write_json, write_text
 from generation.quality import score_tune, shares
 from preprocessing.cleaning import FIELD_ORDER
 from preprocessing.corpus import Corpus
+
+transformers_logging.disable_progress_bar()  # the door has one bar, its own
 
 SAMPLES = "samples.json"
 
