@@ -32,6 +32,7 @@ def read_arguments(kind: type[T], about: str, default_file: str | None = None, a
     formatter = argparse.ArgumentDefaultsHelpFormatter
     parser = HfArgumentParser(kind, description=about, formatter_class=formatter)  # type: ignore[arg-type]
     parser.add_argument("config", nargs="?", default=default_file, help="a YAML file with any of the fields below")
+    parser.error = lambda message: parser.exit(2, f"error: {message} (--help lists the arguments)\n")  # type: ignore
     arguments = sys.argv[1:] if argv is None else argv
     file = parser.parse_known_args(arguments)[0].config
     if file is not None:

@@ -2,7 +2,7 @@
 
 L(N) = E + a·N^-alpha, in nats per character; E is fixed at 0 for the plain power law. The objective is the weighted
 sum of Huber(log L_fitted - log L_measured). Starts come from variable projection (for a fixed alpha the law is linear
-in E and a); damped Gauss-Newton steps with the bound E >= 0 lead from there to convergence.
+in E and a); damped Newton steps with the exact Hessian and the bound E >= 0 lead from there to convergence.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ SMALLEST_FLOOR = 1e-3  # nats per character; a floor whose interval reaches belo
 START_EXPONENTS = np.geomspace(0.005, MAX_EXPONENT, 80)
 PROFILE_POINTS = 200
 MAX_STEPS = 500
-TOLERANCE = 1e-10
+TOLERANCE = 1e-12
 PARAMETERS = ("E", "log_a", "alpha")
 LAWS = {"power": (False, True, True), "power_floor": (True, True, True)}  # which parameters are free
 
@@ -179,32 +179,43 @@ def minimise(
         if not len(on):
             break
         now = theta[on]
-        power = np.exp(now[:, 1:2] - now[:, 2:] * log_n)
-        fitted = now[:, :1] + power
-        residual = np.log(fitted) - log_loss
-        jacobian = np.stack([1 / fitted, power / fitted, -log_n * power / fitted], axis=-1)
-        weight = weights[on] * np.minimum(1.0, DELTA / np.maximum(np.abs(residual), 1e-300))
-        gradient = np.einsum("bp,bp,bpk->bk", weight, residual, jacobian)
-        hessian = np.einsum("bp,bpj,bpk->bjk", weight, jacobian, jacobian)
+        gradient, hessian, scale = _derivatives(now, log_n, log_loss, weights[on])
         at_floor = (now[:, 0] <= 0) & (gradient[:, 0] > 0)
         at_top = (now[:, 2] >= MAX_EXPONENT) & (gradient[:, 2] < 0)
         held = ~free | np.stack([at_floor, np.zeros_like(at_floor), at_top], axis=1)
         gradient = np.where(held, 0.0, gradient)
+        # What a step could still gain, to second order, against what there is; the second term is for a perfect fit.
+        gain = np.where(held, 0.0, gradient**2 / scale).sum(axis=1)
+        converged[on] = gain <= TOLERANCE * objective[on] + 1e-26
         hessian = np.where(held[:, :, None] | held[:, None, :], 0.0, hessian)
-        scale = np.einsum("bkk->bk", hessian) * damping[on, None]
-        hessian += np.einsum("bk,kj->bkj", np.where(held, 1.0, scale + 1e-300), np.eye(3))
-        step = np.linalg.solve(hessian, -gradient[..., None])[..., 0]
+        diagonal = np.where(held, 1.0, scale * damping[on, None])
+        step = np.linalg.solve(hessian + np.einsum("bk,kj->bkj", diagonal, np.eye(3)), -gradient[..., None])[..., 0]
         proposal = now + step
         proposal[:, 0] = np.maximum(proposal[:, 0], 0.0)
         proposal[:, 2] = np.minimum(proposal[:, 2], MAX_EXPONENT)
         proposed = _objective(proposal, log_n, log_loss, weights[on])
-        better = proposed <= objective[on]
-        small = np.abs(proposal - now).max(axis=1) < TOLERANCE
+        better = proposed < objective[on]
         theta[on[better]] = proposal[better]
         objective[on[better]] = proposed[better]
         damping[on] = np.clip(np.where(better, damping[on] / 5, damping[on] * 5), 1e-12, 1e12)
-        converged[on] = small
     return theta, objective, converged
+
+
+def _derivatives(theta: Array, log_n: Array, log_loss: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """Return the objective's gradient [problems, 3], exact Hessian [problems, 3, 3] and Gauss-Newton diagonal."""
+    power = np.exp(theta[:, 1:2] - theta[:, 2:] * log_n)
+    fitted = theta[:, :1] + power
+    residual = np.log(fitted) - log_loss
+    jacobian = np.stack([1 / fitted, power / fitted, -log_n * power / fitted], axis=-1)
+    slope = weights * np.clip(residual, -DELTA, DELTA)
+    gradient = np.einsum("bp,bpk->bk", slope, jacobian)
+    scale = np.einsum("bp,bpk->bk", weights, jacobian**2)
+    # The second derivative of log(E + p) is that of p over E + p, less the square of the first.
+    quadratic = weights * (np.abs(residual) <= DELTA) - slope
+    hessian = np.einsum("bp,bpj,bpk->bjk", quadratic, jacobian, jacobian)
+    direction = np.stack([np.zeros_like(log_n), np.ones_like(log_n), -log_n], axis=-1)
+    hessian += np.einsum("bp,pj,pk->bjk", slope * power / fitted, direction, direction)
+    return gradient, hessian, scale
 
 
 def _project(log_n: Array, loss: Array, weights: Array, free: NDArray[np.bool_]) -> Array:

@@ -70,7 +70,7 @@ def exponent_sentence(comparison: Data) -> str:
     number = f"α(GPT) − α(LSTM) = {difference(comparison['delta_alpha'])}"
     where = f"On {AXIS_WORDS[comparison['axis']]}, {WORDS[comparison['law']]}: {number}."
     if not comparison["identified"]:
-        return f"{where} Not every parameter of the two fits is identified, so nothing follows from the difference."
+        return f"{where} It is not identified, as not every parameter of the two fits is."
     if comparison["steeper"] is None:
         return f"{where} An interval holds 0: no architecture is shown to scale better."
     name = NAMES[comparison["steeper"]]
@@ -84,6 +84,8 @@ def exponent_sentence(comparison: Data) -> str:
 
 def crossover_sentence(comparison: Data) -> str:
     """Say where the GPT's law comes to lie below the LSTM's, if it does."""
+    if not comparison["identified"]:
+        return "Where the fitted lines would cross is not identified either."
     share = f"it does in {100 * comparison['crossover_share_of_resamples']:.0f} % of the resamples"
     if comparison["crossover"] is None:
         return f"The GPT's fitted line does not come to lie below the LSTM's at any size ({share})."

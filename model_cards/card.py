@@ -87,9 +87,8 @@ def screen(results: Results) -> str:
         verdict = "valid" if tune["valid"] else "not valid"
         tunes += [f"  {tune['file']} (temperature {tune['temperature']:.2g}, {verdict})"]
         tunes += [f"    {line}" for line in tune["text"].strip().split("\n")]
-    figures = sorted(
-        path for folder in ("GPT_analysis", "comparison_analysis") for path in (root / folder).glob("*.png")
-    )
+    folders = (root / "GPT_analysis", root / "comparison_analysis")
+    figures = {folder: ", ".join(path.name for path in sorted(folder.glob("*.png"))) for folder in folders}
     return "\n".join(
         [
             "",
@@ -104,7 +103,7 @@ def screen(results: Results) -> str:
             "FILES",
             f"  corpus    {root / 'processed_music_data'}",
             f"  runs      {root / 'GPT_initial_training'}, {root / 'LSTM_training'}",
-            *(f"  figure    {path}" for path in figures),
+            *(f"  figures   {folder}: {names}" for folder, names in figures.items()),
             f"  fits      {root / 'GPT_analysis' / 'scaling_law_fit.json'}",
             f"            {root / 'comparison_analysis' / 'comparison_data.json'}",
             f"  report    {root / 'comparison_analysis' / 'report.md'}",

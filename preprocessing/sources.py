@@ -10,7 +10,6 @@ from door import DoorError
 
 BUNDLED = "bundled"
 SUFFIXES = (".abc", ".txt")
-LARGEST_CONTROL = 31
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.stats import t
 
 from analysis import report, run
-from analysis.comparison import compare, held_out_error, paired
-from analysis.fitting import DELTA, LAWS, fit, resample
+from analysis.comparison import Difference, compare, held_out_error, paired
+from analysis.fitting import DELTA, LAWS, fit, jackknife, resample
 from door import DoorError, open_door, write_json
 from training.record import DIVERGED, FINISHED, baseline_file, read_ladder, run_folder, write_record
 
@@ -61,6 +62,7 @@ def made_run(architecture, size, seed, n_params, loss, **changes):
         "seconds": 20.0 * n_params**0.5,
         "tokens_per_second": tokens / (20.0 * n_params**0.5),
         "peak_memory_bytes": int(4e8 + 16 * n_params),
+        "memory_before_bytes": int(3.5e8),
         "validation_loss": loss,
         "validation_loss_standard_error": 0.01,
         "validation_bits_per_character": loss / np.log(2),
@@ -301,8 +303,9 @@ def test_every_resample_has_three_different_clusters_and_is_drawn_the_same_each_
 def test_no_architecture_is_named_while_the_interval_holds_zero():
     same = floor_law(1.0, 20, 0.3)
     for comparison in compare(made_ladders(same, same, noise=0.005)):
-        low, high = comparison.delta_alpha_interval
+        low, high = comparison.alpha.bootstrap
         assert low < 0 < high
+        assert comparison.alpha.sign == 0
         assert comparison.steeper is None
 
 
@@ -316,9 +319,38 @@ def test_the_steeper_law_is_named_where_the_difference_is_clear_and_has_its_sign
     assert [comparison.steeper for comparison in with_floor] == [steeper, steeper]
     sign = 1 if steeper == "gpt" else -1
     on_all = comparisons["n_params", "power_floor"]
-    assert on_all.delta_alpha == pytest.approx(sign * 0.2, abs=0.02)
-    low, high = on_all.delta_alpha_interval
-    assert low < on_all.delta_alpha < high
+    assert on_all.alpha.value == pytest.approx(sign * 0.2, abs=0.02)
+    for low, high in (on_all.alpha.bootstrap, on_all.alpha.jackknife):
+        assert low < on_all.alpha.value < high
+    assert on_all.floor.value == pytest.approx(0.0, abs=0.05)
+    assert comparisons["n_params", "power"].floor is None
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "over_sizes", "sign"),
+    [
+        ((0.1, 0.2), (0.05, 0.3), 1),
+        ((-0.2, -0.1), (-0.3, -0.05), -1),
+        ((0.1, 0.2), (-0.01, 0.3), 0),
+        ((-0.1, 0.2), (0.05, 0.3), 0),
+    ],
+)
+def test_a_difference_has_a_sign_only_where_both_intervals_agree(bootstrap, over_sizes, sign):
+    assert Difference(0.15, bootstrap, over_sizes).sign == sign
+
+
+def test_the_jackknife_of_a_mean_is_its_students_interval():
+    values = np.array([1.0, 2.0, 4.0, 7.0, 8.0])
+    without_one = (values.sum() - values) / 4
+    expected = t.interval(0.95, 4, values.mean(), values.std(ddof=1) / np.sqrt(5))
+    assert jackknife(values.mean(), without_one) == pytest.approx(expected)
+
+
+def test_seeds_that_agree_do_not_hide_a_law_that_is_wrong():
+    """Runs without noise on a curve that is no power law: resampling sees nothing, leaving sizes out does."""
+    bent = floor_law(1.0, 30, 0.35)(N) * (1 + 0.05 * np.sin(np.log(N) * 2))
+    alpha = fit("power_floor", N, bent).parameters["alpha"]
+    assert np.ptp(alpha.jackknife) > 1.5 * np.ptp(alpha.bootstrap)
 
 
 def test_a_difference_between_fits_that_are_not_identified_names_nobody():
@@ -384,6 +416,13 @@ def test_there_is_no_crossover_where(gpt, lstm):
         if comparison.law == "power":
             assert comparison.crossover is None
             assert comparison.crossover_interval is None
+
+
+def test_a_lead_that_a_higher_floor_takes_back_is_no_crossover():
+    """The GPT lies above at the smallest size, below from there on, and above again far beyond the largest."""
+    comparisons = compare(made_ladders(floor_law(1.3, 300, 0.5), floor_law(1.0, 6, 0.15), noise=0))
+    [found] = [c for c in comparisons if (c.axis, c.law) == ("n_params", "power_floor")]
+    assert found.crossover is None
 
 
 def test_the_largest_size_is_foretold_by_the_right_law():
@@ -469,8 +508,10 @@ NUMBERS = [
     ("sizes", 3, "gpt", "seconds"),
     ("sizes", 3, "seeds"),
     ("comparisons", 1, "identified"),
-    ("comparisons", 1, "delta_alpha"),
-    ("comparisons", 1, "delta_alpha_interval", 0),
+    ("comparisons", 1, "delta_alpha", "value"),
+    ("comparisons", 1, "delta_alpha", "bootstrap", 0),
+    ("comparisons", 1, "delta_alpha", "jackknife", 1),
+    ("comparisons", 1, "fits", "lstm", "parameters", "log_a", "jackknife", 0),
     ("comparisons", 1, "crossover_share_of_resamples"),
     ("comparisons", 1, "fits", "gpt", "parameters", "alpha", "value"),
     ("comparisons", 1, "fits", "gpt", "parameters", "alpha", "identified"),
@@ -490,22 +531,32 @@ def test_the_report_on_disk_is_that_of_the_data_on_disk(study, data):
     assert (study / "comparison_analysis" / "report.md").read_text() == report.write_report(data)
 
 
-CONCLUSIONS = re.compile(r"falls faster|excludes 0|scale[s]? better|from N = ")
+CONCLUSIONS = re.compile(r"falls faster|nears its own floor faster|scale[s]? better|from N = ")
 
 
 def test_a_clear_difference_is_said_with_its_numbers(data):
     comparison = the_comparison(data)
-    comparison |= {"identified": True, "steeper": "lstm", "delta_alpha": -0.1234, "delta_alpha_interval": [-0.2, -0.05]}
+    comparison |= {"identified": True, "steeper": "lstm", "delta_floor": None}
+    comparison["delta_alpha"] = {"value": -0.1234, "bootstrap": [-0.2, -0.05], "jackknife": [-0.3, -0.01]}
     sentence = report.exponent_sentence(comparison)
     assert "the LSTM falls faster" in sentence
-    assert all(number in sentence for number in ("-0.123", "-0.200", "-0.050"))
+    assert all(number in sentence for number in ("-0.123", "-0.200", "-0.050", "-0.300", "-0.010"))
     comparison["steeper"] = "gpt"
     assert "the GPT falls faster" in report.exponent_sentence(comparison)
 
 
+def test_with_floors_the_faster_approach_is_said_beside_their_difference(data):
+    comparison = the_comparison(data)
+    comparison |= {"identified": True, "steeper": "gpt"}
+    comparison["delta_floor"] = {"value": 0.217, "bootstrap": [0.1, 0.3], "jackknife": [0.0, 0.4]}
+    sentence = report.exponent_sentence(comparison)
+    assert "the GPT nears its own floor faster" in sentence
+    assert "+0.217" in sentence
+
+
 def test_an_interval_that_holds_zero_allows_no_conclusion(data):
     comparison = the_comparison(data)
-    comparison |= {"identified": True, "steeper": None, "delta_alpha_interval": [-0.1, 0.3]}
+    comparison |= {"identified": True, "steeper": None}
     sentence = report.exponent_sentence(comparison)
     assert "no architecture" in sentence
     assert "faster" not in sentence
@@ -514,7 +565,7 @@ def test_an_interval_that_holds_zero_allows_no_conclusion(data):
 @pytest.mark.parametrize("sentence", [report.exponent_sentence, report.crossover_sentence])
 def test_nothing_is_concluded_from_fits_that_are_not_identified(data, sentence):
     comparison = the_comparison(data)
-    comparison |= {"identified": False, "steeper": None, "delta_alpha_interval": [0.1, 0.3]}
+    comparison |= {"identified": False, "steeper": None}
     comparison |= {"crossover": 3e5, "crossover_interval": [2e5, 4e5], "crossover_share_of_resamples": 1.0}
     assert not CONCLUSIONS.search(sentence(comparison))
 
@@ -571,7 +622,9 @@ def test_a_rising_loss_is_reported_without_a_claim(tmp_path):
     assert not CONCLUSIONS.search(text)
     assert "every larger model" not in text
     lines = re.findall(r"^- (?:GPT|LSTM), power law.*α = .*$", text, re.MULTILINE)
-    claims = [claim for line in lines for claim in re.findall(r"(?:α|floor E) = [a-z\d.]+ ?[a-z]*", line)]
+    claims = [
+        claim for line in lines for claim in re.findall(r"(?:α|floor at this budget E) = [a-z\d.]+ ?[a-z]*", line)
+    ]
     assert len(claims) == 6
     assert [claim for claim in claims if "not identified" not in claim] == []
 

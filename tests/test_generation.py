@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -142,20 +143,13 @@ def test_what_cannot_be_generated_from_gets_one_line(model_folder, tmp_path, mon
     assert not (tmp_path / "out").exists()
 
 
-PIPELINE = """
-import sys
-import modeling
-from transformers import pipeline
-
-tune = pipeline("text-generation", model=sys.argv[1])
-[plain], [empty] = tune(["X:1\\nM:4/4\\n", ""], max_new_tokens=12, do_sample=False)
-assert plain["generated_text"].startswith("X:1\\nM:4/4\\n"), plain
-assert len(plain["generated_text"]) > 10
-"""
-
-
-def test_the_plain_pipeline_works_in_a_fresh_process(model_folder):
+def test_the_readmes_python_runs_as_printed_in_a_fresh_process(model_folder):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert "data/best_model" in code
+    code = code.replace("data/best_model", str(model_folder)).replace("max_new_tokens=400", "max_new_tokens=30")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", PIPELINE, str(model_folder)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("X:1\nM:6/8\nL:1/8\nK:G\n")
+    assert len(result.stdout) > 30

@@ -219,9 +219,9 @@ ADDING_UP = {
     "a tuplet with its count": "C8|(3:2:2C4D2C4|C8|",
     "a tuplet with defaults left open": "C8|(3::2C4D2C4|C8|",
     "a tuplet of a chord and a rest": "C8|(3[CE]zGC6|C8|",
-    "broken rhythm": "C8|C>DE<FG>>AB<<c|C8|",
-    "broken rhythm with blanks and chords": "C8|C > D[CE]<[DF]C4|C8|",
-    "broken rhythm of a rest": "C8|C>zz<CC4|C8|",
+    "broken rhythm": "C8|C>DE>>FG>>>AB>c|C<DE<<FG<<<AB<c|C8|",
+    "broken rhythm with blanks and chords": "C8|C > D[CE]>[DF]C4|C8|",
+    "broken rhythm of a rest": "C8|C>zz>CC4|C8|",
     "grace notes": "C8|{ab}C4{/g}C4|C8|",
     "chords": "C8|[CEG]4[C4E4]|[CE]8|C8|",
     "chords with two lengths": "C8|[C2E2]2C4|C8|",
@@ -259,6 +259,8 @@ NOT_ADDING_UP = {
     "a chord as long as its first note": ("C8|[C2E8]4|[C8E]2|C8|", [(3, "1", "2")]),
     "grace notes that count nothing": ("C8|{abc}C7|C8|", [(2, "1", "7/8")]),
     "an overlay too short": ("C8|C8&E4|C8|", [(2, "1", "1/2")]),
+    "an overlay whose first part is too short": ("C8|C4&E8|C8|", [(2, "1", "1/2")]),
+    "an overlay of two bad parts": ("C8|C7&E9|C8|", [(2, "1", "7/8"), (2, "1", "9/8")]),
     "rests too long": ("C8|z9|C8|", [(2, "1", "9/8")]),
     "two bad bars": ("C8|C7|C8|C10|C8|", [(2, "1", "7/8"), (4, "1", "5/4")]),
     "fractions that only just miss": ("C8|C7C63/64|C8|", [(2, "1", "511/512")]),
@@ -289,8 +291,8 @@ def test_a_line_end_closes_a_full_bar_and_no_other():
 
 
 def test_a_bar_with_rests_only_is_a_bar_and_empty_ones_are_none():
-    verdict = judge(tune("|C8|z8||C8|\n|C8|]"))
-    assert (verdict.bars, verdict.rests) == (4, 1)
+    verdict = judge(tune("|C8|z8||C8|Z|X|\n|C8|]"))
+    assert (verdict.bars, verdict.rests) == (6, 3)
 
 
 def test_a_rest_of_several_bars_counts_as_so_many():
@@ -315,7 +317,8 @@ PITCHES = {
     "accidentals": ("^C_D=E^^F__G", [61, 61, 64, 67, 65]),
     "an accidental until the bar's end": ("^FF2FF|F", [66, 66, 66, 66, 65]),
     "an accidental until a repeat": ("^FF:|F", [66, 66, 65]),
-    "an accidental in its octave only": ("^Fff", [66, 77, 77]),
+    "an accidental in its octave only": ("^Fff'F,", [66, 77, 89, 53]),
+    "an accidental of a high note in its octave only": ("^f'fF", [90, 77, 65]),
     "an accidental taken back": ("^F=FF", [66, 65, 65]),
     "an accidental until a line that ends a full bar": ("^F4F4\nF8|", [66, 66, 65]),
     "an accidental over a line that ends no bar": ("^F4\nF4|F8|", [66, 66, 65]),

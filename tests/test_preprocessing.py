@@ -93,9 +93,9 @@ def test_the_boundary_written_in_a_text_stays_text(tokenizer, text):
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-@pytest.mark.parametrize("text", ["", " ", "  X", "X  ", "\n", "X\n\n:1\n"])
+@pytest.mark.parametrize("text", ["", " ", "  X", "X  ", "\n", "X\n\n:1\n", "X , X . 1 !"])
 def test_blanks_and_line_ends_are_tokens_like_any_other(text):
-    tokenizer = build_tokenizer(build_vocabulary(["X:1 \n"]), 64)
+    tokenizer = build_tokenizer(build_vocabulary(["X:1 \n,.!"]), 64)
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
     assert len(tokenizer(text)["input_ids"]) == len(text) + 1
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import training.run
@@ -251,6 +251,29 @@ def test_a_trained_run_loads_by_the_auto_classes_with_the_recorded_loss(uninterr
     losses = token_losses(model, np.asarray(small_corpus.tokens("validation")), 64)
     assert losses.mean() == pytest.approx(record["validation_loss"], rel=1e-5)
     assert model.num_parameters() == record["n_params"]
+
+
+FRESH = """
+import sys, torch, modeling
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+for folder in sys.argv[1:]:
+    expected = load_file(folder + "/expected.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert torch.equal(model(expected["ids"]).logits, expected["logits"]), folder
+"""
+
+
+def test_a_fresh_process_computes_the_same_logits(uninterrupted, small_corpus):
+    ids = torch.from_numpy(np.asarray(small_corpus.tokens("test"))[:120].reshape(2, 60).astype(np.int64))
+    for folder in uninterrupted.values():
+        logits = AutoModelForCausalLM.from_pretrained(folder)(ids).logits.detach()
+        save_file({"ids": ids, "logits": logits}, folder / "expected.safetensors")
+    command = [sys.executable, "-c", FRESH, *map(str, uninterrupted.values())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # sums in the same order, for equality to the bit
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 class InterruptedRun(Exception):  # noqa: N818 — it is no error
