@@ -29,32 +29,40 @@ def read_arguments(kind: type[T], about: str, default_file: str | None = None, a
     """
     from transformers import HfArgumentParser  # a second of imports that a library user need not pay
 
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    parser = HfArgumentParser(kind, description=about, formatter_class=formatter)  # type: ignore[arg-type]
-    parser.add_argument("config", nargs="?", default=default_file, help="a YAML file with any of the fields below")
-    parser.error = lambda message: parser.exit(2, f"error: {message} (--help lists the arguments)\n")  # type: ignore
-    arguments = sys.argv[1:] if argv is None else argv
-    file = parser.parse_known_args(arguments)[0].config
+    parser = HfArgumentParser(
+        kind,  # type: ignore[arg-type]
+        description=about,
+        usage="%(prog)s [FILE.yaml] [--field value ...], FILE.yaml holding any of the fields below",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.error = lambda message: parser.exit(2, f"error: {message} (--help lists the fields)\n")  # type: ignore
+    flags = sys.argv[1:] if argv is None else list(argv)
+    file = flags.pop(0) if flags and not flags[0].startswith("-") else default_file
     if file is not None:
-        parser.set_defaults(**_read_yaml(Path(file), kind))
-    values = vars(parser.parse_args(arguments))
-    values.pop("config")
+        flags = _read_yaml(Path(file), kind) + flags  # a later flag wins
     try:
-        return kind(**values)
+        return kind(**vars(parser.parse_args(flags)))
     except DoorError as error:
         parser.exit(2, f"error: {error}\n")
 
 
-def _read_yaml(file: Path, kind: type) -> dict[str, Any]:
+def _read_yaml(file: Path, kind: type) -> list[str]:
+    """Return the fields of a YAML file as flags, so that they are checked as flags are."""
     try:
         fields = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         fail(f"{file}: not a readable YAML file ({' '.join(str(error).split())})")
     known = {field.name for field in dataclasses.fields(kind)}
     if not isinstance(fields, dict) or set(fields) - known:
-        unknown = sorted(set(fields) - known) if isinstance(fields, dict) else type(fields).__name__
+        unknown = sorted(map(str, set(fields) - known)) if isinstance(fields, dict) else type(fields).__name__
         fail(f"{file}: {unknown} is not among the fields {sorted(known)}")
-    return fields
+    flags = []
+    for name, value in fields.items():
+        values = value if isinstance(value, list) else [value]
+        if values and value is not None:
+            flags += [f"--{name}", *map(str, values)]
+    return flags
 
 
 def fail(line: str) -> NoReturn:
@@ -104,8 +112,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; it takes the place of `path` at the end, or leaves nothing behind."""
+def whole_folder(path: Path, mark: str) -> Iterator[Path]:
+    """Give a temporary folder to fill; it takes the place of `path` at the end, or leaves nothing behind.
+
+    Only an empty folder or one that holds the file `mark`, and so was written by the same door, is replaced. Raises
+    DoorError for any other.
+    """
+    if path.exists() and not (path / mark).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise DoorError(f"{path} holds other files (and no {mark}): choose a folder of its own for the output")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:

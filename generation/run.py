@@ -175,7 +175,7 @@ def main() -> None:
         "human": shares([score_tune(text, ended=True) for text in human]),
         "samples": [],
     }
-    with whole_folder(folder) as temporary:
+    with whole_folder(folder, mark=SAMPLES) as temporary:
         for i, row in enumerate(rows):
             kind = "prompted" if row["prompt"] else "unprompted"
             name = f"{i:03d}_{kind}_t{row['temperature']:.2g}"

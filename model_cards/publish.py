@@ -11,13 +11,14 @@ from model_cards.card import Results, best_lines, validity_lines
 from training.record import FOLDERS, read_ladder
 
 BLOCK = re.compile(r"(<!-- findings:.*?-->\n).*?(<!-- end of findings -->)", re.DOTALL)
+RECORDS = "runs.jsonl"
 FIGURE = "combined_scaling_laws.png"
 
 
 def publish(results: Results, folder: Path) -> None:
     """Copy fits, figures, report, samples and card of a study to `folder`, and its records as one JSON a line."""
     root = results.root
-    with whole_folder(folder) as temporary:
+    with whole_folder(folder, mark=RECORDS) as temporary:
         for source in (root / "GPT_analysis", root / "comparison_analysis"):
             for path in sorted(source.iterdir()):
                 shutil.copyfile(path, temporary / path.name)
@@ -29,7 +30,7 @@ def publish(results: Results, folder: Path) -> None:
             *results.search,
             results.best,
         ]
-        write_text(temporary / "runs.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+        write_text(temporary / RECORDS, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def finding_lines(results: Results, folder: Path) -> str:

@@ -1,6 +1,7 @@
 """The cleaning policy: which fields a model sees, in which order and spelling, and what is not a tune."""
 
 import re
+from dataclasses import dataclass
 
 from preprocessing.notation import COMMENT, FIELD, Verdict, canonical_key, default_unit_length
 
@@ -9,44 +10,54 @@ BODY_FIELDS = "KLMV"  # what changes the sound; lyrics, remarks and part names a
 MIN_NOTES = 8  # shorter ones are exercises and fragments
 MAX_ERRORS_PER_NOTE = 0.05
 
-CHORD_SYMBOL = re.compile(r'"[A-G][#b]?[a-z0-9#b+()/A-G]{0,10}"')
+QUALITY = r"(?:maj|min|dim|aug|sus|add|m|M|[+\-°#b()]|\d)*"
+CHORD_SYMBOL = re.compile(rf'"[A-G][#b]?{QUALITY}(?:/[A-Ga-g][#b+]?)?"')
 QUOTED = re.compile(r'"[^"\n]*"')
 INLINE = re.compile(r"\[([A-Za-z]):[ \t]*([^\]\n]*)\]")
+SPACER = re.compile(r'(^[A-Za-z]:.*$|"[^"\n]*"|![^!\n]*!|\[[A-Za-z]:[^\]\n]*\])|y\d*', re.MULTILINE)
 BLANKS = re.compile(r"[ \t]+")
-PRINTABLE = re.compile(r"[^\x20-\x7e\n]")
+UNPRINTABLE = re.compile(r"[^\x20-\x7e\n]")
 
 
-def clean_tune(raw: str, keep_fields: str) -> tuple[str, dict[str, str]]:
-    """Return the tune as a model sees it and its first title, key, metre and rhythm.
+@dataclass(frozen=True)
+class CleanTune:
+    """A tune as the policy leaves it: `header` by letter, in the standard's order, and the body."""
 
-    Kept header fields stand in the standard's order, the key in canonical spelling, M: and L: always written out,
-    X: always 1. In the body, comments, lyrics, remarks, fingerings, spacers and blanks that say nothing are dropped,
-    and lines joined by a backslash are one line.
+    header: dict[str, str]
+    body: str
+    title: str
+
+    def text(self, keep_fields: str) -> str:
+        """Return the tune with the header fields of `keep_fields` alone."""
+        lines = [f"{letter}:{value}" for letter, value in self.header.items() if letter in keep_fields]
+        return "\n".join([*lines, self.body])
+
+
+def clean_tune(raw: str) -> CleanTune:
+    """Return a tune cleaned.
+
+    The header has the fields of FIELD_ORDER, the key in canonical spelling, M: and L: always written out, X: always 1.
+    In the body, comments, lyrics, remarks, fingerings, spacers and blanks that say nothing are dropped, and lines
+    joined by a backslash are one line.
     """
-    header: dict[str, str] = {}
+    found: dict[str, str] = {}
     body: list[str] = []
     for line in raw.split("\n"):
         line = COMMENT.sub("", line).strip()
         match = FIELD.match(line)
-        if match and "K" not in header:
-            header.setdefault(match[1], BLANKS.sub(" ", match[2]).strip())
+        if match and "K" not in found:
+            found.setdefault(match[1], BLANKS.sub(" ", match[2]).strip())
         elif match:
             if match[1] in BODY_FIELDS:
-                body.append(f"{match[1]}:{_spell(match[1], match[2])}\n")
-        elif "K" in header and line:
+                joined = "\n" if body and not body[-1].endswith("\n") else ""
+                body.append(f"{joined}{match[1]}:{_spell(match[1], match[2])}\n")
+        elif "K" in found and line:
             body.append(line.removesuffix("\\") if line.endswith("\\") else line + "\n")
-    metre = header.get("M") or "none"
-    written = {
-        **header,
-        "X": "1",
-        "M": metre,
-        "L": header.get("L") or str(default_unit_length(metre)),
-        "K": _spell("K", header.get("K", "")),
-    }
-    lines = [f"{letter}:{written[letter]}" for letter in FIELD_ORDER if letter in keep_fields and letter in written]
-    text = "\n".join([*lines, _clean_body("".join(body))])
-    details = {"title": header.get("T", ""), "key": written["K"], "metre": metre, "rhythm": header.get("R", "").lower()}
-    return text, details
+    metre = found.get("M") or "none"
+    unit = found.get("L") or str(default_unit_length(metre))
+    written = {**found, "X": "1", "M": metre, "L": unit, "K": _spell("K", found.get("K", ""))}
+    header = {letter: written[letter] for letter in FIELD_ORDER if letter in written}
+    return CleanTune(header, _clean_body("".join(body)), found.get("T", ""))
 
 
 def _spell(letter: str, value: str) -> str:
@@ -57,7 +68,8 @@ def _spell(letter: str, value: str) -> str:
 def _clean_body(body: str) -> str:
     body = QUOTED.sub(lambda match: match[0] if CHORD_SYMBOL.fullmatch(match[0]) else "", body)
     body = INLINE.sub(lambda m: f"[{m[1]}:{_spell(m[1], m[2])}]" if m[1] in BODY_FIELDS else "", body)
-    body = PRINTABLE.sub("", body.replace("\t", " ").replace("`", ""))
+    body = SPACER.sub(lambda match: match[1] or "", body)
+    body = UNPRINTABLE.sub("", body.replace("\t", " ").replace("`", ""))
     lines = (BLANKS.sub(" ", line).strip() for line in body.split("\n"))
     return "\n".join(line for line in lines if line)
 

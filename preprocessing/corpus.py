@@ -73,16 +73,24 @@ def collect_tunes(files: Sequence[SourceFile], keep_fields: str) -> tuple[list[T
             drops[f"{error} (files)"] += 1
             continue
         for raw in raw_tunes:
-            text, details = clean_tune(raw, keep_fields)
-            verdict = judge(raw)
+            tune = clean_tune(raw)
+            text, verdict = tune.text(keep_fields), judge(raw)
             reason = reason_to_drop(verdict)
             if reason is None and text in tunes:
                 reason = "exact duplicate"
             if reason is not None:
                 drops[reason] += 1
                 continue
-            family = melody_hash(verdict.pitches)
-            tunes[text] = Tune(text, source=file.collection, file=file.name, family=family, **details)
+            tunes[text] = Tune(
+                text=text,
+                title=tune.title,
+                key=tune.header["K"],
+                metre=tune.header["M"],
+                rhythm=tune.header.get("R", "").lower(),
+                source=file.collection,
+                file=file.name,
+                family=melody_hash(verdict.pitches),
+            )
     return list(tunes.values()), drops
 
 
@@ -101,7 +109,7 @@ def build_corpus(
     vocabulary = build_vocabulary(tune.text for tune in tunes)
     tokenizer = build_tokenizer(vocabulary, context)
     stats = corpus_statistics(splits, drops, len(vocabulary))
-    with whole_folder(folder) as temporary:
+    with whole_folder(folder, mark="manifest.json") as temporary:
         (temporary / "data").mkdir()
         (temporary / "tokens").mkdir()
         dataset = DatasetDict(
@@ -196,7 +204,7 @@ class Corpus:
         try:
             stream: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
             highest = int(stream.max())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise DoorError(f"{path} is damaged ({error}): delete {self.folder} and build it again") from None
         if highest >= len(self.vocabulary):
             raise DoorError(

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 
 FIELD = re.compile(r"([A-Za-z]):[ \t]*(.*)")
 TUNE_START = re.compile(r"^X:", re.MULTILINE)
@@ -21,7 +22,7 @@ TOKEN = re.compile(
     | (?P<bar>:*\|[\]|:]*(?:\[?\d[\d,.-]*)? | ::+ | \[\|[\]:]* | :?\|?\[(?=\d)\d[\d,.-]*)
     | (?P<inline>\[[A-Za-z]:[^\]\n]*\])
     | (?P<chord_open>\[) | (?P<chord_close>\](?P<chord_length>{LENGTH}))
-    | (?P<rest>[zx](?P<rest_length>{LENGTH})) | (?P<bar_rest>[ZX](?P<bar_rest_count>\d*))
+    | (?P<rest>[zx](?P<rest_length>{LENGTH})) | (?P<bar_rest>[ZX](?P<bar_rest_count>\d{0, 3}))
     | (?P<grace>\{{[^}}\n]*\}})
     | (?P<text>"[^"\n]*")
     | (?P<decoration>![^!\n|]{{1,30}}!|\+[^+\n|]{{1,30}}\+|[.~H-Wh-w])
@@ -84,14 +85,15 @@ def split_tunes(text: str) -> Iterator[str]:
     Fields before the first `X:` and text between tunes belong to no tune and are left out.
     """
     starts = [match.start() for match in TUNE_START.finditer(text)]
-    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+    for start, end in pairwise([*starts, len(text)]):
         lines: list[str] = []
-        in_body = False
+        in_body = has_music = False
         for line in text[start:end].split("\n"):
             if not line.strip():
-                if in_body and lines and not FIELD.match(lines[-1]):
+                if has_music:
                     break
                 continue
+            has_music = has_music or (in_body and not FIELD.match(line) and not line.startswith("%"))
             in_body = in_body or line.startswith("K:")
             lines.append(line.rstrip())
         yield "\n".join(lines)
@@ -106,7 +108,7 @@ def canonical_key(value: str) -> str | None:
     if match is None:
         return None
     letter, accidental, word = match.groups()
-    mode = "m" if word == "m" else word.lower()[:3]
+    mode = word.lower()[:3]
     if mode not in MODE_SHIFT:
         mode = ""  # clefs and other words may follow the tonic
     return letter + accidental + CANONICAL_MODE.get(mode, mode)
@@ -128,7 +130,7 @@ def bar_length(metre: str | None) -> Fraction | None:
     """Return the length of a bar in whole notes, or None where the metre is free or cannot be read."""
     if metre in ("C", "C|"):
         return Fraction(1)
-    match = re.fullmatch(r"\(?((?:\d+\s*\+\s*)*\d+)\)?\s*/\s*(\d+)", metre or "")
+    match = re.fullmatch(r"\(?((?:\d{1,4}\s*\+\s*)*\d{1,4})\)?\s*/\s*(\d{1,4})", metre or "")
     if match is None or int(match[2]) == 0:
         return None
     return Fraction(sum(int(n) for n in match[1].split("+")), int(match[2])) or None
@@ -156,7 +158,7 @@ def parse_length(text: str) -> Fraction:
 
 def read_unit_length(value: str) -> Fraction | None:
     """Return the value of an L: field in whole notes, or None if it is not a fraction."""
-    match = re.fullmatch(r"\s*(\d+)(?:\s*/\s*(\d+))?\s*", value)
+    match = re.fullmatch(r"\s*(\d{1,4})(?:\s*/\s*(\d{1,4}))?\s*", value)
     if match is None or int(match[1]) == 0 or int(match[2] or 1) == 0:
         return None
     return Fraction(int(match[1]), int(match[2] or 1))
@@ -175,7 +177,9 @@ class _Voice:
     next_factor: Fraction = Fraction(1)
     tuplet_factor: Fraction = Fraction(1)
     tuplet_left: int = 0
-    tied: int | None = None  # the pitch that a tie holds
+    sounding: dict[str, int] = field(default_factory=dict)  # the pitch of each place in the last note or chord
+    tied: dict[str, int] = field(default_factory=dict)  # what a tie carries into the next note or chord
+    carried: dict[str, int] = field(default_factory=dict)  # what was carried into this one: it does not sound again
     held: Fraction | None = None  # lengths inside a chord: only the first counts
 
 
@@ -192,15 +196,22 @@ class _Reader:
         self.in_body = False
 
     def read(self, text: str) -> Verdict:
+        joined = ""  # music of lines that a backslash joins to the next
         for raw in text.split("\n"):
             line = COMMENT.sub("", raw).rstrip()
             match = FIELD.match(line)
             if match:
+                self.music(joined)
+                joined = ""
                 self.field(match[1], match[2].strip())
+            elif self.in_body and line.endswith("\\"):
+                joined += line[:-1]
             elif self.in_body:
-                self.music(line + ("" if line.endswith("\\") else "\n"))
+                self.music(joined + line + "\n")
+                joined = ""
             elif line.strip() and not raw.startswith("%"):
                 self.error("text before the key")
+        self.music(joined)
         for voice in self.voices.values():
             self.voice = voice
             self.end_bar(edge=True)
@@ -223,6 +234,7 @@ class _Reader:
                 self.signature = key_signature(key)
             if not self.in_body:
                 self.verdict.key, self.in_body = key or "none", True
+                self.unit = self.unit or default_unit_length(self.metre)  # a later M: does not change it
         elif letter == "M":
             self.metre = value
             if not self.in_body:
@@ -256,14 +268,16 @@ class _Reader:
     def token(self, kind: str, match: re.Match[str]) -> None:
         voice = self.voice
         if kind == "note":
-            self.sound(self.pitch(match["accidental"], match["letter"], match["octave"]))
+            if voice.held is None:
+                self.begin_sound()
+            self.sound(match["accidental"], match["letter"], match["octave"])
             self.add(parse_length(match["note_length"]), rest=False)
         elif kind == "bar":
             edge = match[0] != "|"
             self.end_bar(edge)
         elif kind == "rest":
             self.verdict.rests += 1
-            voice.tied = None
+            self.begin_sound()
             self.add(parse_length(match["rest_length"]), rest=True)
         elif kind == "broken":
             factor = Fraction(1, 2 ** len(match[0]))
@@ -271,13 +285,14 @@ class _Reader:
             voice.total += voice.last * (first - 1)
             voice.next_factor = second
         elif kind == "tie":
-            voice.tied = self.verdict.pitches[-1] if self.verdict.pitches else None
+            voice.tied = dict(voice.sounding)
         elif kind == "tuplet":
             self.tuplet(match[0])
         elif kind == "chord_open":
             if voice.held is not None:
                 self.error("a chord inside a chord")
             voice.held = Fraction(0)
+            self.begin_sound()
         elif kind == "chord_close":
             if voice.held is None:
                 self.error("']' closes no chord")
@@ -292,7 +307,10 @@ class _Reader:
             voice.total = Fraction(0)
         elif kind == "bar_rest":
             self.verdict.rests += 1
-            voice.total += (bar_length(self.metre) or Fraction(0)) * (1 if voice.total == 0 else 0)
+            more = max(1, int(match["bar_rest_count"] or 1)) - 1
+            self.verdict.bars += more
+            voice.bar += more
+            voice.total = bar_length(self.metre) or Fraction(1)
         elif kind == "line":
             if voice.held is not None:
                 self.error("a chord is not closed")
@@ -300,19 +318,22 @@ class _Reader:
             if voice.total == bar_length(self.metre):
                 self.end_bar(edge=False)  # the Essen songs close a full bar by the line's end alone
 
-    def pitch(self, accidental: str | None, letter: str, octave: str) -> int:
-        name = letter.upper()
-        place = name + str(octave.count("'") - octave.count(",") + letter.islower())
-        if accidental is not None:
-            self.voice.altered[place] = ALTERATION[accidental]
-        alteration = self.voice.altered.get(place, self.signature.get(name, 0))
-        height = 60 + 12 * letter.islower() + 12 * (octave.count("'") - octave.count(","))
-        return height + PITCH_CLASS[name] + alteration
+    def begin_sound(self) -> None:
+        voice = self.voice
+        voice.sounding, voice.carried, voice.tied = {}, voice.tied, {}
 
-    def sound(self, pitch: int) -> None:
-        if self.voice.tied != pitch:  # the second note of a tie does not sound again
+    def sound(self, accidental: str | None, letter: str, octave: str) -> None:
+        voice, name = self.voice, letter.upper()
+        height = octave.count("'") - octave.count(",") + letter.islower()
+        place = f"{name}{height}"
+        if accidental is not None:
+            voice.altered[place] = ALTERATION[accidental]
+        pitch = 60 + 12 * height + PITCH_CLASS[name] + voice.altered.get(place, self.signature.get(name, 0))
+        if place in voice.carried and accidental is None:
+            pitch = voice.carried[place]  # a tie carries its accidental over the bar line
+        if voice.carried.get(place) != pitch:
             self.verdict.pitches.append(pitch)
-        self.voice.tied = None
+        voice.sounding[place] = pitch
 
     def add(self, factor: Fraction, rest: bool) -> None:
         voice = self.voice
@@ -325,8 +346,7 @@ class _Reader:
 
     def add_length(self, factor: Fraction) -> None:
         voice = self.voice
-        unit = self.unit if self.unit is not None else default_unit_length(self.metre)
-        length = unit * factor * voice.next_factor
+        length = (self.unit or default_unit_length(self.metre)) * factor * voice.next_factor
         voice.next_factor = Fraction(1)
         if voice.tuplet_left:
             length *= voice.tuplet_factor

@@ -23,6 +23,8 @@ class PreprocessingArguments:
     def __post_init__(self) -> None:
         if "K" not in self.keep_fields or set(self.keep_fields) - set(FIELD_ORDER):
             raise DoorError(f"--keep_fields {self.keep_fields}: letters of {FIELD_ORDER}, K among them")
+        if self.context < 2:
+            raise DoorError(f"--context {self.context}: must be at least 2")
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def collect(*texts: str, keep_fields: str = "XMLK") -> tuple[list[Tune], Counter
 
 def clean(body: str, header: str = "M:4/4\nL:1/8\nK:C", keep_fields: str = "K") -> str:
     """The cleaned body alone."""
-    text, _ = clean_tune(f"X:1\n{header}\n{body}", keep_fields)
+    text = clean_tune(f"X:1\n{header}\n{body}").text(keep_fields)
     return text.split("\n", 1)[1]
 
 
@@ -270,9 +270,10 @@ def test_a_row_says_where_its_tune_comes_from(tmp_path):
 
 def test_header_fields_stand_in_the_standards_order_and_only_those_kept():
     raw = "X:12\nL:1/16\nR:Jig\nC:Anon\nM:6/8\nQ:1/4=120\nT:First\nT:Second\nK:A minor\nCDEF|"
-    assert clean_tune(raw, "XTRMLQK")[0] == "X:1\nT:First\nR:Jig\nM:6/8\nL:1/16\nQ:1/4=120\nK:Am\nCDEF|"
-    assert clean_tune(raw, "KLM")[0] == "M:6/8\nL:1/16\nK:Am\nCDEF|"
-    assert clean_tune(raw, "XMLK")[1] == {"title": "First", "key": "Am", "metre": "6/8", "rhythm": "jig"}
+    tune = clean_tune(raw)
+    assert tune.text("XTRMLQK") == "X:1\nT:First\nR:Jig\nM:6/8\nL:1/16\nQ:1/4=120\nK:Am\nCDEF|"
+    assert tune.text("KLM") == "M:6/8\nL:1/16\nK:Am\nCDEF|"
+    assert (tune.title, tune.header["K"], tune.header["M"], tune.header["R"]) == ("First", "Am", "6/8", "Jig")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ def test_header_fields_stand_in_the_standards_order_and_only_those_kept():
     [("K:C", "M:none\nL:1/8"), ("M:2/4\nK:C", "M:2/4\nL:1/16"), ("L:1/4\nK:C", "M:none\nL:1/4")],
 )
 def test_metre_and_unit_are_always_written_out(header, expected):
-    assert clean_tune(f"X:1\n{header}\nCDEF|", "XMLK")[0] == f"X:1\n{expected}\nK:C\nCDEF|"
+    assert clean_tune(f"X:1\n{header}\nCDEF|").text("XMLK") == f"X:1\n{expected}\nK:C\nCDEF|"
 
 
 CLEANED = {
@@ -330,7 +331,7 @@ def test_a_field_behind_a_continued_line_keeps_its_own_line(field):
 
 def test_cleaning_a_cleaned_tune_changes_nothing(bundled_corpus):
     texts = list(bundled_corpus.tunes("test")["text"])
-    changed = [text for text in texts if clean_tune(text, "XMLK")[0] != text]
+    changed = [text for text in texts if clean_tune(text).text("XMLK") != text]
     assert changed == []
 
 

@@ -262,7 +262,7 @@ def _scores(split: str, model: PreTrainedModel, stream: np.ndarray, context: int
 
 def save_model(model: PreTrainedModel, corpus: Corpus, folder: Path) -> None:
     """Write weights, configuration and tokenizer so that from_pretrained(folder) loads them."""
-    with whole_folder(folder / ".model") as temporary:
+    with whole_folder(folder / ".model", mark="config.json") as temporary:
         try:
             model.save_pretrained(temporary)
         except SafetensorError as error:  # the library's own name for a full disk
