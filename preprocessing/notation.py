@@ -22,7 +22,7 @@ TOKEN = re.compile(
     | (?P<bar>:*\|[\]|:]*(?:\[?\d[\d,.-]*)? | ::+ | \[\|[\]:]* | :?\|?\[(?=\d)\d[\d,.-]*)
     | (?P<inline>\[[A-Za-z]:[^\]\n]*\])
     | (?P<chord_open>\[) | (?P<chord_close>\](?P<chord_length>{LENGTH}))
-    | (?P<rest>[zx](?P<rest_length>{LENGTH})) | (?P<bar_rest>[ZX](?P<bar_rest_count>\d{0, 3}))
+    | (?P<rest>[zx](?P<rest_length>{LENGTH})) | (?P<bar_rest>[ZX](?P<bar_rest_count>\d{{0,3}}))
     | (?P<grace>\{{[^}}\n]*\}})
     | (?P<text>"[^"\n]*")
     | (?P<decoration>![^!\n|]{{1,30}}!|\+[^+\n|]{{1,30}}\+|[.~H-Wh-w])
