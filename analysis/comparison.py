@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
 
-from analysis.fitting import LAWS, PARAMETERS, RESAMPLES, Array, Fit, fit, interval, jackknife, resample
+from analysis.fitting import LAWS, PARAMETERS, RESAMPLES, Array, Fit, Interval, fit, interval, jackknife, resample
 
 AXES = {"n_params": "all parameters", "n_params_non_embedding": "parameters without tables"}
 Runs = list[dict[str, Any]]
@@ -16,14 +17,15 @@ class Difference:
     """GPT minus LSTM of one parameter, with the intervals of analysis.fitting.Estimate."""
 
     value: float
-    bootstrap: tuple[float, float]
-    jackknife: tuple[float, float]
+    bootstrap: Interval
+    jackknife: Interval
 
     @property
     def sign(self) -> int:
-        """1 or -1 if both intervals lie on that side of zero, 0 while one of them holds it."""
-        lows, highs = zip(self.bootstrap, self.jackknife, strict=True)
-        return int(min(lows) > 0) - int(max(highs) < 0)
+        """1 or -1 if both intervals lie on that side of zero, 0 while one of them holds it or is open."""
+        edges = [*self.bootstrap, *self.jackknife]
+        above, below = (all(edge is not None and sign * edge > 0 for edge in edges) for sign in (1, -1))
+        return int(above) - int(below)
 
 
 @dataclass
@@ -67,12 +69,17 @@ class Comparison:
 
 def paired(ladders: dict[str, Runs]) -> dict[str, Runs]:
     """Return the runs that have a partner of the same size and seed in every architecture, in the same order."""
-    keys = [{(run["recipe"]["size"], run["recipe"]["seed"]) for run in runs} for runs in ladders.values()]
+    keys = [{_key(run) for run in runs} for runs in ladders.values()]
+    places = {key: i for i, key in enumerate(_key(run) for run in ladders["gpt"])}
     shared = set.intersection(*keys)
     return {
-        architecture: [run for run in runs if (run["recipe"]["size"], run["recipe"]["seed"]) in shared]
+        architecture: sorted((run for run in runs if _key(run) in shared), key=lambda run: places[_key(run)])
         for architecture, runs in ladders.items()
     }
+
+
+def _key(run: dict[str, Any]) -> tuple[str, int]:
+    return run["recipe"]["size"], run["recipe"]["seed"]
 
 
 def compare(ladders: dict[str, Runs]) -> list[Comparison]:
@@ -98,20 +105,15 @@ def column(runs: Runs, name: str) -> Array:
 def _difference(gpt: Fit, lstm: Fit, parameter: str) -> Difference:
     i = PARAMETERS.index(parameter)
     value = float(gpt.theta[i] - lstm.theta[i])
-    low, high = interval(gpt.resampled[:, i] - lstm.resampled[:, i])
-    return Difference(
-        value, (float(low), float(high)), jackknife(value, gpt.without_one[:, i] - lstm.without_one[:, i])
-    )
+    resampled, without_one = gpt.resampled - lstm.resampled, gpt.without_one - lstm.without_one
+    return Difference(value, interval(resampled[:, i]), jackknife(value, without_one[:, i]))
 
 
 def _contrast(axis: str, law: str, fits: dict[str, Fit]) -> Comparison:
     gpt, lstm = fits["gpt"], fits["lstm"]
     crossings = np.array([_crossing(a, b) for a, b in zip(gpt.resampled, lstm.resampled, strict=True)])
     share = float(np.isfinite(crossings).mean())
-    bounds = None
-    if share >= 0.975:  # with fewer crossings an end of the interval is open
-        edges = interval(crossings)
-        bounds = (float(np.exp(edges[0])), float(np.exp(edges[1])))
+    edges = interval(np.exp(crossings))  # open where too few resamples cross
     crossing = _crossing(gpt.theta, lstm.theta)
     return Comparison(
         axis=axis,
@@ -120,17 +122,25 @@ def _contrast(axis: str, law: str, fits: dict[str, Fit]) -> Comparison:
         alpha=_difference(gpt, lstm, "alpha"),
         floor=_difference(gpt, lstm, "E") if law == "power_floor" else None,
         crossover=float(np.exp(crossing)) if np.isfinite(crossing) else None,
-        crossover_interval=bounds,
+        crossover_interval=None if edges[0] is None or edges[1] is None else (edges[0], edges[1]),
         crossover_share=share,
     )
 
 
 def _crossing(gpt: Array, lstm: Array) -> float:
     """Return log N above which the GPT's law lies below the LSTM's, or NaN if it does not come to that below 10^15."""
-    log_n = np.linspace(0, np.log(1e15), 2000)
-    ahead = gpt[0] + np.exp(gpt[1] - gpt[2] * log_n) < lstm[0] + np.exp(lstm[1] - lstm[2] * log_n)
+
+    def lead(log_n: Any) -> Any:
+        return lstm[0] + np.exp(lstm[1] - lstm[2] * log_n) - gpt[0] - np.exp(gpt[1] - gpt[2] * log_n)
+
+    if not np.isfinite([gpt, lstm]).all():
+        return float("nan")
+    grid = np.linspace(0, np.log(1e15), 500)
+    ahead = lead(grid) > 0
     turns = np.flatnonzero(ahead[1:] & ~ahead[:-1])
-    return float(log_n[turns[-1] + 1]) if len(turns) and ahead[-1] else float("nan")
+    if not len(turns) or not ahead[-1]:
+        return float("nan")
+    return float(brentq(lead, grid[turns[-1]], grid[turns[-1] + 1], xtol=1e-12))
 
 
 def held_out_error(law: str, runs: Runs, axis: str) -> float | None:

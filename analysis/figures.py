@@ -87,9 +87,9 @@ def draw_law(axes: Axes, runs: Runs, fitted: Fit, architecture: str, axis: str =
     low, high = fitted.band(line)
     colour, name = COLOURS[architecture], NAMES[architecture]
     alpha = fitted.parameters["alpha"]
-    label = f"{name}: α = {alpha.value:.3f} [{alpha.bootstrap[0]:.3f}, {alpha.bootstrap[1]:.3f}]"
-    if not alpha.identified:
-        label = f"{name}: α not identified"
+    label = f"{name}: α not identified"
+    if alpha.identified:
+        label = "{}: α = {:.3f} [{:.3f}, {:.3f}]".format(name, alpha.value, *alpha.bootstrap)
     axes.plot(n, column(runs, "validation_loss"), MARKERS[architecture], color=colour, ms=4, mfc="none")
     axes.plot(line, fitted.predict(line), color=colour, lw=1.3, label=label)
     axes.fill_between(line, low, high, color=colour, alpha=0.18, lw=0)
@@ -170,7 +170,7 @@ def loss_bars(path: Path, ladders: dict[str, Runs], baseline: dict[str, Any]) ->
     groups = {architecture: by_size(runs) for architecture, runs in ladders.items()}
     sizes = list(dict.fromkeys(size for group in groups.values() for size in group))
     losses = np.concatenate([column(runs, "validation_loss") for runs in ladders.values()])
-    lowest = 0.9 * losses.min()
+    lowest = 0.9 * min(losses.min(), baseline["validation_loss"])
     width = 0.8 / len(groups)
     with figure(path) as [axes]:
         for i, (architecture, group) in enumerate(groups.items()):

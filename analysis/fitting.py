@@ -14,10 +14,12 @@ from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
 Array = NDArray[np.float64]
+Interval = tuple[float | None, float | None]  # None: open on that side
 
 DELTA = 0.01  # a run more than 1 % off the law counts as an outlier
 RESAMPLES = 1000
 LEVEL = 0.95
+EDGES = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 MAX_EXPONENT = 3.0  # steeper is no scaling law but a step; a fit that comes here is at its bound
 SMALLEST_FLOOR = 1e-3  # nats per character; a floor whose interval reaches below it is not told from none
 START_EXPONENTS = np.geomspace(0.005, MAX_EXPONENT, 80)
@@ -33,13 +35,14 @@ class Estimate:
     """One parameter with its 95 % intervals, and whether the data identify it.
 
     The bootstrap resamples runs and so measures the noise of seeds; the jackknife leaves out one size at a time and so
-    measures, too, how far the law is from the truth; in the profile the other parameters follow (None: it stays flat).
+    measures, too, how far the law is from the truth; in the profile the other parameters follow. An interval is open
+    where the profile stays flat, or where too many of the fits it is made from did not converge.
     """
 
     value: float
-    bootstrap: tuple[float, float]
-    jackknife: tuple[float, float]
-    profile: tuple[float | None, float | None]
+    bootstrap: Interval
+    jackknife: Interval
+    profile: Interval
     identified: bool
 
 
@@ -71,7 +74,8 @@ class Fit:
 
     def band(self, n: Array) -> tuple[Array, Array]:
         """Return the lower and upper edge of the pointwise 95 % bootstrap band at sizes `n`."""
-        low, high = interval(predict(self.resampled, np.log(n)))
+        curves = predict(self.resampled[np.isfinite(self.resampled).all(axis=1)], np.log(n))
+        low, high = np.quantile(curves, EDGES, axis=0) if len(curves) else np.full((2, len(n)), np.nan)
         return low, high
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,18 +101,23 @@ def predict(theta: Array, log_n: Array) -> Array:
     return theta[:, :1] + np.exp(theta[:, 1:2] - theta[:, 2:] * log_n)
 
 
-def interval(samples: Array) -> tuple[Array, Array]:
-    """Return the two-sided percentile interval over the first axis."""
-    low, high = np.nanquantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low, high
+def interval(samples: Array) -> Interval:
+    """Return the two-sided percentile interval of [resamples], open if more than 2 % of them are not finite."""
+    found = samples[np.isfinite(samples)]
+    if len(found) < 0.98 * len(samples):
+        return None, None
+    low, high = np.quantile(found, EDGES)
+    return float(low), float(high)
 
 
-def jackknife(value: float, without_one: Array) -> tuple[float, float]:
+def jackknife(value: float, without_one: Array) -> Interval:
     """Return the delete-one jackknife interval of a value from those with one size left out: [sizes].
 
     Source: Efron & Tibshirani 1993, chapter 11, with Student's t of sizes - 1 degrees of freedom.
     """
     count = len(without_one)
+    if not np.isfinite(without_one).all():
+        return None, None
     error = np.sqrt((count - 1) / count * np.sum((without_one - without_one.mean()) ** 2))
     reach = float(t_distribution.ppf((1 + LEVEL) / 2, count - 1) * error)
     return value - reach, value + reach
@@ -139,22 +148,25 @@ def fit(law: str, n: Array, loss: Array, weights: Array | None = None) -> Fit:
     weights = resample(RESAMPLES, len(n)) if weights is None else weights
     resampled, _, resampled_converged = minimise(log_n, log_loss, weights, free)
     resampled[~resampled_converged] = np.nan  # kept in place, so that two fits of the same resamples stay paired
-    low, high = interval(resampled)
     sizes = np.unique(n)
-    without_one, _, _ = minimise(log_n, log_loss, (n != sizes[:, None]).astype(float), free)
+    without_one, _, without_one_converged = minimise(log_n, log_loss, (n != sizes[:, None]).astype(float), free)
+    without_one[~without_one_converged] = np.nan
     at_bound = ["E"] * bool(free[0] and theta[0, 0] <= 0) + ["alpha"] * bool(theta[0, 2] >= MAX_EXPONENT)
     estimates = {}
     for i, name in enumerate(PARAMETERS):
         if not free[i]:
             continue
-        profile = _profile(log_n, log_loss, theta[0], float(objective[0]), i, free, float(np.nanstd(resampled[:, i])))
-        intervals = (float(low[i]), float(high[i])), jackknife(float(theta[0, i]), without_one[:, i]), profile
+        value = float(theta[0, i])
+        found = resampled[np.isfinite(resampled[:, i]), i]
+        spread = float(found.std()) if len(found) else abs(value)
+        profile = _profile(log_n, log_loss, theta[0], float(objective[0]), i, free, spread)
+        intervals = interval(resampled[:, i]), jackknife(value, without_one[:, i]), profile
         identified = bool(converged[0]) and name not in at_bound and _is_pinned(name, intervals)
-        estimates[name] = Estimate(float(theta[0, i]), *intervals, identified)
+        estimates[name] = Estimate(value, *intervals, identified)
     return Fit(law, len(n), float(objective[0]), bool(converged[0]), at_bound, estimates, resampled, without_one)
 
 
-def _is_pinned(name: str, intervals: tuple[tuple[float | None, float | None], ...]) -> bool:
+def _is_pinned(name: str, intervals: tuple[Interval, ...]) -> bool:
     """Return whether all intervals are closed and, for an exponent or a floor, clear of zero and of the bound."""
     lowest = {"E": SMALLEST_FLOOR, "alpha": 0.0, "log_a": -np.inf}[name]
     highest = MAX_EXPONENT if name == "alpha" else np.inf
@@ -170,7 +182,7 @@ def minimise(
     Parameters that are not `free` [3] keep their start (0 without one). Returns theta [problems, 3], the objective
     [problems] and whether each problem converged [problems].
     """
-    theta = _project(log_n, np.exp(log_loss), weights, free) if start is None else start.copy()
+    theta = _start(log_n, log_loss, weights, free) if start is None else start.copy()
     damping = np.full(len(theta), 1e-3)
     objective = _objective(theta, log_n, log_loss, weights)
     converged = np.zeros(len(theta), dtype=bool)
@@ -218,6 +230,16 @@ def _derivatives(theta: Array, log_n: Array, log_loss: Array, weights: Array) ->
     return gradient, hessian, scale
 
 
+def _start(log_n: Array, log_loss: Array, weights: Array, free: NDArray[np.bool_]) -> Array:
+    """Return the better of the grid's best and, for a law with a floor, the fitted law without one: [problems, 3]."""
+    theta = _project(log_n, np.exp(log_loss), weights, free)
+    if free[0]:
+        plain, objective, _ = minimise(log_n, log_loss, weights, free & (np.arange(3) > 0))
+        better = objective < _objective(theta, log_n, log_loss, weights)
+        theta[better] = plain[better]
+    return theta
+
+
 def _project(log_n: Array, loss: Array, weights: Array, free: NDArray[np.bool_]) -> Array:
     """Return the best start [problems, 3] over a grid of exponents: for each, E and a by weighted least squares."""
     best = np.full(len(weights), np.inf)
@@ -257,8 +279,7 @@ def _profile(
     for sign in (-1, 1):
         values = theta[i] + sign * np.linspace(0, reach, PROFILE_POINTS)
         if i == 0:
-            ceiling = float(np.exp(log_loss.min()))
-            values = np.clip(values, 0.0, 0.999 * ceiling)
+            values = np.clip(values, 0.0, np.exp(log_loss.max()))
         start = np.repeat(theta[None], PROFILE_POINTS, axis=0)
         start[:, i] = values
         held, risen, _ = minimise(log_n, log_loss, np.ones((PROFILE_POINTS, len(log_n))), others, start)

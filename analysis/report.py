@@ -10,17 +10,21 @@ WORDS = {"power": "power law without a floor", "power_floor": "power law with a 
 AXIS_WORDS = {"n_params": "all parameters", "n_params_non_embedding": "parameters without the tables"}
 
 
-def estimate(row: Data, digits: int = 3) -> str:
+def edges(pair: list[float | None], sign: str = "") -> str:
+    """Return an interval in brackets; a side that is not bounded is called open."""
+    low, high = ("open" if edge is None else f"{edge:{sign}.3f}" for edge in pair)
+    return f"[{low}, {high}]"
+
+
+def estimate(row: Data) -> str:
     """Return a value with its bootstrap interval, or the verdict that it is not identified."""
-    low, high = row["bootstrap"]
-    text = f"{row['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    text = f"{row['value']:.3f} {edges(row['bootstrap'])}"
     return text if row["identified"] else f"not identified (best {text})"
 
 
 def difference(row: Data) -> str:
     """Return a difference with its two intervals."""
-    (low, high), (least, most) = row["bootstrap"], row["jackknife"]
-    return f"{row['value']:+.3f} [{low:+.3f}, {high:+.3f}] over runs, [{least:+.3f}, {most:+.3f}] over sizes"
+    return f"{row['value']:+.3f} {edges(row['bootstrap'], '+')} over runs, {edges(row['jackknife'], '+')} over sizes"
 
 
 def law_line(architecture: str, fitted: Data) -> str:
@@ -43,15 +47,10 @@ def interval_table(data: Data) -> list[str]:
         for law in WORDS:
             fitted = find(data["comparisons"], law)["fits"][architecture]
             for parameter, row in fitted["parameters"].items():
-                cells = (_edges(row[kind]) for kind in ("bootstrap", "jackknife", "profile"))
+                cells = (edges(row[kind]) for kind in ("bootstrap", "jackknife", "profile"))
                 verdict = "yes" if row["identified"] else "no"
                 rows.append(f"| {name} | {law} | {parameter} | {row['value']:.4f} | {' | '.join(cells)} | {verdict} |")
     return rows
-
-
-def _edges(pair: list[float | None]) -> str:
-    low, high = ("open" if edge is None else f"{edge:.3f}" for edge in pair)
-    return f"[{low}, {high}]"
 
 
 def find(comparisons: list[Data], law: str, axis: str = "n_params") -> Data:
@@ -141,7 +140,9 @@ def lead_sentence(sizes: list[Data]) -> str:
     """Say which architecture has the lower loss at how many sizes of this study's one budget."""
     ahead = {"gpt": 0, "lstm": 0}
     for row in sizes:
-        ahead["gpt" if row["gpt"]["loss"] < row["lstm"]["loss"] else "lstm"] += 1
+        difference = row["gpt"]["loss"] - row["lstm"]["loss"]
+        if difference:
+            ahead["gpt" if difference < 0 else "lstm"] += 1
     counts = ", ".join(f"the {NAMES[k]} at {n}" for k, n in ahead.items())
     return f"Of {len(sizes)} matched sizes the lower mean loss belongs to {counts}."
 

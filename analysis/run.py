@@ -13,7 +13,7 @@ from analysis.comparison import AXES, Comparison, Runs, column, compare, held_ou
 from analysis.fitting import LAWS
 from analysis.report import find, law_lines, write_report
 from door import DoorError, open_door, read_arguments, read_json, write_json, write_text
-from training.record import FOLDERS, baseline_file, read_ladder
+from training.record import FOLDERS, baseline_file, read_ladders
 
 GPT_FOLDER, COMPARISON_FOLDER = "GPT_analysis", "comparison_analysis"
 DATA = "comparison_data.json"
@@ -40,7 +40,10 @@ def identity_of(root: Path) -> str:
 
 def gather(root: Path) -> tuple[dict[str, Runs], list[str]]:
     """Return the finished runs of both ladders and a line for each run that did not finish."""
-    ladders = {architecture: read_ladder(root, architecture) for architecture in ("gpt", "lstm")}
+    ladders = read_ladders(root)
+    missing = [str(root / folder) for architecture, folder in FOLDERS.items() if architecture not in ladders]
+    if missing:
+        raise DoorError(f"{missing[0]} holds no finished run: train the ladder with accelerate launch training/run.py")
     unfinished = [
         f"{run['recipe']['architecture']} {run['recipe']['size']} seed {run['recipe']['seed']}: {run['reason']}"
         for ladder in ladders.values()
@@ -83,7 +86,10 @@ def analyse(root: Path) -> tuple[dict[str, Any], list[Comparison], dict[str, Run
     """Return what comparison_data.json holds, the comparisons with their fits, and the runs."""
     runs, unfinished = gather(root)
     ladders = paired(runs)
-    comparisons = compare(ladders)
+    try:
+        comparisons = compare(ladders)
+    except ValueError as error:
+        raise DoorError(f"{root}: no law can be fitted to its runs: {error}") from None
     everyone = [run for members in ladders.values() for run in members]
     largest = max(run["n_params"] for run in everyone)
     sizes = describe_sizes(ladders)

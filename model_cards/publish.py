@@ -8,7 +8,7 @@ from pathlib import Path
 from analysis.report import findings
 from door import DoorError, whole_folder, write_text
 from model_cards.card import Results, best_lines, validity_lines
-from training.record import FOLDERS, read_ladder
+from training.record import read_ladders
 
 BLOCK = re.compile(r"(<!-- findings:.*?-->\n).*?(<!-- end of findings -->)", re.DOTALL)
 RECORDS = "runs.jsonl"
@@ -24,7 +24,7 @@ def publish(results: Results, folder: Path) -> None:
                 shutil.copyfile(path, temporary / path.name)
         shutil.copytree(root / "best_model" / "samples", temporary / "samples")
         shutil.copyfile(root / "best_model" / "README.md", temporary / "model_card.md")
-        ladders = [read_ladder(root, architecture) for architecture in FOLDERS]
+        ladders = read_ladders(root).values()
         records = [
             *(run for ladder in ladders for run in ladder.finished + ladder.unfinished),
             *results.search,

@@ -7,7 +7,7 @@ from typing import Any
 from door import DoorError
 from preprocessing.corpus import Corpus
 from training.recipe import Recipe
-from training.record import BEST, FOLDERS, read_ladder, run_folder
+from training.record import BEST, read_ladders, run_folder
 from training.study import Job, make_job, report_failures, run_jobs
 
 NEW_ORDER = 1000  # added to the seed, so that the data come in an order that the run has not seen
@@ -15,7 +15,7 @@ NEW_ORDER = 1000  # added to the seed, so that the data come in an order that th
 
 def best_run(root: Path) -> Recipe:
     """Return the recipe of the finished ladder run with the lowest validation loss."""
-    runs = [run for architecture in FOLDERS for run in read_ladder(root, architecture).finished]
+    runs = [run for ladder in read_ladders(root).values() for run in ladder.finished]
     if not runs:
         raise DoorError(f"{root}: no ladder run finished, so there is no best one")
     return Recipe(**min(runs, key=lambda run: run["validation_loss"])["recipe"])

@@ -11,6 +11,8 @@ FINISHED, DIVERGED = "finished", "diverged"
 FOLDERS = {"gpt": "GPT_initial_training", "lstm": "LSTM_training"}
 BEST = "best_model"
 BASELINE = "ngram_baseline.json"
+NEEDED = {"status", "recipe", "corpus", "n_params", "n_params_non_embedding"}
+NEEDED_OF_RECIPE = {"architecture", "size", "seed", "tokens"}
 
 
 def run_folder(root: Path, architecture: str, size: str, seed: int) -> Path:
@@ -34,10 +36,15 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     record = read_json(path)
-    missing = {"status", "recipe", "n_params"} - set(record if isinstance(record, dict) else {})
+    found: dict[str, Any] = record if isinstance(record, dict) else {}
+    recipe = found.get("recipe")
+    recipe = recipe if isinstance(recipe, dict) else {}
+    missing = sorted(NEEDED - found.keys()) + sorted(NEEDED_OF_RECIPE - recipe.keys())
+    if found.get("status") == FINISHED and "validation_loss" not in found:
+        missing.append("validation_loss")
     if missing:
-        raise DoorError(f"{path} is not a run's record (no {sorted(missing)}): delete {folder} and train it again")
-    return record
+        raise DoorError(f"{path} is not a run's record (no {', '.join(missing)}): delete {folder} and train it again")
+    return found
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,28 @@ def read_ladder(root: Path, architecture: str) -> Ladder:
     runs = sorted((r for r in records if r is not None), key=lambda r: (r["n_params"], r["recipe"]["seed"]))
     if not runs:
         raise DoorError(f"{folder} holds no finished run: train the ladder with accelerate launch training/run.py")
+    _check_alike(runs, folder)
+    finished = [r for r in runs if r["status"] == FINISHED]
+    return Ladder(architecture, finished, [r for r in runs if r["status"] != FINISHED])
+
+
+def read_ladders(root: Path) -> dict[str, Ladder]:
+    """Return the ladder of each architecture that has runs below `root`.
+
+    Raises DoorError if there is none, or if their runs are of different corpora or numbers of tokens.
+    """
+    there = [name for name, folder in FOLDERS.items() if any((root / folder).glob(f"*/*/{RECORD}"))]
+    if not there:
+        raise DoorError(f"{root} holds no finished run: train the ladders with accelerate launch training/run.py")
+    ladders = {architecture: read_ladder(root, architecture) for architecture in there}
+    _check_alike([run for ladder in ladders.values() for run in ladder.finished + ladder.unfinished], root)
+    return ladders
+
+
+def _check_alike(runs: list[dict[str, Any]], folder: Path) -> None:
     for name, values in {
-        "corpora": {r["corpus"] for r in runs},
-        "numbers of tokens": {r["recipe"]["tokens"] for r in runs},
+        "corpora": {run["corpus"] for run in runs},
+        "numbers of tokens": {run["recipe"]["tokens"] for run in runs},
     }.items():
         if len(values) > 1:
             raise DoorError(f"{folder} mixes runs of different {name} ({sorted(values)}): keep one kind there")
-    finished = [r for r in runs if r["status"] == FINISHED]
-    return Ladder(architecture, finished, [r for r in runs if r["status"] != FINISHED])
