@@ -163,6 +163,9 @@ def fit(law: str, n: Array, loss: Array, weights: Array | None = None) -> Fit:
         intervals = interval(resampled[:, i]), jackknife(value, without_one[:, i]), profile
         identified = bool(converged[0]) and name not in at_bound and _is_pinned(name, intervals)
         estimates[name] = Estimate(value, *intervals, identified)
+    if not all(estimates[name].identified for name in ("E", "alpha") if name in estimates):
+        for name in estimates:  # floor and exponent trade off: while one is unknown, so is the other
+            estimates[name].identified = False
     return Fit(law, len(n), float(objective[0]), bool(converged[0]), at_bound, estimates, resampled, without_one)
 
 
@@ -200,7 +203,7 @@ def minimise(
         gain = np.where(held, 0.0, gradient**2 / scale).sum(axis=1)
         converged[on] = gain <= TOLERANCE * objective[on] + 1e-26
         hessian = np.where(held[:, :, None] | held[:, None, :], 0.0, hessian)
-        diagonal = np.where(held, 1.0, scale * damping[on, None])
+        diagonal = np.where(held, 1.0, scale * damping[on, None] + 1e-300)  # never singular; such a step is refused
         step = np.linalg.solve(hessian + np.einsum("bk,kj->bkj", diagonal, np.eye(3)), -gradient[..., None])[..., 0]
         proposal = now + step
         proposal[:, 0] = np.maximum(proposal[:, 0], 0.0)

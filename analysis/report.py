@@ -133,7 +133,11 @@ def baseline_sentence(name: str, smallest: Data, key: str, baseline: Data) -> st
     loss, line = smallest[key]["loss"], baseline["validation_loss"]
     side = "beats" if loss < line else "does NOT beat"
     order = baseline["order"]
-    return f"The smallest {name} ({smallest['size']}, {loss:.3f}) {side} the {order}-gram baseline ({line:.3f})."
+    better = [str(row["order"]) for row in baseline["orders"] if row["validation_loss"] <= loss]
+    others = f"n-grams of order {', '.join(better)} are better" if better else "no n-gram of any order is better"
+    return (
+        f"The smallest {name} ({smallest['size']}, {loss:.3f}) {side} the {order}-gram baseline ({line:.3f}); {others}."
+    )
 
 
 def lead_sentence(sizes: list[Data]) -> str:

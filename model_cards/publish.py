@@ -36,7 +36,10 @@ def publish(results: Results, folder: Path) -> None:
 def finding_lines(results: Results, folder: Path) -> str:
     """Return the README's findings: the figure first."""
     validity = [line for line in validity_lines(results.samples) if "prompted with" not in line]
-    lines = [*findings(results.comparison), f"best model, {best_lines(results.best)[1]}", "; ".join(validity)]
+    recipe = results.best["recipe"]
+    model = f"{recipe['architecture'].upper()} {recipe['size']}, trained further"
+    best = f"the best model ({model}), {best_lines(results.best)[1]}"
+    lines = [*findings(results.comparison), best, f"valid tunes: {'; '.join(validity)}"]
     first = f"![Validation loss of GPT and LSTM against parameters]({folder.as_posix()}/{FIGURE})"
     return "\n".join([first, "", *(f"- {line[0].upper()}{line[1:]}" for line in lines), ""])
 

@@ -612,7 +612,12 @@ def test_the_baseline_is_beaten_only_by_a_lower_loss(data):
     smallest = data["sizes"][0]
     for loss, beats in ((1.5, True), (1.7, False)):
         smallest["gpt"]["loss"] = loss
-        sentence = report.baseline_sentence("GPT", smallest, "gpt", {"order": 5, "validation_loss": 1.6})
+        sentence = report.baseline_sentence(
+            "GPT",
+            smallest,
+            "gpt",
+            {"order": 5, "validation_loss": 1.6, "orders": [{"order": 5, "validation_loss": 1.6}]},
+        )
         assert ("does NOT beat" not in sentence) == beats
 
 

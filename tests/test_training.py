@@ -435,7 +435,7 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(grid, whole, tmp_
         (["--corpus", "nowhere"], "nowhere"),
         (["--tokens", "0"], "--tokens"),
         (["missing.yaml"], "missing.yaml"),
-        (["--part", "best", "--output_root", "{tmp}/empty"], "GPT_initial_training"),
+        (["--part", "best", "--output_root", "{tmp}/empty"], "holds no finished run"),
     ],
 )
 def test_bad_arguments_end_with_one_line_that_names_them(grid, tmp_path, monkeypatch, capsys, arguments, names):
