@@ -25,6 +25,8 @@ class DoorError(Exception):
 def read_arguments(kind: type[T], about: str, default_file: str | None = None, argv: list[str] | None = None) -> T:
     """Fill the dataclass `kind` from an optional YAML file (first, without a flag), then from flags.
 
+    `default_file` is read where there is no argument at all.
+
     Raises SystemExit with one line for an unknown flag, an unknown field, or a file that cannot be read.
     """
     from transformers import HfArgumentParser  # a second of imports that a library user need not pay
@@ -38,7 +40,12 @@ def read_arguments(kind: type[T], about: str, default_file: str | None = None, a
     )
     parser.error = lambda message: parser.exit(2, f"error: {message} (--help lists the fields)\n")  # type: ignore
     flags = sys.argv[1:] if argv is None else list(argv)
-    file = flags.pop(0) if flags and not flags[0].startswith("-") else default_file
+    file = None
+    if flags and not flags[0].startswith("-"):
+        file = flags.pop(0)
+    elif not flags and default_file is not None:
+        file = default_file
+        print(f"no argument: the fields are those of {Path(file).name}", flush=True)
     if file is not None:
         flags = _read_yaml(Path(file), kind) + flags  # a later flag wins
     try:
@@ -111,6 +118,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_output(path: Path, mark: str) -> None:
+    """Raise DoorError if `path` is neither free nor a folder that holds the file `mark`, written by the same door."""
+    if path.exists() and not path.is_dir():
+        raise DoorError(f"{path} is a file: choose a folder for the output")
+    if path.exists() and not (path / mark).is_file() and any(path.iterdir()):
+        raise DoorError(f"{path} holds other files (and no {mark}): choose a folder of its own for the output")
+
+
 @contextmanager
 def whole_folder(path: Path, mark: str) -> Iterator[Path]:
     """Give a temporary folder to fill; it takes the place of `path` at the end, or leaves nothing behind.
@@ -118,8 +133,7 @@ def whole_folder(path: Path, mark: str) -> Iterator[Path]:
     Only an empty folder or one that holds the file `mark`, and so was written by the same door, is replaced. Raises
     DoorError for any other.
     """
-    if path.exists() and not (path / mark).is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise DoorError(f"{path} holds other files (and no {mark}): choose a folder of its own for the output")
+    check_output(path, mark)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:

@@ -89,7 +89,8 @@ def draw_law(axes: Axes, runs: Runs, fitted: Fit, architecture: str, axis: str =
     alpha = fitted.parameters["alpha"]
     label = f"{name}: α not identified"
     if alpha.identified:
-        label = "{}: α = {:.3f} [{:.3f}, {:.3f}]".format(name, alpha.value, *alpha.bootstrap)
+        form = "$E + aN^{-α}$" if fitted.law == "power_floor" else "$aN^{-α}$"
+        label = "{}: {}, α = {:.3f} [{:.3f}, {:.3f}]".format(name, form, alpha.value, *alpha.bootstrap)
     axes.plot(n, column(runs, "validation_loss"), MARKERS[architecture], color=colour, ms=4, mfc="none")
     axes.plot(line, fitted.predict(line), color=colour, lw=1.3, label=label)
     axes.fill_between(line, low, high, color=colour, alpha=0.18, lw=0)
@@ -110,9 +111,7 @@ def scaling_law(path: Path, ladders: dict[str, Runs], fits: dict[str, Fit], base
         for architecture, fitted in fits.items():
             draw_law(axes, ladders[architecture], fitted, architecture)
         draw_baseline(axes, baseline)
-        first = next(iter(fits.values()))
-        form = "$L = E + aN^{-\\alpha}$" if first.law == "power_floor" else "$L = aN^{-\\alpha}$"
-        axes.set_title(f"{form}, points are runs, bands are 95 %", fontsize=9)
+        axes.set_title("points are runs; bands are 95 % bootstrap intervals over runs", fontsize=9)
         axes.legend(fontsize=8)
 
 

@@ -214,25 +214,25 @@ def held_out_sentence(row: Data) -> str:
     return f"{name}: the loss of {row['size']} is foretold with an error of {100 * row['error']:+.2f} %."
 
 
+def chosen_law(data: Data, architecture: str) -> str:
+    """Return the law that describes an architecture: the one with a floor where that is identified."""
+    fitted = find(data["comparisons"], "power_floor")["fits"][architecture]
+    return "power_floor" if fitted["parameters"]["E"]["identified"] else "power"
+
+
 def findings(data: Data) -> list[str]:
     """Return what the study found in a few sentences, each with its numbers."""
     sizes = data["sizes"]
-    law = "power_floor" if find(data["comparisons"], "power_floor")["identified"] else "power"
-    chosen = find(data["comparisons"], law)
-    span = f"{short(sizes[0]['gpt']['n_params'])} to {short(sizes[-1]['gpt']['n_params'])} parameters"
-    exponents = ", ".join(f"{estimate(chosen['fits'][k]['parameters']['alpha'])} for the {n}" for k, n in NAMES.items())
-    last = sizes[-1]
-    floors = find(data["comparisons"], "power_floor")["fits"]
+    first, last = sizes[0], sizes[-1]
+    laws = {k: find(data["comparisons"], chosen_law(data, k))["fits"][k] for k in NAMES}
+    span = f"{short(first['gpt']['n_params'])} to {short(last['gpt']['n_params'])} parameters"
     return [
-        f"At {short(data['tokens'])} training characters and {span}, the loss falls with size as a {WORDS[law]}: "
-        f"α = {exponents}.",
-        exponent_sentence(chosen),
-        f"{lead_sentence(sizes)} At {last['size']} they reach {last['gpt']['bits_per_character']:.3f} (GPT) and "
-        f"{last['lstm']['bits_per_character']:.3f} (LSTM) bits per character. Another budget of tokens can reverse it.",
-        "The floor E: "
-        + ", ".join(f"{estimate(floors[k]['parameters']['E'])} for the {n}" for k, n in NAMES.items())
-        + ".",
-        baseline_sentence("GPT", sizes[0], "gpt", data["baseline"])
-        + " "
-        + baseline_sentence("LSTM", sizes[0], "lstm", data["baseline"]),
+        f"{short(data['tokens'])} training characters ({data['epochs']:.2f} epochs), {span}; losses are in nats per "
+        "character, intervals are 95 % over runs.",
+        *(f"{law_line(k, laws[k])}." for k in NAMES),
+        exponent_sentence(find(data["comparisons"], "power")),
+        f"{lead_sentence(sizes)} At {last['size']} they reach {last['gpt']['loss']:.3f} (GPT) and "
+        f"{last['lstm']['loss']:.3f} (LSTM) nats per character. This is one budget of tokens; another can reverse it.",
+        f"In nats per character: {baseline_sentence('GPT', first, 'gpt', data['baseline'])} "
+        f"{baseline_sentence('LSTM', first, 'lstm', data['baseline'])}",
     ]

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from analysis import figures
 from analysis.comparison import AXES, Comparison, Runs, column, compare, held_out_error, paired
 from analysis.fitting import LAWS
-from analysis.report import find, law_lines, write_report
+from analysis.report import chosen_law, law_lines, write_report
 from door import DoorError, open_door, read_arguments, read_json, write_json, write_text
 from training.record import FOLDERS, baseline_file, read_ladders
 
@@ -124,17 +124,17 @@ def main() -> None:
         return
     data, comparisons, ladders = analyse(root)
     fits = {c.law: c.fits for c in comparisons if c.axis == "n_params"}
-    law = "power_floor" if find(data["comparisons"], "power_floor")["identified"] else "power"
+    chosen = {architecture: fits[chosen_law(data, architecture)][architecture] for architecture in ladders}
     gpt_only = {"gpt": ladders["gpt"]}
     gpt = root / GPT_FOLDER
     both_names = ["seconds", "memory_added_bytes"]
     baseline = data["baseline"]
     drawings = [
-        lambda: figures.scaling_law(gpt / "scaling_law.png", gpt_only, {"gpt": fits[law]["gpt"]}, baseline),
+        lambda: figures.scaling_law(gpt / "scaling_law.png", gpt_only, {"gpt": chosen["gpt"]}, baseline),
         lambda: figures.training_curves(gpt / "training_curves.png", ladders["gpt"]),
         lambda: figures.resources(gpt / "training_metrics.png", gpt_only, both_names),
         lambda: figures.loss_bars(gpt / "loss_comparison.png", gpt_only, baseline),
-        lambda: figures.scaling_law(both / "combined_scaling_laws.png", ladders, fits[law], baseline),
+        lambda: figures.scaling_law(both / "combined_scaling_laws.png", ladders, chosen, baseline),
         lambda: figures.resources(both / "computational_efficiency.png", ladders, both_names, per_parameter=True),
         lambda: figures.resources(
             both / "absolute_resources.png", ladders, [*both_names, "flops", "tokens_per_second"]

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from transformers.utils import logging as transformers_logging
 
 import modeling  # noqa: F401 — registers the LSTM with the Auto classes
-from door import DoorError, open_door, read_arguments, read_json, whole_folder, write_json, write_text
+from door import DoorError, check_output, open_door, read_arguments, read_json, whole_folder, write_json, write_text
 from generation.quality import score_tune, shares
 from preprocessing.cleaning import FIELD_ORDER
 from preprocessing.corpus import Corpus
@@ -97,6 +97,8 @@ def sample(
     inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
     room = getattr(model.config, "n_positions", None)
     given = inputs["input_ids"].shape[1]
+    if tokenizer.unk_token_id in inputs["input_ids"]:
+        raise DoorError(f"--prompts {prompt!r}: a character in it is not in the model's vocabulary")
     new = longest if room is None else min(longest, room - given)
     if new < 1:
         raise DoorError(f"the prompt {prompt!r} is as long as the model's context ({room} characters)")
@@ -163,6 +165,7 @@ def digest(arguments: GenerationArguments) -> str:
 def main() -> None:
     arguments = read_arguments(GenerationArguments, __doc__ or "")
     folder = Path(arguments.output_dir)
+    check_output(folder, mark=SAMPLES)
     identity = digest(arguments)
     if (folder / SAMPLES).is_file() and read_json(folder / SAMPLES).get("identity") == identity:
         print(f"{folder}: finished already, nothing to do")

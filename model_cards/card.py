@@ -162,7 +162,7 @@ def model_card(results: Results) -> str:
             "from transformers import pipeline",
             "",
             f'tune = pipeline("text-generation", model="{results.root / BEST}")',
-            r'print(tune("X:1\nM:6/8\nL:1/8\nK:G\n", max_new_tokens=400, do_sample=True)[0]["generated_text"])',
+            r'print(tune("X:1\nM:6/8\nL:1/8\nK:G\n", max_new_tokens=200, do_sample=True)[0]["generated_text"])',
             "```",
             "",
             "Without this project installed, leave out the first line and pass `trust_remote_code=True`.",

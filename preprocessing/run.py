@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from door import DoorError, open_door, read_arguments, read_json
+from door import DoorError, check_output, open_door, read_arguments, read_json
 from preprocessing.cleaning import FIELD_ORDER
 from preprocessing.corpus import build_corpus, collect_tunes, describe_build
 from preprocessing.sources import BUNDLED, read_source
@@ -31,6 +31,7 @@ def main() -> None:
     arguments = read_arguments(PreprocessingArguments, __doc__ or "")
     folder = Path(arguments.output_dir)
     decides = {name: value for name, value in asdict(arguments).items() if name != "output_dir"}
+    check_output(folder, mark="manifest.json")
     files = list(read_source(arguments.source))
     manifest = describe_build({file.name: file.sha256 for file in files}, decides)
     if (folder / "manifest.json").is_file():

@@ -147,7 +147,7 @@ def test_the_readmes_python_runs_as_printed_in_a_fresh_process(model_folder):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     [code] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert "data/best_model" in code
-    code = code.replace("data/best_model", str(model_folder)).replace("max_new_tokens=400", "max_new_tokens=30")
+    code = code.replace("data/best_model", str(model_folder)).replace("max_new_tokens=200", "max_new_tokens=30")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

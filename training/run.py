@@ -1,8 +1,9 @@
 """Corpus → trained models: accelerate launch training/run.py [studies/quick.yaml] [--part best]
 
-Without an argument it trains the quick study's ladders of GPT and LSTM sizes. `--part best` then trains their best run
-further. `--part sweep` trains every size with several rates and fits the rate rule LR(N). What is finished is
-skipped, what was interrupted goes on from its checkpoint.
+Without an argument it trains the ladders of studies/quick.yaml. With flags it trains what they name, for example
+--gpt_sizes 15k 30k 60k --lstm_sizes 15k 30k 60k (a law needs three sizes of both architectures). `--part best` then
+trains the best run further. `--part sweep` trains every size with several rates and fits the rate rule LR(N). What is
+finished is skipped, what was interrupted goes on from its checkpoint.
 """
 
 import os
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from door import DoorError, open_door, read_arguments, read_json, write_json
 from modeling.ladder import LADDER
-from preprocessing.corpus import Corpus
+from preprocessing.corpus import SPLITS, Corpus
 from training.best import plan_search, train_best
 from training.evaluation import summarise
 from training.ngram import ngram_losses
@@ -51,13 +52,13 @@ class StudyArguments:
     sweep_file: str = field(default="results/rate_sweep.json", metadata={"help": "sweep: where its table goes"})
     search_tokens: int = field(default=300_000, metadata={"help": "best model: tokens of each run of the search"})
     search_rates: list[float] = field(
-        default_factory=lambda: [0.3, 1.0], metadata={"help": "times the best run's rate"}
+        default_factory=lambda: [0.03, 0.1, 0.3], metadata={"help": "best model: rates tried, times the best run's"}
     )
     search_dropouts: list[float] = field(
         default_factory=lambda: [0.0, 0.1], metadata={"help": "best model: dropouts tried"}
     )
     search_weight_decays: list[float] = field(
-        default_factory=lambda: [0.1], metadata={"help": "best model: decays tried"}
+        default_factory=lambda: [0.01, 0.1], metadata={"help": "best model: decays tried"}
     )
     best_tokens: int = field(default=4_000_000, metadata={"help": "best model: tokens of the long run"})
     at_once: int = field(default=0, metadata={"help": "runs side by side; 0: one a core on CPU, else one"})
@@ -161,6 +162,11 @@ PARTS = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep}
 def main() -> None:
     arguments = read_arguments(StudyArguments, __doc__ or "", default_file=str(QUICK))
     corpus, root = Corpus.open(arguments.corpus), Path(arguments.output_root)
+    shortest = min(len(corpus.tokens(split)) for split in SPLITS)
+    if arguments.context > shortest // 2:
+        raise DoorError(
+            f"--context {arguments.context}: too long for a corpus whose shortest split has {shortest} tokens"
+        )
     root.mkdir(parents=True, exist_ok=True)
     if not PartialState().is_main_process:
         PARTS[arguments.part](arguments, corpus, root)

@@ -58,7 +58,10 @@ def measure(recipe: Recipe, corpus: Corpus) -> tuple[int, int]:
 
 def make_job(recipe: Recipe, corpus: Corpus, folder: Path, score_test: bool = False, rate_factor: float = 1.0) -> Job:
     """Complete a recipe (a rate of 0 stands for the rule's, times `rate_factor`) and estimate its cost."""
-    n, flops = measure(recipe, corpus)
+    try:
+        n, flops = measure(recipe, corpus)
+    except ValueError as error:
+        raise DoorError(f"{recipe.architecture} {recipe.size} with --context {recipe.context}: {error}") from None
     if recipe.learning_rate == 0:
         rate = float(f"{rate_factor * learning_rate(recipe.architecture, n):.3g}")
         recipe = Recipe(**{**vars(recipe), "learning_rate": rate})
@@ -120,6 +123,7 @@ class _Bar:
 
     def end(self, job: Job) -> None:
         self.ended += 1
+        self.bar.set_postfix_str(f"{self.ended}/{len(self.costs)} runs done", refresh=False)
         self.update(job, job.recipe.tokens, None)
 
 
@@ -208,6 +212,4 @@ def report_failures(outcomes: Sequence[Outcome]) -> None:
         if outcome.error is not None or (outcome.record or {}).get("status") != "finished"
     ]
     if failed:
-        raise DoorError(
-            f"{len(failed)} of {len(outcomes)} runs did not finish (the others did):\n  " + "\n  ".join(failed)
-        )
+        raise DoorError(f"{len(failed)} of {len(outcomes)} runs did not finish:\n  " + "\n  ".join(failed))
