@@ -13,7 +13,7 @@ from analysis.comparison import AXES, Comparison, Runs, column, compare, held_ou
 from analysis.fitting import LAWS
 from analysis.report import chosen_law, law_lines, write_report
 from door import DoorError, open_door, read_arguments, read_json, write_json, write_text
-from training.record import FOLDERS, baseline_file, read_ladders
+from training.record import FOLDERS, RECORD, baseline_file, read_ladders
 
 GPT_FOLDER, COMPARISON_FOLDER = "GPT_analysis", "comparison_analysis"
 DATA = "comparison_data.json"
@@ -49,6 +49,12 @@ def gather(root: Path) -> tuple[dict[str, Runs], list[str]]:
         for ladder in ladders.values()
         for run in ladder.unfinished
     ]
+    folders = [path for folder in FOLDERS.values() for path in sorted((root / folder).glob("*/seed_*"))]
+    unfinished += [
+        f"{folder}: no record, the run has not ended" for folder in folders if not (folder / RECORD).is_file()
+    ]
+    for line in unfinished:
+        print(f"left out of the fits: {line}")
     runs = {architecture: ladder.finished for architecture, ladder in ladders.items()}
     for run in (run for members in runs.values() for run in members):
         # The libraries take hundreds of megabytes that have nothing to do with the model.

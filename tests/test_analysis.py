@@ -783,6 +783,15 @@ def test_a_run_without_a_record_is_unfinished_and_no_error(tmp_path):
     assert len(read_ladder(tmp_path, "gpt").finished) == 4
 
 
+def test_a_run_without_a_record_is_named_in_the_report(tmp_path, capsys):
+    write_study(tmp_path, some_runs())
+    folder = run_folder(tmp_path, "gpt", "20k", 7)
+    folder.mkdir()
+    data, _, _ = run.analyse(tmp_path)
+    assert str(folder) in capsys.readouterr().out
+    assert str(folder) in report.write_report(data)
+
+
 def test_a_record_that_is_no_number_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_record(tmp_path, {"validation_loss": float("nan")})

@@ -1,5 +1,6 @@
 """The best model: the ladders' best run trained further, after a small search over rate, dropout and weight decay."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,16 @@ def plan_search(
     folder = run_folder(root, start.architecture, start.size, start.seed)
     jobs = []
     for i, (factor, dropout, decay) in enumerate(product(rates, dropouts, decays)):
-        changes = {
-            "seed": start.seed + NEW_ORDER,
-            "tokens": tokens,
-            "learning_rate": float(f"{factor * start.learning_rate:.3g}"),
-            "dropout": dropout,
-            "weight_decay": decay,
-            "init_from": str(folder),
-        }
-        jobs.append(make_job(Recipe(**{**vars(start), **changes}), corpus, root / BEST / "search" / f"{i:02d}"))
+        recipe = replace(
+            start,
+            seed=start.seed + NEW_ORDER,
+            tokens=tokens,
+            learning_rate=float(f"{factor * start.learning_rate:.3g}"),
+            dropout=dropout,
+            weight_decay=decay,
+            init_from=str(folder),
+        )
+        jobs.append(make_job(recipe, corpus, root / BEST / "search" / f"{i:02d}"))
     return jobs
 
 
@@ -51,7 +53,7 @@ def train_best(
     found = run_jobs(search, corpus, at_once, threads, checkpoint_seconds, "best model, search")
     report_failures(found)
     chosen = min(found, key=lambda outcome: (outcome.record or {})["validation_loss"]).job.recipe
-    job = make_job(Recipe(**{**vars(chosen), "tokens": tokens}), corpus, root / BEST, score_test=True)
+    job = make_job(replace(chosen, tokens=tokens), corpus, root / BEST, score_test=True)
     [outcome] = run_jobs([job], corpus, 1, at_once * threads, checkpoint_seconds, "best model, long run")
     report_failures([outcome])
     return outcome.record or {}

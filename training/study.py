@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -56,15 +56,14 @@ def measure(recipe: Recipe, corpus: Corpus) -> tuple[int, int]:
     return groups["total"] - groups["tables"], flops_per_token(model, recipe.context)
 
 
-def make_job(recipe: Recipe, corpus: Corpus, folder: Path, score_test: bool = False, rate_factor: float = 1.0) -> Job:
-    """Complete a recipe (a rate of 0 stands for the rule's, times `rate_factor`) and estimate its cost."""
+def make_job(recipe: Recipe, corpus: Corpus, folder: Path, score_test: bool = False) -> Job:
+    """Complete a recipe (a rate of 0 stands for the rule's) and estimate its cost."""
     try:
         n, flops = measure(recipe, corpus)
     except ValueError as error:
         raise DoorError(f"{recipe.architecture} {recipe.size} with --context {recipe.context}: {error}") from None
     if recipe.learning_rate == 0:
-        rate = float(f"{rate_factor * learning_rate(recipe.architecture, n):.3g}")
-        recipe = Recipe(**{**vars(recipe), "learning_rate": rate})
+        recipe = replace(recipe, learning_rate=learning_rate(recipe.architecture, n))
     return Job(recipe, folder, recipe.tokens * (flops + OVERHEAD_FLOPS), score_test)
 
 
@@ -75,6 +74,7 @@ def run_jobs(
 
     Finished ones are skipped (and counted in what is printed). One that fails costs nothing but itself.
     """
+    jobs = list(dict.fromkeys(jobs))  # a size named twice is one run
     digest = corpus.digest()
     done: dict[Job, Outcome] = {}
     for job in jobs:

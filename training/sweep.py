@@ -1,5 +1,6 @@
 """The rate rule LR(N): every size with several peak rates, the best of each size, and a line through them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def plan_sweep(recipes: list[Recipe], rates: dict[str, list[float]], corpus: Cor
             raise DoorError(f"--{architecture}_rates {rates[architecture]}: an optimum needs at least three")
     return [
         make_job(
-            Recipe(**{**vars(recipe), "learning_rate": rate}),
+            replace(recipe, learning_rate=rate),
             corpus,
             root / SWEEP / recipe.architecture / recipe.size / f"rate_{rate:g}" / f"seed_{recipe.seed}",
         )
