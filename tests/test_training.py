@@ -384,6 +384,7 @@ def grid(small_corpus):
         *("--corpus", small_corpus.folder, "--gpt_sizes", "15k", "30k", "--lstm_sizes", "15k", "--seeds", "0"),
         *("--tokens", "30000", "--context", "64", "--checkpoint_seconds", "0", "--search_tokens", "3000"),
         *("--best_tokens", "6000", "--search_rates", "0.5", "1", "--search_dropouts", "0.1"),
+        *("--search_weight_decays", "0.1"),
     ]
 
 
