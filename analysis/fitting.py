@@ -86,7 +86,7 @@ class Fit:
             "form": "L = E + a·N^-alpha" if self.law == "power_floor" else "L = a·N^-alpha",
             "points": self.points,
             "loss": f"sum of Huber(log residual), delta = {DELTA}",
-            "starts": len(START_EXPONENTS),
+            "start": f"the best of {len(START_EXPONENTS)} exponents, or the law without a floor if that is better",
             "resamples": len(self.resampled),
             "resamples_converged": int(np.isfinite(self.resampled[:, 0]).sum()),
             "objective": self.objective,

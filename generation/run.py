@@ -121,7 +121,7 @@ def cells(arguments: GenerationArguments) -> Iterator[dict[str, Any]]:
 def generate(arguments: GenerationArguments) -> list[dict[str, Any]]:
     """Return one row a tune: text, settings, verdict."""
     model, tokenizer = load(arguments.model)
-    torch.set_num_threads(1)  # a step is too small to share; threads that wait for a busy core cost twentyfold
+    torch.set_num_threads(1)  # a step is too small to share between threads
     rows = []
     for i, cell in enumerate(tqdm(list(cells(arguments)), desc="generating", unit=" cells")):
         seed = arguments.seed + i

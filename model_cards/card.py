@@ -11,7 +11,7 @@ from analysis.report import exponent_sentence, find, law_lines
 from door import DoorError, read_json
 from training.record import BEST, read_record
 
-LICENCE = "cc-by-nc-4.0"  # a third of the sources, the Essen songs, allow non-commercial use only
+LICENCE = "cc-by-nc-4.0"  # most of the tunes, the Essen songs, allow non-commercial use only
 TUNES_ON_SCREEN = 3
 
 

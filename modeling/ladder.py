@@ -12,9 +12,7 @@ from modeling.configuration_abc_lstm import AbcLstmConfig
 ARCHITECTURES = ("gpt", "lstm")
 SLOWEST_WAVE = 100  # wavelength ratio of the initial position table: slow waves would only repeat each other
 MATCH = 0.025  # by how much, at most, an LSTM's parameters differ from its GPT's
-EMBEDDING_STD = (
-    0.25  # of the LSTM's tied table: a tenth of a bit better than 1, half a bit better than 0.02 (docs/LOG.md)
-)
+EMBEDDING_STD = 0.25  # of the LSTM's tied table, from the pilots in docs/LOG.md
 HEAD_WIDTH = 64  # wider heads are faster on CPUs and no worse here; narrower models have one head
 
 
@@ -47,7 +45,7 @@ def gpt_config(
 ) -> GPT2Config:
     """Return the GPT-2 of a rung, tied embeddings, weights N(0, 1/width) before training.
 
-    The scale of 1/sqrt(width) instead of GPT-2's 0.02 matters at these widths (docs/LOG.md).
+    At that scale a row of the token table has unit length, whatever the width.
     """
     rung = LADDER[size]
     return GPT2Config(

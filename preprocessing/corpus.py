@@ -26,7 +26,7 @@ from preprocessing.cleaning import clean_tune, reason_to_drop
 from preprocessing.families import melody_hash, split_of
 from preprocessing.notation import judge, split_tunes
 from preprocessing.sources import SourceFile
-from preprocessing.tokens import build_tokenizer, build_vocabulary, encode_stream
+from preprocessing.tokens import BOUNDARY, build_tokenizer, build_vocabulary, encode_stream
 
 disable_progress_bars()  # they show nothing but flicker on files of this size
 
@@ -222,7 +222,7 @@ class Corpus:
     @property
     def boundary(self) -> int:
         """The id of the token that stands between tunes."""
-        return int(self.tokenizer().eos_token_id)
+        return self.vocabulary[BOUNDARY]
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """Return the tokenizer that the corpus was encoded with."""

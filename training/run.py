@@ -116,7 +116,7 @@ def plan_recipes(arguments: StudyArguments) -> list[Recipe]:
 def share_machine(wanted: int) -> tuple[int, int]:
     """Return how many runs go side by side and with how many threads each.
 
-    On a CPU two one-thread runs are faster than one run of two threads. A GPU, or several processes that accelerate
+    On a CPU each run has one core. A GPU, or several processes that accelerate
     launched, train one run at a time.
     """
     if PartialState().num_processes > 1 or PartialState().device.type != "cpu":
