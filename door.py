@@ -3,8 +3,10 @@
 import argparse
 import dataclasses
 import errno
+import glob
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import psutil
 import yaml
 
 T = TypeVar("T")
@@ -135,21 +138,34 @@ def whole_folder(path: Path, mark: str) -> Iterator[Path]:
     """
     check_output(path, mark)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    _clear_partial(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o755)
         for file in temporary.rglob("*"):
             if file.is_file():
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
-        before = temporary.with_name(temporary.name + ".before")
+        before = temporary.with_name(f"{temporary.name}.before")
         if path.exists():
             path.rename(before)  # a folder with files in it cannot be replaced in one step
         temporary.rename(path)
         shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _clear_partial(path: Path) -> None:
+    """Put right what a process that was killed while it wrote the folder `path` has left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial*"):
+        owner = re.fullmatch(r"\.(\d+)\.partial(\.before)?", left.name[len(path.name) + 1 :])
+        if owner is None or psutil.pid_exists(int(owner[1])):
+            continue
+        if owner[2] and not path.exists():
+            left.rename(path)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,14 @@
-"""The cleaning policy: which fields a model sees, in which order and spelling, and what is not a tune."""
+"""The cleaning policy: which fields a model sees, in which order and spelling, and what is not a tune.
 
+Every character is accounted for: a tune's ledger says what was dropped from it and what was added, by reason.
+"""
+
+import html
 import re
-from dataclasses import dataclass
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from preprocessing.notation import COMMENT, FIELD, Verdict, canonical_key, default_unit_length
 
@@ -9,55 +16,162 @@ FIELD_ORDER = "XTRMLQK"  # X first and K last are the standard's rule (ABC 2.1, 
 BODY_FIELDS = "KLMV"  # what changes the sound; lyrics, remarks and part names are left out
 MIN_NOTES = 8  # shorter ones are exercises and fragments
 MAX_ERRORS_PER_NOTE = 0.05
+STRANGE = "characters outside ABC"
 
 QUALITY = r"(?:maj|min|dim|aug|sus|add|m|M|[+\-°#b()]|\d)*"
 CHORD_SYMBOL = re.compile(rf'"[A-G][#b]?{QUALITY}(?:/[A-Ga-g][#b+]?)?"')
 QUOTED = re.compile(r'"[^"\n]*"')
-INLINE = re.compile(r"\[([A-Za-z]):[ \t]*([^\]\n]*)\]")
-SPACER = re.compile(r'(^[A-Za-z]:.*$|"[^"\n]*"|![^!\n]*!|\[[A-Za-z]:[^\]\n]*\])|y\d*', re.MULTILINE)
+INLINE = re.compile(r"\[([A-Za-z]):([^\]\n]*)\]")
+DECORATION = r"![^!\s|]{1,30}!"
+SPACER = re.compile(rf'(^[A-Za-z]:.*$|"[^"\n]*"|{DECORATION}|\[[A-Za-z]:[^\]\n]*\])|y\d*', re.MULTILINE)
+LINE_BREAK = re.compile(rf'(^[A-Za-z]:.*$|"[^"\n]*"|{DECORATION})|!', re.MULTILINE)
 BLANKS = re.compile(r"[ \t]+")
-UNPRINTABLE = re.compile(r"[^\x20-\x7e\n]")
+EDGE_BLANKS = re.compile(r"^[ \t\n]+|[ \t]+$", re.MULTILINE)
+OUTSIDE_ABC = re.compile(r"[^\x20-\x7e\n]|\\")  # a backslash that joins no lines means nothing
+BACK_QUOTES = re.compile("`+")
+RHYTHM = re.compile(r"[a-z]+(?:[ -][a-z]+)?")
+
+ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|([`'^\"~=cvuHr/-])([A-Za-z])|(AE|ae|OE|oe|AA|aa|ss|DH|dh|TH|th))")
+COMBINING = {  # the accent of each mnemonic, as Unicode's combining character
+    "`": "\u0300", "'": "\u0301", "^": "\u0302", "~": "\u0303", "u": "\u0306",
+    '"': "\u0308", "r": "\u030a", "H": "\u030b", "v": "\u030c", "c": "\u0327",
+}  # fmt: skip
+STROKES = {"/O": "Ø", "/o": "ø", "/D": "Đ", "/d": "đ", "/L": "Ł", "/l": "ł"}
+LIGATURES = {
+    "AE": "Æ", "ae": "æ", "OE": "Œ", "oe": "œ", "AA": "Å", "aa": "å", "ss": "ß",
+    "DH": "Ð", "dh": "ð", "TH": "Þ", "th": "þ",
+}  # fmt: skip
+
+
+@dataclass
+class Ledger:
+    """Characters dropped from a text and added to it, by reason."""
+
+    dropped: Counter[str] = field(default_factory=Counter)
+    added: Counter[str] = field(default_factory=Counter)
+
+    def drop(self, reason: str, count: int) -> None:
+        """Note `count` characters as dropped."""
+        if count:
+            self.dropped[reason] += count
+
+    def change(self, reason: str, before: str, after: str) -> str:
+        """Note that `before` was replaced by `after`, if it was, and return `after`."""
+        if before != after:
+            self.drop(reason, len(before))
+            self.added[reason] += len(after)
+        return after
+
+    def balanced(self, before: int, after: int) -> bool:
+        """Return whether `before` characters, less the dropped, with the added, are `after` characters."""
+        return before - self.dropped.total() + self.added.total() == after
+
+    def __add__(self, other: "Ledger") -> "Ledger":
+        return Ledger(self.dropped + other.dropped, self.added + other.added)
 
 
 @dataclass(frozen=True)
 class CleanTune:
-    """A tune as the policy leaves it: `header` by letter, in the standard's order, and the body."""
+    """A tune as the policy leaves it.
+
+    `header` has every field of FIELD_ORDER that the tune has; `text` only those that a model sees. `ledger` accounts
+    for the way from the raw tune to `text`.
+    """
 
     header: dict[str, str]
     body: str
+    text: str
     title: str
+    ledger: Ledger
 
-    def text(self, keep_fields: str) -> str:
-        """Return the tune with the header fields of `keep_fields` alone."""
-        lines = [f"{letter}:{value}" for letter, value in self.header.items() if letter in keep_fields]
-        return "\n".join([*lines, self.body])
+    @property
+    def whole(self) -> str:
+        """The tune with its whole header: what a reader of notation needs, whatever a model sees."""
+        return _join(self.header, self.body)
 
 
-def clean_tune(raw: str) -> CleanTune:
-    """Return a tune cleaned.
+def _join(header: dict[str, str], body: str) -> str:
+    return "\n".join([*(f"{letter}:{value}" for letter, value in header.items()), *([body] if body else [])])
 
-    The header has the fields of FIELD_ORDER, the key in canonical spelling, M: and L: always written out, X: always 1.
-    In the body, comments, lyrics, remarks, fingerings, spacers and blanks that say nothing are dropped, and lines
-    joined by a backslash are one line.
+
+def clean_tune(raw: str, keep_fields: str) -> CleanTune:
+    """Return a tune cleaned, with the header fields of `keep_fields` alone in its text.
+
+    The header is in the standard's order, the key in canonical spelling, M: and L: always written out, X: always 1; R:
+    is there only if it names a rhythm (a word or two; some collections write whole sentences). In the body, comments,
+    lyrics, remarks, fingerings, spacers and blanks that say nothing are dropped; lines joined by a backslash are one.
     """
-    found: dict[str, str] = {}
-    body: list[str] = []
-    for line in raw.split("\n"):
-        line = COMMENT.sub("", line).strip()
-        match = FIELD.match(line)
-        if match and "K" not in found:
-            found.setdefault(match[1], BLANKS.sub(" ", match[2]).strip())
-        elif match:
-            if match[1] in BODY_FIELDS:
-                joined = "\n" if body and not body[-1].endswith("\n") else ""
-                body.append(f"{joined}{match[1]}:{_spell(match[1], match[2])}\n")
-        elif "K" in found and line:
-            body.append(line.removesuffix("\\") if line.endswith("\\") else line + "\n")
+    ledger = Ledger()
+    found, body = _read_lines(raw, ledger)
+    title = decode_text(found.get("T", ""))
     metre = found.get("M") or "none"
     unit = found.get("L") or str(default_unit_length(metre))
-    written = {**found, "X": "1", "M": metre, "L": unit, "K": _spell("K", found.get("K", ""))}
-    header = {letter: written[letter] for letter in FIELD_ORDER if letter in written}
-    return CleanTune(header, _clean_body("".join(body)), found.get("T", ""))
+    rhythm = found.get("R", "").strip("][ ").lower()
+    written = {"X": "1", "T": title, "M": metre, "L": unit}
+    written |= {"K": _spell("K", found["K"])} if "K" in found else {}
+    written |= {"R": rhythm} if RHYTHM.fullmatch(rhythm) else {}
+    written |= {"Q": found["Q"]} if "Q" in found else {}
+    header = {letter: written[letter] for letter in FIELD_ORDER if written.get(letter)}
+    kept = {letter: value for letter, value in header.items() if letter in keep_fields}
+    for letter in FIELD_ORDER:
+        before = f"{letter}:{found[letter]}\n" if letter in found else ""
+        after = f"{letter}:{kept[letter]}\n" if letter in kept else ""
+        if after:
+            ledger.change(f"{letter}: respelled" if before else f"{letter}: written out", before, after)
+        else:
+            ledger.drop(f"field {letter}:", len(before))
+    clean = _clean_body("".join(body), ledger)
+    return CleanTune(header, clean, _join(kept, clean), title, ledger)
+
+
+def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
+    """Return the first of each header field of the policy, and the lines of the body, each with its line end."""
+    found: dict[str, str] = {}
+    body: list[str] = []
+    in_text_block = False
+    for whole_line in raw.split("\n"):
+        if whole_line.startswith(("%%begintext", "%%beginps", "%%beginsvg")):
+            in_text_block = True
+        if in_text_block:
+            ledger.drop("comments and directives", len(whole_line) + 1)
+            in_text_block = not whole_line.startswith("%%end")
+            continue
+        line = COMMENT.sub("", whole_line)
+        ledger.drop("comments and directives", len(whole_line) - len(line))
+        ledger.drop("blanks", len(line) - len(line := line.strip()))
+        match = FIELD.match(line)
+        if not line:
+            ledger.drop("blanks", 1)
+        elif match and "K" not in found:
+            letter = match[1]
+            value = BLANKS.sub(" ", match[2]).strip()
+            if letter in FIELD_ORDER and letter not in found:
+                ledger.drop("blanks", len(line) - len(value) - 2)
+                found[letter] = value if letter in "TR" else OUTSIDE_ABC.sub("", value)
+                ledger.drop(STRANGE, len(value) - len(found[letter]))
+            else:
+                ledger.drop(f"field {letter}:", len(line) + 1)
+        elif match:
+            letter = match[1]
+            if letter in BODY_FIELDS:
+                if body and not body[-1].endswith("\n"):
+                    body.append("\n")
+                    ledger.added["line ends"] += 1
+                spelled = f"{letter}:{_spell(letter, match[2])}"
+                body.append(ledger.change("fields in the body respelled", line, spelled) + "\n")
+            else:
+                ledger.drop("lyrics" if letter in "wWs" else f"field {letter}:", len(line) + 1)
+        elif "K" not in found:
+            ledger.drop("no ABC, before the key", len(line) + 1)
+        elif line.endswith("\\"):
+            body.append(line[:-1])
+            ledger.drop("line continuation", 2)
+        else:
+            body.append(line + "\n")
+    if body and not body[-1].endswith("\n"):
+        body.append("\n")
+        ledger.added["line ends"] += 1
+    return found, body
 
 
 def _spell(letter: str, value: str) -> str:
@@ -65,23 +179,63 @@ def _spell(letter: str, value: str) -> str:
     return (canonical_key(value) or value or "none") if letter == "K" else value
 
 
-def _clean_body(body: str) -> str:
-    body = QUOTED.sub(lambda match: match[0] if CHORD_SYMBOL.fullmatch(match[0]) else "", body)
-    body = INLINE.sub(lambda m: f"[{m[1]}:{_spell(m[1], m[2])}]" if m[1] in BODY_FIELDS else "", body)
-    body = SPACER.sub(lambda match: match[1] or "", body)
-    body = UNPRINTABLE.sub("", body.replace("\t", " ").replace("`", ""))
-    lines = (BLANKS.sub(" ", line).strip() for line in body.split("\n"))
-    return "\n".join(line for line in lines if line)
+def _clean_body(body: str, ledger: Ledger) -> str:
+    """Return the body cleaned and without its last line end, which the ledger has as dropped if nothing is left."""
+
+    def without(pattern: re.Pattern[str], by: str | Callable[[re.Match[str]], str], reason: str) -> None:
+        nonlocal body
+        before = len(body)
+        body = pattern.sub(by, body)
+        ledger.drop(reason, before - len(body))
+
+    def field_inline(match: re.Match[str]) -> str:
+        letter = match[1]
+        if letter not in BODY_FIELDS:
+            ledger.drop(f"field {letter}:", len(match[0]))
+            return ""
+        spelled = f"[{letter}:{_spell(letter, match[2])}]"
+        return ledger.change("fields in the body respelled", match[0], spelled)
+
+    without(QUOTED, lambda match: match[0] if CHORD_SYMBOL.fullmatch(match[0]) else "", "annotations")
+    body = INLINE.sub(field_inline, body)
+    without(SPACER, lambda match: match[1] or "", "spacers")
+    without(LINE_BREAK, lambda match: match[1] or "", "line breaks written as !")
+    body = body.replace("\t", " ")
+    without(BACK_QUOTES, "", "spacers")
+    without(OUTSIDE_ABC, "", STRANGE)
+    without(BLANKS, " ", "blanks")
+    without(EDGE_BLANKS, "", "blanks")
+    return body.removesuffix("\n")
 
 
-def reason_to_drop(verdict: Verdict) -> str | None:
-    """Return why a tune is not music a model should learn, or None if it is."""
+def decode_text(text: str) -> str:
+    r"""Return a text field as Unicode: HTML entities, `\u00e9` and the standard's mnemonics (ABC 2.1, section 8.2)."""
+
+    def character(match: re.Match[str]) -> str:
+        code, accent, letter, ligature = match.groups()
+        if code:
+            return "" if 0xD800 <= int(code, 16) < 0xE000 else chr(int(code, 16))  # half a surrogate pair is none
+        if ligature:
+            return LIGATURES[ligature]
+        if accent in COMBINING:
+            return unicodedata.normalize("NFC", letter + COMBINING[accent])
+        return STROKES.get(accent + letter, letter)
+
+    plain = ESCAPED.sub(character, html.unescape(text))
+    return "".join(c if c.isprintable() else " " for c in plain).strip()
+
+
+def reason_to_drop(verdict: Verdict, ledger: Ledger) -> str | None:
+    """Return why a tune is not music a model should learn, or None if it is.
+
+    What cleaning took out because it is no ABC counts as an error like what is left.
+    """
     if verdict.key is None:
         return "no K: field"
     if not verdict.pitches:
         return "no notes"
     if len(verdict.pitches) < MIN_NOTES:
         return f"fewer than {MIN_NOTES} notes"
-    if len(verdict.errors) > MAX_ERRORS_PER_NOTE * len(verdict.pitches):
+    if len(verdict.errors) + ledger.dropped[STRANGE] > MAX_ERRORS_PER_NOTE * len(verdict.pitches):
         return "not readable as ABC"
     return None

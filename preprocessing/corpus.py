@@ -3,7 +3,9 @@
 data/*.parquet    the DatasetDict, one row a tune (load_dataset reads the folder without any code of ours)
 tokens/*.npy      each split as one stream of token ids, memory-mapped for training
 tokenizer.json, tokenizer_config.json, vocab.json
-stats.json        tunes and characters per split, lengths, characters, keys, metres, drops
+stats.json        tunes and characters per split, lengths, keys, metres, drops, every character accounted for
+figures/*.png     the same to look at
+README.md         the dataset card
 manifest.json     hashes of inputs and outputs, versions, arguments
 """
 
@@ -12,7 +14,8 @@ import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,120 +25,170 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from door import DoorError, read_json, whole_folder, write_json, write_text
-from preprocessing.cleaning import clean_tune, reason_to_drop
-from preprocessing.families import melody_hash, split_of
-from preprocessing.notation import judge, split_tunes
-from preprocessing.sources import SourceFile
-from preprocessing.tokens import BOUNDARY, build_tokenizer, build_vocabulary, encode_stream
+from preprocessing.dataset_card import dataset_card
+from preprocessing.families import Families, assign
+from preprocessing.figures import draw_figures
+from preprocessing.sources import Block, Reading
+from preprocessing.tokens import BOUNDARY, SPECIAL_TOKENS, UNKNOWN, build_tokenizer, build_vocabulary, encode_stream
+from preprocessing.tunes import Candidate, Policy, Tally, Tune, batches, in_order, read_blocks, transpose_tunes
 
 disable_progress_bars()  # they show nothing but flicker on files of this size
 
 SPLITS = ("train", "validation", "test")
-COLUMNS = ("text", "title", "key", "metre", "rhythm", "source", "file", "family")
-FEATURES = Features({column: Value("string") for column in COLUMNS})
-LIBRARIES = ("datasets", "music21", "numpy", "pyarrow", "tokenizers", "transformers")
-
-DATASET_CARD = """---
-configs:
-- config_name: default
-  data_files:
-{files}
----
-Built by `python preprocessing/run.py`; stats.json and manifest.json say from what.
-"""
+MOST_UNKNOWN = 0.001  # share of unknown characters above which a text does not suit a vocabulary
+COLUMN_TYPES = {str: "string", int: "int32"}
+FEATURES = Features({name: Value(COLUMN_TYPES[kind]) for name, kind in Tune.__annotations__.items()})
+LIBRARIES = (
+    "datasets", "datasketch", "matplotlib", "music21", "numpy", "pyarrow", "scipy", "tokenizers", "transformers",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Tune:
-    """One row of the corpus; the fields are the columns of the DatasetDict."""
+def collect_tunes(blocks: Iterable[Block], policy: Policy, pool: Executor) -> tuple[list[Candidate], Tally]:
+    """Return the tunes of all blocks, the first of each text, and the count of everything that is not among them."""
+    kept: dict[str, Candidate] = {}
+    tally = Tally()
+    batched = batches(blocks, lambda block: len(block.content))
+    with tqdm(desc="reading tunes", unit=" tunes") as bar:
+        for candidates, counted in in_order(pool, read_blocks, batched, policy):
+            tally += counted
+            bar.update(counted.tunes)
+            for candidate in candidates:
+                if candidate.tune.text in kept:
+                    tally.drop_tune("exact duplicate", candidate.raw_characters)
+                else:
+                    kept[candidate.tune.text] = candidate
+    return list(kept.values()), tally
 
-    text: str
-    title: str
-    key: str
-    metre: str
-    rhythm: str
-    source: str
-    file: str
-    family: str
+
+def split_by_family(candidates: Sequence[Candidate], tally: Tally) -> tuple[dict[str, list[Tune]], Families]:
+    """Return the tunes of each split, with their families; what gives way to a held-out tune is counted in `tally`."""
+    families = assign([candidate.melody for candidate in candidates])
+    splits: dict[str, list[Tune]] = {split: [] for split in SPLITS}
+    for candidate, split, name in zip(candidates, families.splits, families.names, strict=True):
+        if split is None:
+            tally.drop_tune("similar to a held-out tune", candidate.raw_characters)
+        else:
+            tally.ledger += candidate.ledger
+            splits[split].append(replace(candidate.tune, family=name))
+    return splits, families
 
 
-def collect_tunes(files: Sequence[SourceFile], keep_fields: str) -> tuple[list[Tune], Counter[str]]:
-    """Return the tunes kept and the drops counted by reason.
-
-    A tune whose cleaned text was seen before is an exact duplicate. Files that are not text are counted, not read.
-    """
-    tunes: dict[str, Tune] = {}
-    drops: Counter[str] = Counter()
-    for file in tqdm(files, desc="reading tunes", unit=" files"):
-        try:
-            raw_tunes = list(split_tunes(file.text()))
-        except ValueError as error:
-            drops[f"{error} (files)"] += 1
-            continue
-        for raw in raw_tunes:
-            tune = clean_tune(raw)
-            text, verdict = tune.text(keep_fields), judge(raw)
-            reason = reason_to_drop(verdict)
-            if reason is None and text in tunes:
-                reason = "exact duplicate"
-            if reason is not None:
-                drops[reason] += 1
-                continue
-            tunes[text] = Tune(
-                text=text,
-                title=tune.title,
-                key=tune.header["K"],
-                metre=tune.header["M"],
-                rhythm=tune.header.get("R", "").lower(),
-                source=file.collection,
-                file=file.name,
-                family=melody_hash(verdict.pitches),
-            )
-    return list(tunes.values()), drops
+def augment(tunes: Sequence[Tune], keys: int, pool: Executor) -> tuple[list[Tune], Counter[str]]:
+    """Return the tunes in up to `keys` further keys each, and the failures by reason. No text comes twice."""
+    seen = {tune.text for tune in tunes}
+    made: list[Tune] = []
+    failures: Counter[str] = Counter()
+    batched = batches(tunes, lambda tune: len(tune.text) * keys)
+    with tqdm(desc="transposing", unit=" tunes", total=len(tunes) * keys) as bar:
+        for transposed, failed in in_order(pool, transpose_tunes, batched, keys):
+            failures += failed
+            bar.update(len(transposed) + failed.total())
+            for tune in transposed:
+                if tune.text in seen:
+                    failures["same text as another training tune"] += 1
+                else:
+                    seen.add(tune.text)
+                    made.append(tune)
+    return made, failures
 
 
 def build_corpus(
-    folder: Path, tunes: Sequence[Tune], drops: Counter[str], manifest: dict[str, Any], context: int
+    folder: Path,
+    blocks: Iterable[Block],
+    reading: Reading,
+    policy: Policy,
+    manifest: dict[str, Any],
+    pool: Executor,
+    context: int,
+    keys: int = 0,
+    vocabulary: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Write the whole corpus folder at once and return its statistics.
+    """Build the corpus of `blocks`, write its whole folder at once and return its statistics.
 
-    The stream of a split is in the order of the tunes' hashes: neighbours in it have nothing to do with each other.
+    `keys` further keys for the training tunes. The vocabulary is that of the training split unless one is given; every
+    other character is the unknown token. The stream of a split is in the order of the tunes' hashes: neighbours in it
+    have nothing to do with each other. Raises DoorError if a split would be empty.
     """
-    order = sorted(tunes, key=lambda tune: hashlib.sha256(tune.text.encode()).digest())
-    splits = {split: [tune for tune in order if split_of(tune.family) == split] for split in SPLITS}
+    candidates, tally = collect_tunes(blocks, policy, pool)
+    if not candidates:
+        dropped = dict((tally.drops + reading.drops).most_common(3))
+        source = " ".join(manifest["arguments"]["source"])
+        raise DoorError(f"--source {source}: no tune in it that could be used (dropped: {dropped or 'nothing'})")
+    splits, families = split_by_family(candidates, tally)
     for split, rows in splits.items():
         if not rows:
-            raise DoorError(f"the {split} split is empty: {len(tunes)} tunes are too few, give --source more of them")
-    vocabulary = build_vocabulary(tune.text for tune in tunes)
-    tokenizer = build_tokenizer(vocabulary, context)
-    stats = corpus_statistics(splits, drops, len(vocabulary))
+            raise DoorError(
+                f"the {split} split is empty: {len(candidates)} tunes are too few, give --source more of them"
+            )
+    found = [tune for rows in splits.values() for tune in rows]
+    kept = sum(len(tune.text) for tune in found)
+    assert tally.ledger.balanced(tally.characters, kept), "the characters of the corpus do not add up"
+    made, failures = augment(splits["train"], keys, pool) if keys else ([], Counter())
+    rows_of = {split: _shuffled([*rows, *(made if split == "train" else [])]) for split, rows in splits.items()}
+    vocabulary = vocabulary or build_vocabulary(tune.text for tune in rows_of["train"])
+    streams = {split: encode_stream((tune.text for tune in rows), vocabulary) for split, rows in rows_of.items()}
+    stats = {
+        **describe_tunes(splits, len(vocabulary)),
+        "characters_accounted": _account(tally, kept),
+        "drops": dict(tally.drops.most_common()),
+        "similarity": families.statistics,
+        "transposed": {"tunes": len(made), "characters": sum(len(t.text) for t in made), "failures": dict(failures)},
+        "unknown_share": {split: float(np.mean(stream == vocabulary[UNKNOWN])) for split, stream in streams.items()},
+        "reading": vars(reading),
+    }
     with whole_folder(folder, mark="manifest.json") as temporary:
-        (temporary / "data").mkdir()
-        (temporary / "tokens").mkdir()
-        dataset = DatasetDict(
-            {split: Dataset.from_list([vars(tune) for tune in rows], FEATURES) for split, rows in splits.items()}
-        )
-        lines = []
-        for split in SPLITS:
-            dataset[split].to_parquet(temporary / "data" / f"{split}.parquet")
-            stream = encode_stream((tune.text for tune in splits[split]), vocabulary)
-            np.save(temporary / "tokens" / f"{split}.npy", stream, allow_pickle=False)
-            lines.append(f"  - split: {split}\n    path: data/{split}.parquet")
-        tokenizer.save_pretrained(temporary)
-        write_json(temporary / "vocab.json", vocabulary)
-        write_json(temporary / "stats.json", stats)
-        write_text(temporary / "README.md", DATASET_CARD.format(files="\n".join(lines)))
-        outputs = {
-            path.relative_to(temporary).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(temporary.rglob("*"))
-            if path.is_file()
-        }
-        write_json(temporary / "manifest.json", {**manifest, "outputs": outputs})
+        _write(temporary, rows_of, streams, vocabulary, context, stats, manifest)
     return stats
 
 
-def corpus_statistics(splits: dict[str, list[Tune]], drops: Counter[str], vocabulary_size: int) -> dict[str, Any]:
-    """Return what stats.json holds; lengths are characters a tune."""
+def _shuffled(tunes: Sequence[Tune]) -> list[Tune]:
+    return sorted(tunes, key=lambda tune: hashlib.sha256(tune.text.encode()).digest())
+
+
+def _account(tally: Tally, kept: int) -> dict[str, Any]:
+    dropped, added = tally.ledger.dropped, tally.ledger.added
+    return {
+        "read": tally.characters,
+        "dropped": dict(dropped.most_common()),
+        "kept": tally.characters - dropped.total(),
+        "added": dict(added.most_common()),
+        "written": kept,
+    }
+
+
+def _write(
+    folder: Path,
+    rows_of: dict[str, list[Tune]],
+    streams: dict[str, np.ndarray],
+    vocabulary: dict[str, int],
+    context: int,
+    stats: dict[str, Any],
+    manifest: dict[str, Any],
+) -> None:
+    for name in ("data", "tokens", "figures"):
+        (folder / name).mkdir()
+    columns = {
+        split: {name: [getattr(tune, name) for tune in rows] for name in FEATURES} for split, rows in rows_of.items()
+    }
+    dataset = DatasetDict({split: Dataset.from_dict(of, FEATURES) for split, of in columns.items()})
+    for split in SPLITS:
+        dataset[split].to_parquet(folder / "data" / f"{split}.parquet")
+        np.save(folder / "tokens" / f"{split}.npy", streams[split], allow_pickle=False)
+    build_tokenizer(vocabulary, context).save_pretrained(folder)
+    write_json(folder / "vocab.json", vocabulary)
+    write_json(folder / "stats.json", stats)
+    draw_figures(
+        stats, {split: [len(tune.text) for tune in rows] for split, rows in rows_of.items()}, folder / "figures"
+    )
+    write_text(folder / "README.md", dataset_card(stats, manifest))
+    outputs = {
+        path.relative_to(folder).as_posix(): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    write_json(folder / "manifest.json", {**manifest, "outputs": outputs})
+
+
+def describe_tunes(splits: dict[str, list[Tune]], vocabulary_size: int) -> dict[str, Any]:
+    """Return the statistics of the tunes as they were found, in no further key; lengths are characters a tune."""
     everything = [tune for rows in splits.values() for tune in rows]
     lengths = np.array([len(tune.text) for tune in everything])
     percentiles = (1, 5, 25, 50, 75, 95, 99)
@@ -152,10 +205,13 @@ def corpus_statistics(splits: dict[str, list[Tune]], drops: Counter[str], vocabu
                 str(p): float(v) for p, v in zip(percentiles, np.percentile(lengths, percentiles), strict=True)
             },
         },
+        "notes": sum(tune.notes for tune in everything),
+        "bars": sum(tune.bars for tune in everything),
+        "tunes_with_bad_bars": sum(tune.bad_bars > 0 for tune in everything),
         "sources": _most_common(tune.source for tune in everything),
         "keys": _most_common(tune.key for tune in everything),
         "metres": _most_common(tune.metre for tune in everything),
-        "drops": dict(drops.most_common()),
+        "rhythms": _most_common(tune.rhythm for tune in everything),
         "character_counts": _most_common(character for tune in everything for character in tune.text),
     }
 
@@ -164,8 +220,30 @@ def _most_common(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
 
 
-def describe_build(hashes: dict[str, str], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides the corpus's bytes: inputs, arguments, our code and the libraries' versions."""
+def warn_of_unknown(stats: dict[str, Any]) -> None:
+    """Print a line for each split of which too many characters are not in the vocabulary."""
+    for split, share in stats["unknown_share"].items():
+        if share > MOST_UNKNOWN:
+            print(f"warning: {100 * share:.2f} % of the {split} split's characters are not in the vocabulary: <unk>")
+
+
+def read_vocabulary(folder: str) -> dict[str, int]:
+    """Return the vocabulary of a corpus or model folder. Raises DoorError if it has none of ours."""
+    try:
+        vocabulary = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
+    except (OSError, ValueError) as error:
+        raise DoorError(f"--vocabulary {folder}: no tokenizer in it ({' '.join(str(error).split())})") from None
+    if not set(SPECIAL_TOKENS) <= set(vocabulary) or any(len(t) > 1 for t in set(vocabulary) - set(SPECIAL_TOKENS)):
+        raise DoorError(
+            f"--vocabulary {folder}: its tokenizer is not one of characters with {', '.join(SPECIAL_TOKENS)}"
+        )
+    return dict(sorted(vocabulary.items(), key=lambda item: item[1]))
+
+
+def describe_build(
+    inputs: dict[str, dict[str, str]], arguments: dict[str, Any], vocabulary: dict[str, int] | None = None
+) -> dict[str, Any]:
+    """Return what decides the corpus's bytes: inputs, arguments, a given vocabulary, our code, libraries' versions."""
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         code.update(path.read_bytes())
@@ -173,8 +251,15 @@ def describe_build(hashes: dict[str, str], arguments: dict[str, Any]) -> dict[st
         "arguments": arguments,
         "code": code.hexdigest(),
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "inputs": hashes,
+        "inputs": inputs,
+        "given_vocabulary": vocabulary,
     }
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -198,19 +283,14 @@ class Corpus:
     def tokens(self, split: str) -> np.ndarray:
         """Return a split's stream of token ids, memory-mapped: [tokens].
 
-        Raises DoorError if the file is damaged or was made with a larger vocabulary than the folder's.
+        Raises DoorError if the file is not the one that was built with the folder.
         """
-        path = self.folder / "tokens" / f"{split}.npy"
-        try:
-            stream: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-            highest = int(stream.max())
-        except (OSError, ValueError, EOFError) as error:
-            raise DoorError(f"{path} is damaged ({error}): delete {self.folder} and build it again") from None
-        if highest >= len(self.vocabulary):
-            raise DoorError(
-                f"{path} holds token {highest} but {self.folder / 'vocab.json'} has {len(self.vocabulary)}: "
-                f"they come from different builds, delete {self.folder} and build it again"
-            )
+        name = f"tokens/{split}.npy"
+        path = self.folder / name
+        expected = read_json(self.folder / "manifest.json")["outputs"][name]
+        if not path.is_file() or file_sha256(path) != expected:
+            raise DoorError(f"{path} is damaged or of another build: delete {self.folder} and build it again")
+        stream: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return stream
 
     def tunes(self, split: str) -> Dataset:
@@ -218,6 +298,11 @@ class Corpus:
         rows = Dataset.from_parquet(str(self.folder / "data" / f"{split}.parquet"), keep_in_memory=True)
         assert isinstance(rows, Dataset)
         return rows
+
+    @property
+    def unique_tokens(self) -> int:
+        """Training tokens as the tunes were found, in no further key: U of the data-constrained laws."""
+        return int(self.stats["characters"]["train"] + self.stats["tunes"]["train"])
 
     @property
     def boundary(self) -> int:

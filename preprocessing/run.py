@@ -1,50 +1,136 @@
-"""Raw ABC → data/processed_music_data/: python preprocessing/run.py [--source FOLDER]"""
+"""Raw music → data/processed_music_data/: python preprocessing/run.py [--source FOLDER ...]"""
 
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from door import DoorError, check_output, open_door, read_arguments, read_json
 from preprocessing.cleaning import FIELD_ORDER
-from preprocessing.corpus import build_corpus, collect_tunes, describe_build
-from preprocessing.sources import BUNDLED, read_source
+from preprocessing.sources import BUNDLED, Reading, fingerprint, read_source
+from preprocessing.transposition import SHIFTS
+from preprocessing.tunes import Policy
 
 
 @dataclass
 class PreprocessingArguments:
     """What decides the corpus."""
 
-    source: str = field(
-        default=BUNDLED, metadata={"help": "'bundled' (the ABC that music21 carries), or a file or folder of .abc/.txt"}
+    source: list[str] = field(
+        default_factory=lambda: [BUNDLED],
+        metadata={
+            "help": "one or several of: 'bundled' (the ABC that music21 carries); a file, folder or archive (.zip, "
+            ".tar.gz) of .abc, .txt, .mid, .musicxml, .mxl or .krn; a .parquet, .json, .jsonl or .csv table; "
+            "The Session's tunes.csv or tunes.json; 'hub:OWNER/NAME[:config]'"
+        },
     )
     output_dir: str = field(default="data/processed_music_data", metadata={"help": "where the corpus goes"})
-    keep_fields: str = field(default="XMLK", metadata={"help": f"header fields that a model sees, of {FIELD_ORDER}"})
+    text_column: str | None = field(
+        default=None, metadata={"help": "column of a table that holds the ABC (else 'abc notation', 'abc' or 'text')"}
+    )
+    keep_fields: str = field(default="XRMLK", metadata={"help": f"header fields that a model sees, of {FIELD_ORDER}"})
+    transpose: str = field(
+        default="0", metadata={"help": "further keys for the training tunes: a number, easiest to read first, or 'all'"}
+    )
+    interleave_voices: bool = field(
+        default=False, metadata={"help": "write the voices of a tune bar by bar, not one after the other"}
+    )
+    vocabulary: str | None = field(
+        default=None,
+        metadata={"help": "corpus or model folder whose vocabulary is kept; other characters become <unk>"},
+    )
     context: int = field(default=256, metadata={"help": "context length that the tokenizer states, in characters"})
+    num_proc: int = field(
+        default=os.cpu_count() or 1, metadata={"help": "worker processes; the bytes do not depend on it"}
+    )
 
     def __post_init__(self) -> None:
         if "K" not in self.keep_fields or set(self.keep_fields) - set(FIELD_ORDER):
             raise DoorError(f"--keep_fields {self.keep_fields}: letters of {FIELD_ORDER}, K among them")
-        if self.context < 2:
-            raise DoorError(f"--context {self.context}: must be at least 2")
+        if self.transpose != "all" and not (self.transpose.isdecimal() and int(self.transpose) <= len(SHIFTS)):
+            raise DoorError(f"--transpose {self.transpose}: a number from 0 to {len(SHIFTS)}, or all")
+        if self.transpose != "0" and not {"M", "L"} <= set(self.keep_fields):
+            raise DoorError(f"--keep_fields {self.keep_fields}: transposing needs M and L among them")
+        if self.context < 2 or self.num_proc < 1:
+            raise DoorError("--context must be at least 2, --num_proc at least 1")
+
+    @property
+    def keys(self) -> int:
+        """How many further keys the training tunes are written in."""
+        return len(SHIFTS) if self.transpose == "all" else int(self.transpose)
+
+
+def build(arguments: PreprocessingArguments) -> dict[str, Any] | None:
+    """Build the corpus and return its statistics; None if it is there already."""
+    from preprocessing.corpus import build_corpus, describe_build, read_vocabulary  # seconds that no worker need pay
+
+    folder = Path(arguments.output_dir)
+    decides = {name: value for name, value in asdict(arguments).items() if name not in ("output_dir", "num_proc")}
+    check_output(folder, mark="manifest.json")
+    vocabulary = read_vocabulary(arguments.vocabulary) if arguments.vocabulary else None
+    inputs = {source: fingerprint(source) for source in arguments.source}
+    manifest = describe_build(inputs, decides, vocabulary)
+    if (folder / "manifest.json").is_file():
+        before = read_json(folder / "manifest.json")
+        if all(before.get(name) == value for name, value in manifest.items()):
+            return None
+    reading = Reading()
+    blocks = (
+        block
+        for source in arguments.source
+        for block in read_source(source, inputs[source], reading, arguments.text_column, arguments.num_proc)
+    )
+    policy = Policy(arguments.keep_fields, arguments.interleave_voices)
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    with ProcessPoolExecutor(arguments.num_proc, mp_context=context) as pool:
+        try:
+            return build_corpus(
+                folder, blocks, reading, policy, manifest, pool, arguments.context, arguments.keys, vocabulary
+            )
+        except BrokenProcessPool:
+            raise DoorError("a worker process died, most likely for want of memory: try a smaller --num_proc") from None
 
 
 def main() -> None:
     arguments = read_arguments(PreprocessingArguments, __doc__ or "")
-    folder = Path(arguments.output_dir)
-    decides = {name: value for name, value in asdict(arguments).items() if name != "output_dir"}
-    check_output(folder, mark="manifest.json")
-    files = list(read_source(arguments.source))
-    manifest = describe_build({file.name: file.sha256 for file in files}, decides)
-    if (folder / "manifest.json").is_file():
-        before = read_json(folder / "manifest.json")
-        if all(before.get(name) == value for name, value in manifest.items()):
-            print(f"{folder}: finished already, nothing to do")
-            return
-    tunes, drops = collect_tunes(files, arguments.keep_fields)
-    if not tunes:
-        raise DoorError(f"--source {arguments.source}: no tune in it (dropped: {dict(drops)})")
-    stats = build_corpus(folder, tunes, drops, manifest, arguments.context)
-    counts = ", ".join(f"{split} {n:,} tunes" for split, n in stats["tunes"].items())
-    print(f"{folder}: {counts}; {stats['vocabulary_size']} tokens in the vocabulary; dropped {dict(drops)}")
+    from preprocessing.corpus import warn_of_unknown
+
+    stats = build(arguments)
+    if stats is None:
+        print(f"{arguments.output_dir}: finished already, nothing to do")
+        return
+    for line in summary(stats):
+        print(line)
+    warn_of_unknown(stats)
+    print(f"{arguments.output_dir}: written; README.md there is its card")
+
+
+def summary(stats: dict[str, Any]) -> list[str]:
+    """Return what a user should know about a new corpus."""
+    similarity, transposed, reading = stats["similarity"], stats["transposed"], stats["reading"]
+    lines = [
+        ", ".join(
+            f"{split} {n:,} tunes ({stats['characters'][split]:,} characters)" for split, n in stats["tunes"].items()
+        ),
+        f"{stats['families']:,} families; a random split would have leaked "
+        f"{similarity['random_split_leaked_test_tunes']:,} of {similarity['random_split_test_tunes']:,} test tunes",
+        f"{stats['vocabulary_size']} tokens in the vocabulary",
+    ]
+    if transposed["tunes"]:
+        lines.append(f"transposed: {transposed['tunes']:,} training tunes more ({_listed(transposed['failures'])})")
+    for kind, counts in reading["converted"].items():
+        lines.append(f"{kind}: {counts['converted']:,} of {counts['tried']:,} files converted")
+    lines.append(f"dropped tunes: {_listed(stats['drops'])}")
+    if reading["drops"]:
+        lines.append(f"left out before any tune was read: {_listed(reading['drops'])}")
+    return lines
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
 
 
 if __name__ == "__main__":

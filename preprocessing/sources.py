@@ -1,39 +1,98 @@
-"""Where raw ABC comes from: the tunes that the music21 package carries, or a file or folder of one's own."""
+"""Where raw music comes from: files, folders, archives, tables, scores and data sets on the Hub, read as a stream.
 
+Memory is bounded whatever the input: a Block holds about one MB. What cannot be read costs itself alone and is counted.
+"""
+
+import codecs
+import csv
+import gzip
 import hashlib
 import importlib.util
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import json
+import lzma
+import os
+import re
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+import pyarrow
+import pyarrow.parquet
 
 from door import DoorError
+from preprocessing.conversion import MAX_SCORE, SCORE_KINDS, Conversion, Score, convert_scores
 
 BUNDLED = "bundled"
-SUFFIXES = (".abc", ".txt")
+HUB = "hub:"
+BLOCK = 1 << 20  # bytes; a tune or row longer than this is left out
+CHUNK = 1 << 18
+ROWS = 500  # rows that share one name in `Block.file`
+BOMB_RATIO, BOMB_SIZE = 100, 50 << 20
+
+KINDS = {
+    **dict.fromkeys((".abc", ".txt"), "text"),
+    **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz"), "archive"),
+    **dict.fromkeys((".parquet", ".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz"), "table"),
+    **dict.fromkeys(SCORE_KINDS, "score"),
+}
+TEXT_COLUMNS = ("abc notation", "abc", "text")
+SESSION_COLUMNS = {"tune_id", "setting_id", "name", "type", "meter", "mode", "abc"}
+SESSION = "thesession"
+LICENCES = {
+    "essenFolksong": "non-commercial use",
+    "josquin": "GNU General Public License",
+    "oneills1850": "old printed tunes, transcribed by volunteers",
+    "ryansMammoth": "old printed tunes, transcribed by volunteers",
+    "airdsAirs": "old printed tunes, transcribed by volunteers",
+    SESSION: "Open Database License; some dumps also forbid the training of large language models: read its LICENSE.md",
+}
+
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, NotImplementedError, OSError)
+TUNE_START = re.compile(r"(?:^|[\r\n])X:")
+ARRAY_START, SEPARATORS = re.compile(r"\s*\[?"), re.compile(r"[\s,]*")
+CHARSET = re.compile(rb"(?:^|[\r\n])(?:%%|I:)abc-charset[ \t]+([\w.:-]+)")
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """One file of raw text. `collection` is the folder it stands in; `name` is its path below the source."""
+class Block:
+    """Whole tunes of raw ABC. `file` is the path below the source, inside an archive `tunes.zip/folder/a.abc`.
 
-    collection: str
-    name: str
-    content: bytes
+    `source` is the collection. `content` is undecoded (bytes) where it comes from a file, text where it comes from a
+    table or a score. `charset` is what the file declares. `group` names tunes that the source calls settings of one.
+    """
 
-    @property
-    def sha256(self) -> str:
-        """Hash of the bytes as they were found."""
-        return hashlib.sha256(self.content).hexdigest()
+    source: str
+    file: str
+    content: bytes | str
+    charset: str | None = None
+    group: str | None = None
 
-    def text(self) -> str:
-        """Decode as UTF-8, else as cp1252. Raises ValueError if the bytes are not text."""
-        if b"\0" in self.content:
-            raise ValueError("binary file")
-        try:
-            text = self.content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = self.content.decode("cp1252", errors="replace")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+@dataclass
+class Reading:
+    """What was read and what was left out; filled while reading.
+
+    `files` are files, members of archives, and splits of data sets; `bytes` those of their content, unpacked. `drops`
+    counts files, members and rows by reason; `skipped_bytes` those of text files by reason: with the blocks they sum up
+    to the files' (UTF-16 apart). `converted` holds `tried`, `converted` and failures by reason for each kind of score,
+    `licences` what is known of each source's.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    skipped_bytes: Counter[str] = field(default_factory=Counter)
+    converted: dict[str, Counter[str]] = field(default_factory=dict)
+    licences: dict[str, str] = field(default_factory=dict)
 
 
 def bundled_folder() -> Path:
@@ -44,23 +103,445 @@ def bundled_folder() -> Path:
     return Path(package.submodule_search_locations[0]) / "corpus"
 
 
-def read_source(source: str) -> Iterator[SourceFile]:
-    """Yield the files of `bundled`, of a folder (searched whole) or of one file, in the order of their names.
+def fingerprint(source: str) -> dict[str, str]:
+    """Return name → SHA-256 of each input file of a source, or `hub:OWNER/NAME:CONFIG` → the commit's sha.
 
-    Raises DoorError if the path does not exist or holds no .abc or .txt file.
+    Raises DoorError for a path that is missing, empty or of no known kind, and for a data set that cannot be had.
     """
+    if source.startswith(HUB):
+        return _hub_fingerprint(source)
+    root, files = _input_files(source)
+    hashes = {}
+    for path in files:
+        with path.open("rb") as stream:
+            hashes[_name(path, root)] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashes
+
+
+def read_source(
+    source: str, inputs: dict[str, str], reading: Reading, text_column: str | None, workers: int
+) -> Iterator[Block]:
+    """Yield the tunes of a source in the order of its files' names (a .tar: of its members) and fill `reading`.
+
+    `inputs` is the source's fingerprint; a data set is read at that commit. `text_column` names the column of tables
+    that holds the ABC; without it, it is the first of TEXT_COLUMNS. Scores are converted `workers` at a time.
+
+    Raises DoorError as `fingerprint` does, for a table without such a column, and for MIDI files without midi2abc.
+    """
+    if source.startswith(HUB):
+        yield from _read_hub(source, inputs, reading, text_column)
+        return
+    root, files = _input_files(source)
+    if root.is_dir() and source != BUNDLED:
+        known = set(files)
+        for path in _walk(root):
+            if path.is_symlink() or not path.is_file():
+                reading.drops["link or device"] += 1
+            elif path not in known:
+                reading.drops[_unknown(path.name)] += 1
+    reader = _Reader(root, reading, text_column)
+    items = (item for path in files for item in reader.file(path))
+    for item in convert_scores(items, workers):
+        yield from reader.converted(item) if isinstance(item, Conversion) else [item]
+
+
+def decode(block: Block) -> str:
+    """Return a block as text: strict UTF-8, else the declared charset, else cp1252. A BOM stays as \\ufeff."""
+    return block.content if isinstance(block.content, str) else _decode(block.content, block.charset)
+
+
+def _decode(content: bytes, charset: str | None = None) -> str:
+    for encoding in ("utf-8", charset or "utf-8"):
+        try:
+            return content.decode(encoding)
+        except (UnicodeError, LookupError):
+            continue
+    return content.decode("cp1252", errors="replace")
+
+
+def _suffix(name: str) -> str:
+    """Return the ending that tells a file's kind, `.tar.gz` rather than `.gz`, or "" if the kind is not known."""
+    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
+    return next((ending for ending in ("".join(suffixes[-2:]), "".join(suffixes[-1:])) if ending in KINDS), "")
+
+
+def _unknown(name: str) -> str:
+    """Return the reason under which a file of no known kind is counted; only what looks like an ending is named."""
+    ending = re.search(r"\.[a-z0-9]{1,8}$", name.lower())
+    return f"not a known kind ({ending[0] if ending else 'no ending'})"
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, names, files in os.walk(root):
+        names.sort()
+        yield from (Path(folder) / name for name in sorted(files))
+
+
+def _input_files(source: str) -> tuple[Path, list[Path]]:
+    """Return the file or folder that a source names, and the files of known kinds in it, sorted by name."""
     root = bundled_folder() if source == BUNDLED else Path(source)
-    suffixes = (".abc",) if source == BUNDLED else SUFFIXES
     if root.is_file():
-        files = [root]
-        root = root.parent
-    elif root.is_dir():
-        files = sorted(path for path in root.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-    else:
-        raise DoorError(f"--source {source}: no such file or folder")
+        if not _suffix(root.name):
+            raise DoorError(f"--source {source}: not a known kind of file; known are {', '.join(KINDS)}")
+        return root, [root]
+    if not root.is_dir():
+        raise DoorError(f"--source {source}: no such file or folder (bundled, a path, or {HUB}OWNER/NAME)")
+    suffixes = {".abc"} if source == BUNDLED else set(KINDS)
+    files = sorted(
+        path for path in _walk(root) if _suffix(path.name) in suffixes and path.is_file() and not path.is_symlink()
+    )
     if not files:
-        raise DoorError(f"--source {source}: no {' or '.join(suffixes)} file in it")
-    for file in files:
-        name = file.relative_to(root).as_posix()
-        collection = name.split("/")[0] if "/" in name else root.resolve().name
-        yield SourceFile(collection, name, file.read_bytes())
+        raise DoorError(f"--source {source}: no file of a known kind in it; known are {', '.join(sorted(suffixes))}")
+    return root, files
+
+
+def _name(path: Path, root: Path) -> str:
+    name = path.name if path == root else path.relative_to(root).as_posix()
+    return os.fsencode(name).decode(errors="replace")  # a name that is no text could not be written down
+
+
+class _Reader:
+    """Reads the files of one path; an item is a Block or a Score still to be converted."""
+
+    def __init__(self, root: Path, reading: Reading, text_column: str | None) -> None:
+        self.root = root
+        self.reading = reading
+        self.text_column = text_column
+
+    def file(self, path: Path) -> Iterator[Block | Score]:
+        name = _name(path, self.root)
+        if KINDS[_suffix(name)] == "archive":
+            members = self.zip if _suffix(name) == ".zip" else self.tar
+            with self.damage_counted("damaged archive"):
+                yield from members(path, name)
+        else:
+            with path.open("rb") as stream:
+                yield from self.member(name, stream)
+
+    @contextmanager
+    def damage_counted(self, reason: str) -> Iterator[None]:
+        try:
+            yield
+        except (*DAMAGE, UnicodeError):
+            self.reading.drops[reason] += 1
+
+    def zip(self, path: Path, name: str) -> Iterator[Block | Score]:
+        with zipfile.ZipFile(path) as archive:
+            for info in sorted(archive.infolist(), key=lambda info: info.filename):
+                bomb = info.file_size > max(BOMB_SIZE, BOMB_RATIO * info.compress_size)
+                if info.filename.endswith("/") or not self.known(info.filename, bomb):
+                    continue
+                if info.flag_bits & 1:
+                    self.reading.drops["encrypted member"] += 1
+                elif stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+                    self.reading.drops["link or device"] += 1
+                else:
+                    with self.damage_counted("damaged member"), archive.open(info) as stream:
+                        yield from self.member(f"{name}/{info.filename}", stream)
+
+    def tar(self, path: Path, name: str) -> Iterator[Block | Score]:
+        limit = max(BOMB_SIZE, BOMB_RATIO * path.stat().st_size)
+        opened = path.open("rb") if _suffix(name) == ".tar" else gzip.GzipFile(path)
+        with opened as stream, tarfile.open(fileobj=stream, mode="r|", errors="replace") as archive:
+            for info in archive:
+                archive.members.clear()  # type: ignore[attr-defined]  # a million headers fill the memory
+                if info.offset_data + info.size > limit:
+                    self.reading.drops["unpacks too much"] += 1
+                    return  # the next member's header stands behind what would have to be unpacked
+                if info.isdir():
+                    continue
+                if not info.isfile():
+                    self.reading.drops["link or device"] += 1
+                elif self.known(info.name, bomb=False):
+                    member = archive.extractfile(info)
+                    assert member is not None  # it is a regular file
+                    parquet = _suffix(info.name) == ".parquet"
+                    with member, _seekable(member) if parquet else member as content:
+                        yield from self.member(f"{name}/{info.name}", content)
+
+    def known(self, name: str, bomb: bool) -> bool:
+        """Tell whether a member is to be read; count it if not."""
+        suffix = _suffix(name)
+        reason = None
+        if KINDS.get(suffix) == "archive":
+            reason = "archive inside an archive"
+        elif not suffix:
+            reason = _unknown(name)
+        elif bomb:
+            reason = "unpacks too much"
+        self.reading.drops.update([reason] if reason else [])
+        return reason is None
+
+    def member(self, name: str, stream: IO[bytes]) -> Iterator[Block | Score]:
+        suffix = _suffix(name)
+        self.reading.files += 1
+        if KINDS[suffix] == "text":
+            yield from self.text(name, stream)
+        elif KINDS[suffix] == "table":
+            yield from self.table(name, suffix, stream)
+        else:
+            data = stream.read(MAX_SCORE + 1)
+            self.reading.bytes += len(data)
+            yield Score(name, suffix, data)
+
+    def collection(self, name: str) -> str:
+        first = PurePosixPath(name).parts[0] if "/" in name or self.root.is_file() else self.root.resolve().name
+        source = first[: len(first) - len(_suffix(first))]
+        if source in LICENCES:
+            self.reading.licences[source] = LICENCES[source]
+        return source
+
+    def text(self, name: str, stream: IO[bytes]) -> Iterator[Block]:
+        source, charset, skipped = self.collection(name), None, self.reading.skipped_bytes
+        for piece in _whole_tunes(_chunks(stream, self.reading), skipped):
+            if b"\0" in piece:
+                skipped["not text"] += len(piece)
+                continue
+            declared = CHARSET.search(piece) if b"abc-charset" in piece else None  # the search alone is slow
+            charset = declared[1].decode("ascii", errors="replace").lower() if declared else charset
+            yield Block(source, name, piece, charset)
+
+    def table(self, name: str, suffix: str, stream: IO[bytes]) -> Iterator[Block]:
+        try:
+            rows = _table_rows(suffix, stream, self.reading.drops)
+            yield from _row_blocks(rows, name, self.collection(name), self.reading, self.text_column)
+        except _NoTextColumnError as error:
+            if self.root.is_file() and self.root.name == name:
+                raise DoorError(f"--source {self.root}: {error}; name it with --text_column") from None
+            self.reading.drops["table without a text column"] += 1
+        except (*DAMAGE, ValueError, csv.Error, RecursionError, pyarrow.ArrowException):
+            self.reading.drops["damaged table"] += 1
+
+    def converted(self, result: Conversion) -> Iterator[Block]:
+        counts = self.reading.converted.setdefault(result.kind, Counter())
+        counts["tried"] += 1
+        counts[result.failure or "converted"] += 1
+        if result.failure is None:
+            yield Block(self.collection(result.name), result.name, result.abc)
+
+
+@contextmanager
+def _seekable(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Give a copy of a stream that can be read from its end, as parquet is."""
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(stream, copy)
+        yield copy
+
+
+def _chunks(stream: IO[bytes], reading: Reading) -> Iterator[bytes]:
+    """Yield a stream piece by piece; UTF-16 (told by its BOM) becomes UTF-8."""
+    piece = stream.read(CHUNK)
+    wide = piece.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    decoder = codecs.getincrementaldecoder("utf-16")("replace") if wide else None
+    while piece:
+        reading.bytes += len(piece)
+        yield decoder.decode(piece).encode() if decoder else piece
+        piece = stream.read(CHUNK)
+    if decoder:
+        yield decoder.decode(b"", final=True).encode()
+
+
+def _whole_tunes(chunks: Iterable[bytes], skipped: Counter[str]) -> Iterator[bytes]:
+    """Yield pieces of about BLOCK bytes, each from a line `X:` (the first from the start) to before another one.
+
+    A tune longer than that is skipped; `skipped` counts its bytes, and what was at hand when the chunks broke off.
+    """
+    buffer, skipping = b"", False
+    try:
+        for chunk in chunks:
+            buffer += chunk
+            if skipping:
+                start = min((i + 1 for i in map(buffer.find, (b"\nX:", b"\rX:")) if i >= 0), default=0)
+                rest = start or max(0, len(buffer) - 2)  # a start may stand across two chunks
+                skipped["tune longer than 1 MB"] += rest
+                buffer, skipping = buffer[rest:], not start
+            if len(buffer) >= BLOCK:
+                start = max(map(buffer.rfind, (b"\nX:", b"\rX:"))) + 1
+                if start:
+                    yield buffer[:start]
+                    buffer = buffer[start:]
+                else:
+                    skipping = True
+                    skipped["tune longer than 1 MB"] += len(buffer) - 2
+                    buffer = buffer[-2:]
+        if skipping:
+            skipped["tune longer than 1 MB"] += len(buffer)
+        elif buffer:
+            yield buffer
+    except (*DAMAGE, UnicodeError):
+        skipped["damaged"] += len(buffer)
+        raise
+
+
+class _NoTextColumnError(Exception):
+    """A table without a column of ABC; the text names the columns that it has."""
+
+
+def _table_rows(suffix: str, stream: IO[bytes], drops: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table. Raises what its reader raises where it is damaged."""
+    if suffix == ".parquet":
+        for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(ROWS):
+            yield from batch.to_pylist()
+        return
+    if suffix.endswith(".gz"):
+        stream = cast(IO[bytes], gzip.GzipFile(fileobj=stream))
+    if suffix.startswith(".csv"):
+        csv.field_size_limit(BLOCK)  # a quote left open must not take in the whole file
+        lines = csv.reader(line.removeprefix("\ufeff") for line in _lines(stream, drops))
+        header = next(lines, [])
+        yield from (dict(zip(header, row, strict=False)) for row in lines)
+    else:
+        found = _json_lines(stream, drops) if suffix.startswith(".jsonl") else _json_values(stream)
+        for row in found:
+            if isinstance(row, dict):
+                yield row
+            else:
+                drops["row that is no object"] += 1
+
+
+def _lines(stream: IO[bytes], drops: Counter[str]) -> Iterator[str]:
+    while line := stream.readline(BLOCK):
+        if len(line) < BLOCK or line.endswith(b"\n"):
+            yield _decode(line)
+            continue
+        drops["row longer than 1 MB"] += 1
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(BLOCK)
+
+
+def _json_lines(stream: IO[bytes], drops: Counter[str]) -> Iterator[Any]:
+    for line in _lines(stream, drops):
+        try:
+            if line.strip():
+                yield json.loads(line.removeprefix("\ufeff"))
+        except (json.JSONDecodeError, RecursionError):
+            drops["row that is no JSON"] += 1
+
+
+def _json_values(stream: IO[bytes]) -> Iterator[Any]:
+    """Yield the elements of a JSON array, or JSON values that follow one another, without holding them all."""
+    text = codecs.iterdecode(iter(lambda: stream.read(CHUNK), b""), "utf-8-sig", errors="replace")
+    scan = json.JSONDecoder().raw_decode
+    buffer = next(text, "")
+    place = ARRAY_START.match(buffer).end()  # type: ignore[union-attr]  # it matches nothing too
+    while True:
+        place = SEPARATORS.match(buffer, place).end()  # type: ignore[union-attr]
+        try:
+            value, place = scan(buffer, place)
+        except json.JSONDecodeError:
+            more = next(text, "")
+            rest = buffer[place:]
+            if not more and rest in ("", "]"):
+                return
+            if not more or len(rest) > 4 * BLOCK:
+                raise
+            buffer, place = rest + more, 0
+            continue
+        yield value
+
+
+def _row_blocks(
+    rows: Iterable[dict[str, Any]], name: str, source: str, reading: Reading, text_column: str | None
+) -> Iterator[Block]:
+    """Yield a Block for each row of a table that holds text. Raises _NoTextColumnError if no column does."""
+    column, session = "", False
+    for number, row in enumerate(rows):
+        if number == 0:
+            column = _text_column(row, text_column)
+            session = text_column is None and row.keys() >= SESSION_COLUMNS
+            source = SESSION if session else source
+            if session:
+                reading.licences[SESSION] = LICENCES[SESSION]
+        text = row.get(column)
+        if not isinstance(text, str) or not text.strip():
+            reading.drops["row without text"] += 1
+            continue
+        reading.bytes += len(text.encode(errors="replace"))
+        if len(text) > BLOCK:
+            reading.drops["row longer than 1 MB"] += 1
+            continue
+        header = _session_header(row) if session else "X:1\n"
+        if session or not TUNE_START.search(text):
+            lines = text.splitlines(keepends=True)
+            text = header + "".join(line for line in lines if line.strip())  # a blank line would end the tune
+        first = number - number % ROWS
+        group = f"{SESSION}:{row['tune_id']}" if session else None
+        yield Block(source, f"{name}, rows {first}–{first + ROWS - 1}", text, group=group)
+
+
+def _text_column(row: dict[str, Any], wanted: str | None) -> str:
+    for column in TEXT_COLUMNS if wanted is None else (wanted,):
+        if column in row:
+            return column
+    raise _NoTextColumnError(f"no column {wanted or ' or '.join(TEXT_COLUMNS)} among {', '.join(map(str, row))}")
+
+
+def _session_header(row: dict[str, Any]) -> str:
+    """Return the header of a setting; its K: ("Gmajor") and M: stand in columns, its L: is always 1/8."""
+    columns = {"X": "setting_id", "T": "name", "C": "composer", "R": "type", "M": "meter"}
+    fields = {letter: " ".join(str(row.get(column) or "").split()) for letter, column in columns.items()}
+    fields |= {"L": "1/8", "K": " ".join(str(row["mode"] or "").split())}
+    return "".join(f"{letter}:{value}\n" for letter, value in fields.items() if value or letter in "XK")
+
+
+def _hub_parts(source: str) -> tuple[str, str | None]:
+    repository, _, config = source.removeprefix(HUB).partition(":")
+    return repository, config or None
+
+
+def _hub_fingerprint(source: str) -> dict[str, str]:
+    repository, config = _hub_parts(source)
+    with _hub_errors(source):
+        from datasets import get_dataset_config_names
+        from huggingface_hub import HfApi
+
+        sha = HfApi().dataset_info(repository, timeout=30).sha
+        configs = get_dataset_config_names(repository, revision=sha)
+    config = config or ("default" if "default" in configs or len(configs) != 1 else configs[0])
+    if config not in configs:
+        raise DoorError(f"--source {source}: name one of its configs, {HUB}{repository}:CONFIG ({', '.join(configs)})")
+    return {f"{HUB}{repository}:{config}": str(sha)}
+
+
+@contextmanager
+def _hub_errors(source: str) -> Iterator[None]:
+    """Turn what the Hub's client raises into one line."""
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.OfflineModeIsEnabled:
+        raise DoorError(f"--source {source}: HF_HUB_OFFLINE is set; unset it, or name files of your own") from None
+    except errors.HFValidationError:
+        raise DoorError(f"--source {source}: not a name on the Hub; write {HUB}OWNER/NAME") from None
+    except (errors.RepositoryNotFoundError, DatasetNotFoundError):
+        raise DoorError(f"--source {source}: the Hub has no such data set, or `hf auth login` comes first") from None
+    except (errors.HTTPError, OSError, ValueError, DatasetGenerationError) as error:  # type: ignore[attr-defined]
+        cause = " ".join(str(error).split())[:200]
+        raise DoorError(f"--source {source}: the Hub gives no data ({cause}); the same command tries again") from None
+
+
+def _read_hub(source: str, inputs: dict[str, str], reading: Reading, text_column: str | None) -> Iterator[Block]:
+    ((name, sha),) = inputs.items()
+    repository, config = _hub_parts(name)
+    with _hub_errors(source):
+        from datasets import load_dataset
+        from huggingface_hub import HfApi
+
+        card = HfApi().dataset_info(repository, revision=sha, timeout=30).card_data
+        licence = card.get("license") if card is not None else None
+        reading.licences[repository] = str(licence or "not stated on its card")
+        splits = load_dataset(repository, config, revision=sha, streaming=True)
+    for split, rows in splits.items():
+        reading.files += 1
+        blocks = _row_blocks(rows, split, repository, reading, text_column)
+        while True:
+            with _hub_errors(source):
+                try:
+                    block = next(blocks, None)
+                except _NoTextColumnError as error:
+                    raise DoorError(f"--source {source}: {error}; name it with --text_column") from None
+            if block is None:
+                break
+            yield block

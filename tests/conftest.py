@@ -2,17 +2,22 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # set before torch is imported: two tests side by side must not spin
 
-from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
-from preprocessing.corpus import Corpus, build_corpus, collect_tunes, describe_build
-from preprocessing.sources import BUNDLED, SourceFile, read_source
+from preprocessing.corpus import Corpus, build_corpus, describe_build
+from preprocessing.run import PreprocessingArguments, build
+from preprocessing.sources import Block, Reading
+from preprocessing.tunes import Policy
 
 torch.set_num_threads(1)
+settings.register_profile("the same every time", derandomize=True, deadline=None)
+settings.load_profile("the same every time")
 
 
 def made_tunes(count: int, seed: int = 0) -> str:
@@ -29,24 +34,30 @@ def made_tunes(count: int, seed: int = 0) -> str:
 
 
 @pytest.fixture(scope="session")
-def small_corpus(tmp_path_factory) -> Corpus:
+def build_from():
+    """Build a corpus from blocks, without a process or a file: build_from(folder, blocks, keep_fields)."""
+
+    def builder(folder: Path, blocks: list[Block], keep_fields: str = "XMLK", context: int = 64, **options) -> Corpus:
+        with ThreadPoolExecutor(1) as pool:
+            manifest = describe_build({}, {"source": ["made"], "keep_fields": keep_fields})
+            build_corpus(folder, blocks, Reading(), Policy(keep_fields), manifest, pool, context, **options)
+        return Corpus.open(folder)
+
+    return builder
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory, build_from) -> Corpus:
     """A corpus of 400 random tunes: large enough to train on, small enough to build in a moment."""
     folder = tmp_path_factory.mktemp("small") / "corpus"
-    files = [SourceFile("made", "made.abc", made_tunes(400).encode())]
-    tunes, drops = collect_tunes(files, "XMLK")
-    build_corpus(folder, tunes, Counter(drops), describe_build({"made.abc": files[0].sha256}, {}), context=64)
-    return Corpus.open(folder)
+    return build_from(folder, [Block("made", "made.abc", made_tunes(400).encode())])
 
 
 @pytest.fixture(scope="session")
 def bundled_corpus(tmp_path_factory) -> Corpus:
-    """The whole bundled corpus, built once (about ten seconds)."""
+    """The whole bundled corpus, built once as the door builds it."""
     folder = tmp_path_factory.mktemp("bundled") / "corpus"
-    arguments = {"source": BUNDLED, "keep_fields": "XMLK", "context": 256}
-    files = list(read_source(arguments["source"]))
-    tunes, drops = collect_tunes(files, arguments["keep_fields"])
-    manifest = describe_build({file.name: file.sha256 for file in files}, arguments)
-    build_corpus(folder, tunes, drops, manifest, arguments["context"])
+    build(PreprocessingArguments(output_dir=str(folder)))
     return Corpus.open(folder)
 
 

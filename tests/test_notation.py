@@ -1,16 +1,21 @@
 """The reading of ABC: keys, lengths, bars, pitches and melodies, and that nothing a user types makes it raise."""
 
+import csv
 import random
 import re
 import shutil
 import subprocess
+import time
 from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from abc2midi_rewriting import RULES, complaints, rewritten, sounding
 
 from preprocessing.families import melody_hash
 from preprocessing.notation import (
-    FIELD,
+    WORDS,
     Verdict,
     bar_length,
     canonical_key,
@@ -21,6 +26,7 @@ from preprocessing.notation import (
     read_unit_length,
     split_tunes,
 )
+from preprocessing.sources import BUNDLED, Reading, decode, fingerprint, read_source
 
 C, D, E, F, G, A, B, HIGH_C = 60, 62, 64, 65, 67, 69, 71, 72  # middle C and the notes above it
 
@@ -79,13 +85,28 @@ def test_all_modes_of_a_collection_have_its_signature(sharps):
         ("Bb Lydian", "Bblyd"),
         ("B locrian", "Bloc"),
         ("HP", "HP"),
-        ("Hp", "HP"),
+        ("Hp", "Hp"),
+        ("Amix=c", "Amix =c"),
+        ("D =c", "D =c"),
+        ("D ^f =c", "D =c"),
+        ("D _B", "D _b"),
+        ("D exp _b ^f", "D exp ^f _b"),
+        ("D Phrygian ^f", "Dphr ^f"),
+        ("^f", "none ^f"),
+        ("none ^f _b", "none ^f _b"),
+        ("HP _b", "HP _b"),
         ("none", "none"),
         ("None", "none"),
         ("D treble", "D"),
         ("Am clef=bass", "Am"),
         ("G clef=alto middle=d", "G"),
-        ("C transpose=-2", "C"),
+        ("C transpose=-2", "C transpose=-2"),
+        ("C octave=1", "C transpose=12"),
+        ("C transpose=2 octave=-1", "C transpose=-10"),
+        ("Am clef=treble-8", "Am transpose=-12"),
+        ("Am treble+15", "Am transpose=24"),
+        ("Am treble8", "Am"),
+        ("C octave=0", "C"),
         ("D dorian bass", "Ddor"),
     ],
 )
@@ -99,8 +120,30 @@ def test_what_is_no_key_has_no_canonical_spelling(written):
     assert canonical_key(written) is None
 
 
+@pytest.mark.parametrize(
+    ("key", "signature"),
+    [
+        ("D =c", {"F": 1}),
+        ("D exp ^f _b", {"F": 1, "B": -1}),
+        ("Dphr ^f", {"F": 1, "B": -1, "E": -1}),
+        ("C ^^f __b", {"F": 2, "B": -2}),
+        ("none ^f", {"F": 1}),
+        ("HP _b", {"F": 1, "C": 1, "B": -1}),
+        ("G#", {"F": 2, "C": 1, "G": 1, "D": 1, "A": 1, "E": 1, "B": 1}),
+        ("D Mixolydian", {"F": 1}),
+    ],
+)
+def test_explicit_accidentals_change_the_signature(key, signature):
+    assert key_signature(key) == signature
+
+
+def test_octave_and_transpose_of_a_key_or_a_voice_move_what_sounds():
+    assert pitches("C[K:transpose=2]C", key="C octave=-1") == [48, 62]
+    assert judge("X:1\nV:1\nV:2 octave=-1\nK:C\nV:1\nC\nV:2\nC\nV:3 transpose=3\nC").pitches == [60, 48, 63]
+
+
 def test_the_pipes_have_two_sharps_and_no_key_has_none():
-    assert key_signature("HP") == {"F": 1, "C": 1}
+    assert key_signature("HP") == key_signature("Hp") == {"F": 1, "C": 1}
     assert key_signature("none") == key_signature(None) == {}
 
 
@@ -202,10 +245,15 @@ ADDING_UP = {
     "a repeat split over a bar line": "C2|C8|C8|C6:|C2|C8|C6|]",
     "a repeat inside a bar": "|:C8|C4:|:C4|C8|]",
     "a double bar inside a bar": "C8|C4||C4|C8|]",
+    "a pickup of a section": "C8|C8|:C2|C8|C6:|C8|]",
     "first and second endings": "C2|:C8|1 C8|C6:|2 C8|C6|]",
-    "endings in brackets": "|:C8|[1 C6:|[2 C6|]",
-    "endings after the bar": "|:C8|[1 C6:|[2 C8|]",
+    "endings in brackets": "C2|:C8|[1 C6:|[2 C6|]",
+    "endings after the bar": "|:C2|C8|[1 C6:|[2 C8|]",
     "endings for several times": "|:C8|1,3 C8:|2,4-5 C8|]",
+    "endings of ranges": "|:C8|[1-3 C8:|[4 C8|]",
+    "an ending inside a bar": "|:C8|C4|1 C4:|2 C4|C8|]",
+    "an invisible bar": "C8|C8[|]C8|C8|]",
+    "a repeat at the end of all": "C8|C8|C8|:|",
     "both repeats in one": "C8::C8::C8|]",
     "a start of a repeat at the line's start": "|:C8|C8:|\n|:C8|C8:|",
     "an inline metre": "C8|[M:3/4]C6|C6|[M:C]C8|C8|",
@@ -219,9 +267,13 @@ ADDING_UP = {
     "a tuplet with its count": "C8|(3:2:2C4D2C4|C8|",
     "a tuplet with defaults left open": "C8|(3::2C4D2C4|C8|",
     "a tuplet of a chord and a rest": "C8|(3[CE]zGC6|C8|",
+    "a tuplet of a chord and a grace note": "C8|(3[CE]{/g}GCC6|C8|",
+    "a tuplet within a slur": "C8|((3CDE)C6|C8|",
     "broken rhythm": "C8|C>DE>>FG>>>AB>c|C<DE<<FG<<<AB<c|C8|",
     "broken rhythm with blanks and chords": "C8|C > D[CE]>[DF]C4|C8|",
     "broken rhythm of a rest": "C8|C>zz>CC4|C8|",
+    "broken rhythm over a grace note": "C8|C>{g}DC> {fg} DC4|C8|",
+    "broken rhythm on both sides": "C8|C<D>EF>G>AC2|C8|",
     "grace notes": "C8|{ab}C4{/g}C4|C8|",
     "chords": "C8|[CEG]4[C4E4]|[CE]8|C8|",
     "chords with two lengths": "C8|[C2E2]2C4|C8|",
@@ -235,6 +287,11 @@ ADDING_UP = {
     "lyrics and remarks": "C8|C8|\nw:la la la la\nN:C8 C8\nC8|C8|",
     "a line continued": "C8|C4\\\nC4|C8|",
     "a slur": "C8|(C4(C2)C2)|C8|",
+    "a chord over a line's end": "C8|[CE\nG]8|C8|",
+    "a line break and its decoration": "C8|!C4 C4|!trill!C8|C4!C4|",
+    "directives and text": "C8|\n%%MIDI program 1\n%%begintext center\nC9|\n%%endtext\nC8|",
+    "parts, symbols and continued words": "C8|\nP:B\nC8|\nw:la\n+:la la\ns:!f!\nU:T=!trill!\nTC8|",
+    "a repeat like a field": "C8|C7\nc:|\nx7\nz::c8|",
 }
 
 
@@ -252,7 +309,10 @@ NOT_ADDING_UP = {
     "a repeated bar too long": ("C8|:C9:|C8|", [(2, "1", "9/8")]),
     "a metre changed inline and not kept": ("C8|[M:3/4]C6|C8|C6|", [(3, "3/4", "1")]),
     "a unit changed inline and not kept": ("C8|[L:1/16]C8|C16|", [(2, "1", "1/2")]),
-    "a second bar after an edge": ("C8|:C4|C4|C8:|", [(3, "1", "1/2")]),
+    "a second bar after an edge": ("C8|:C4|C3|C8:|", [(2, "1", "1/2"), (3, "1", "3/8")]),
+    "halves of a bar that do not add up": ("C8|C5:|C2|C8|]", [(2, "1", "5/8"), (3, "1", "1/4")]),
+    "a short bar at an edge that none completes": ("C8|C6:|C8|C8|]", [(2, "1", "3/4")]),
+    "an ending too short": ("C8|C8|1 C5:|2 C8|]", [(3, "1", "5/8")]),
     "a triplet of too many": ("C8|(3CDEF3C4|C8|", [(2, "1", "9/8")]),
     "a tuplet with its count too small": ("C8|(3:2:2CDEF2C4|C8|", [(2, "1", "25/24")]),
     "a chord counted once": ("C8|[CE]4|C8|", [(2, "1", "1/2")]),
@@ -317,8 +377,10 @@ PITCHES = {
     "accidentals": ("^C_D=E^^F__G", [61, 61, 64, 67, 65]),
     "an accidental until the bar's end": ("^FF2FF|F", [66, 66, 66, 66, 65]),
     "an accidental until a repeat": ("^FF:|F", [66, 66, 65]),
-    "an accidental in its octave only": ("^Fff'F,", [66, 77, 89, 53]),
-    "an accidental of a high note in its octave only": ("^f'fF", [90, 77, 65]),
+    "an accidental in every octave": ("^Fff'F,|f", [66, 78, 90, 54, 77]),
+    "an accidental of a high note in every octave": ("^f'f=FF'", [90, 78, 65, 77]),
+    "an accidental in its overlay only": ("^F8&F8|F8", [66, 65, 65]),
+    "an accidental of a grace note left out": ("{^f}fF", [77, 65]),
     "an accidental taken back": ("^F=FF", [66, 65, 65]),
     "an accidental until a line that ends a full bar": ("^F4F4\nF8|", [66, 66, 65]),
     "an accidental over a line that ends no bar": ("^F4\nF4|F8|", [66, 66, 65]),
@@ -350,6 +412,21 @@ def test_a_tie_carries_an_accidental_over_the_bar_line():
     assert pitches("^F8-|F8|F8|") == [66, 65]
 
 
+def test_a_tie_carries_an_accidental_to_the_tied_note_alone():
+    assert pitches("^F8-|F4F4|") == [66, 65]
+    assert pitches("_B8-|_B8|=B8|", key="C") == [70, 71]
+
+
+def test_a_note_of_a_chord_is_tied_alone():
+    assert pitches("[C-EG]8|[CEG]8|") == [C, E, G, E, G]
+
+
+def test_the_verdict_knows_the_lowest_and_the_highest_pitch():
+    verdict = judge(tune("CG,c'|"))
+    assert (verdict.lowest, verdict.highest) == (55, 84)
+    assert (judge("").lowest, judge("").highest) == (None, None)
+
+
 def test_every_note_of_a_tied_chord_sounds_once():
     assert pitches("[CEG]8-|[CEG]8|") == [C, E, G]
     assert pitches("[C-E-G-]8|[CEG]8|") == [C, E, G]
@@ -364,6 +441,11 @@ def test_every_note_of_a_tied_chord_sounds_once():
         ("C8|C4 § C4|", "§"),
         ("C8|[CE8|\nC8|", "not closed"),
         ("C8|C8]|", "closes no chord"),
+        ("C8|[CzE]8|", "rest inside a chord"),
+        ("C8|[C>E]8|", "no two notes"),
+        ("C8|C>>>>D8|", "no two notes"),
+        ("C8|C99999|", "'99' is not ABC"),
+        ("C3/2/|", "'/' is not ABC"),
         ("z8|z8|", "no notes"),
     ],
 )
@@ -393,7 +475,7 @@ def test_an_ending_behind_a_continued_line_belongs_to_its_bar():
 
 def test_tunes_end_at_a_blank_line_or_at_the_next_number():
     text = "X:1\nK:C\nCDEF|\n\nX:2\nK:D\nDEFG|\nX:3\nK:E\nEFGA|\n\n"
-    assert list(split_tunes(text)) == ["X:1\nK:C\nCDEF|", "X:2\nK:D\nDEFG|", "X:3\nK:E\nEFGA|"]
+    assert list(split_tunes(text)) == ["X:1\nK:C\nCDEF|\n", "X:2\nK:D\nDEFG|\n", "X:3\nK:E\nEFGA|\n"]
 
 
 def test_a_number_that_repeats_begins_another_tune():
@@ -402,17 +484,26 @@ def test_a_number_that_repeats_begins_another_tune():
 
 def test_text_between_tunes_and_fields_before_the_first_belong_to_none():
     text = "%abc-2.1\nM:3/4\nL:1/4\n\nX:1\nK:C\nCDEF|\n\nCollected in the hills.\nA cab, a bag.\n\nX:2\nK:D\nD|\n"
-    assert list(split_tunes(text)) == ["X:1\nK:C\nCDEF|", "X:2\nK:D\nD|"]
+    assert list(split_tunes(text)) == ["X:1\nK:C\nCDEF|\n", "X:2\nK:D\nD|\n"]
 
 
 @pytest.mark.parametrize("words", ["w:la la la la", "W:All the words of it", "N:a remark"])
 def test_text_after_a_tune_that_ends_with_words_belongs_to_none(words):
-    text = f"X:1\nK:C\nCDEF|\n{words}\n\nA cab, a bag.\n\nX:2\nK:D\nD|\n"
-    assert list(split_tunes(text)) == [f"X:1\nK:C\nCDEF|\n{words}", "X:2\nK:D\nD|"]
+    text = f"X:1\nK:C\nCDEF|\n{words}\n \t\nA cab, a bag.\n\nX:2\nK:D\nD|"
+    assert list(split_tunes(text)) == [f"X:1\nK:C\nCDEF|\n{words}\n", "X:2\nK:D\nD|"]
 
 
 def test_a_blank_line_in_a_header_or_below_it_does_not_end_the_tune():
-    assert list(split_tunes("X:1\n\nT:A\nK:C\n\nCDEF|\n\n")) == ["X:1\nT:A\nK:C\nCDEF|"]
+    assert list(split_tunes("X:1\n\nT:A\nK:C\n\n%\nCDEF|\n\n")) == ["X:1\n\nT:A\nK:C\n\n%\nCDEF|\n"]
+
+
+def test_tunes_are_slices_that_stand_in_the_text_one_after_the_other():
+    draw = random.Random(1)
+    for _ in range(50):
+        text = "".join(mutated(RICH, draw) + draw.choice(("", "\n", "\n \nwords\n")) for _ in range(draw.randrange(4)))
+        end = 0
+        for piece in split_tunes(text):
+            end = text.index(piece, end) + len(piece)
 
 
 def test_a_text_without_tunes_has_none():
@@ -489,12 +580,69 @@ HOSTILE = {
     "open brackets": tune("[" * 5000),
     "a voice without a name": tune("V:\n[V:]C8|"),
     "overlays": tune("&" * 5000),
+    "many voices": tune("".join(f"[V:{i}]C" for i in range(500))),
 }
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_text_gets_a_verdict_and_raises_nothing(text):
     assert isinstance(judge(text).bars_add_up, bool)
+
+
+def test_every_character_of_a_line_belongs_to_a_word():
+    draw = random.Random(2)
+    for _ in range(50):
+        for line in mutated(RICH, draw).split("\n"):
+            assert "".join(WORDS(line)) == line
+
+
+SIZE = 100_000  # characters
+
+
+def seconds_a_megabyte(text: str) -> float:
+    """Return the time of judging and splitting on one core, the best of three."""
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        judge(text)
+        list(split_tunes(text))
+        times.append(time.process_time() - start)
+    return min(times) / len(text) * 1e6
+
+
+LONG = ["[", "(", '"', '"a', "{", "{a", "9", "/", "&", "|", ":", ":|", "K:", "[K:", "[K:C]", "C", "C-", "[C-", "'", "^"]
+LONG += [
+    "C>",
+    "z999/997",
+    "(3",
+    "Z999",
+    "!a",
+    "+a",
+    "\\",
+    "A:|",
+    "C3||",
+    "\n",
+    "\n\n",
+    "X:1\n",
+    "%%begin\n",
+    "K:C\n",
+    "[M:1+",
+]
+
+
+@pytest.mark.parametrize("piece", LONG)
+def test_much_of_anything_is_judged_and_split_in_less_than_three_seconds_a_megabyte(piece):
+    assert seconds_a_megabyte(tune(piece * (SIZE // len(piece)))) < 3
+
+
+def test_lengths_without_a_common_measure_stay_exact():
+    exact = 1 + (Fraction(1, 7) + Fraction(2, 11) + Fraction(3, 997) * Fraction(2, 3)) / 8
+    assert bad_bars("C/7D2/11(3:2:1E3/997F8|") == [(1, "1", str(exact))]
+
+
+def test_lengths_without_a_common_measure_are_added_fast():
+    body = "".join(f"(9:98:2C{i % 998 + 1}/{i * 7 % 999 + 1}>" for i in range(SIZE // 16))
+    assert seconds_a_megabyte(tune(body)) < 3
 
 
 # Melodies
@@ -534,36 +682,80 @@ def test_another_melody_is_another():
 
 # Against a second reader
 
-
-def on_one_line(text: str) -> str:
-    """The tune with each newline of its body replaced by a blank; fields in the body become inline fields."""
-    lines = text.split("\n")
-    body = 1 + next(i for i, line in enumerate(lines) if line.startswith("K:"))
-    music = " ".join(f"[{line}]" if FIELD.match(line) else line for line in lines[body:])
-    return "\n".join([*lines[:body], music])
+needs_abc2midi = pytest.mark.skipif(
+    shutil.which("abc2midi") is None, reason="abc2midi is not installed (apt install abcmidi)"
+)
+TABLE = Path(__file__).parent / "abc2midi_disagreements.csv"
 
 
-@pytest.mark.skipif(shutil.which("abc2midi") is None, reason="abc2midi is not installed (apt install abcmidi)")
-def test_bars_are_judged_as_abc2midi_does_on_the_bundled_tunes(bundled_corpus, tmp_path):
-    """In at least 95 % of the tunes whose verdict does not hang on a line's end that closes a full bar.
+class Judged(NamedTuple):
+    """The tunes of the bundled corpus with their verdicts, and how fast they were had on one core."""
 
-    Left out are abc2midi's sums over a repeat ("in repeat"): we allow any short bar at a section's edge. A fermata
-    lengthens nothing here (-NFER).
+    tunes: list[str]
+    verdicts: list[Verdict]
+    characters_per_second: float
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Judged:
+    blocks = read_source(BUNDLED, fingerprint(BUNDLED), Reading(), None, 1)
+    texts = [decode(block).replace("\r\n", "\n") for block in blocks]
+    start = time.process_time()
+    tunes = [piece for text in texts for piece in split_tunes(text)]
+    verdicts = [judge(piece) for piece in tunes]
+    return Judged(tunes, verdicts, sum(map(len, texts)) / (time.process_time() - start))
+
+
+def test_the_bundled_tunes_are_split_and_judged_at_a_megabyte_a_second_of_a_busy_core(bundled):
+    assert bundled.characters_per_second > 1e6  # a quiet core does three times as many
+
+
+@needs_abc2midi
+def test_every_disagreement_with_abc2midi_on_bars_has_its_reason_in_the_table(bundled, tmp_path):
+    """Over the whole corpus: does any bar have a wrong length? A rule of the table takes its reason out of a tune."""
+    tunes, verdicts, _ = bundled
+    disputed, explained = list(range(len(tunes))), []
+    for level in range(len(RULES) - 1):
+        texts = [rewritten(tunes[i], verdicts[i], level) for i in disputed]
+        theirs, unequal = complaints(texts, tmp_path)
+        left = {i for place, i in enumerate(disputed) if bool(theirs.get(place)) != bool(verdicts[i].bad_bars)}
+        explained.append(len(disputed) - len(left))
+        unequal_tunes = {disputed[place] for place in unequal}
+        disputed = sorted(left)
+    assert set(disputed) <= unequal_tunes, "neither a rule nor the table says why"
+    with TABLE.open(newline="") as file:
+        table = {row["rule"]: int(row["tunes"]) for row in csv.DictReader(file)}
+    assert list(table) == list(RULES)
+    if "4.84" in subprocess.run(["abc2midi", "-ver"], capture_output=True, text=True, check=False).stdout:
+        assert list(table.values()) == [*explained, len(disputed)]
+    else:  # another version has other faults
+        assert sum(explained[: RULES.index("halves")]) > 0.98 * len(tunes)
+
+
+@needs_abc2midi
+def test_the_same_bars_are_wrong_as_in_abc2midi_once_the_reasons_are_taken_out(bundled, tmp_path):
+    """Bar by bar, number and length. What is left: abc2midi plays (5, (7 and (9 in 3/4 in the time of three notes, not
+    of two; it numbers a Z in mid-bar otherwise; it reads unset memory.
     """
-    texts = random.Random(0).sample(list(bundled_corpus.tunes("train")["text"]), 400)
-    ours = [bool(judge(text).bad_bars) for text in texts]
-    judged = [i for i, text in enumerate(texts) if bool(judge(on_one_line(text)).bad_bars) == ours[i]]
-    assert len(judged) > 250
+    tunes = [(text, verdict) for text, verdict in zip(*bundled[:2], strict=True) if "V:" not in text]
+    theirs, unequal = complaints([rewritten(text, verdict, 4) for text, verdict in tunes], tmp_path)
+    ours = [[(bad.number, bad.found / bad.wanted) for bad in verdict.bad_bars] for _, verdict in tunes]
+    differ = [i for i, bad in enumerate(ours) if bad != [(bar.number, bar.share) for bar in theirs.get(i, [])]]
+    assert len({*differ} - unequal) <= 0.001 * len(tunes)
+    assert sum(map(len, ours)) > 5000
 
-    owner: list[int] = []  # the tune of each line of the file
-    for i, text in enumerate(texts):
-        owner += [i] * (text.count("\n") + 2)
-    (tmp_path / "tunes.abc").write_text("\n\n".join(texts) + "\n")
-    command = ["abc2midi", "tunes.abc", "-c", "-NFER"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
-    lines = re.findall(r"line-char (\d+)-\d+ :.*time units(?!.*in repeat)", run.stdout)
-    theirs = {owner[int(line) - 1] for line in lines}
 
-    agreed = sum(ours[i] == (i in theirs) for i in judged)
-    assert agreed >= 0.95 * len(judged), f"{agreed} of {len(judged)}"
-    assert sum(ours[i] and i in theirs for i in judged) > 10, "too few bad bars in the sample to tell"
+@needs_abc2midi
+def test_the_same_pitches_sound_as_in_abc2midi(bundled, tmp_path):
+    """Of a thousand tunes without repeats: keys and modes, accidentals, ties, octaves and chords."""
+    tunes = [(text, verdict) for text, verdict in zip(*bundled[:2], strict=True) if verdict.parses]
+    tunes = random.Random(0).sample(tunes, 1000)
+    played = sounding([rewritten(text, verdict, 3, keep_ties=True) for text, verdict in tunes], tmp_path)
+    assert played == [sorted(verdict.pitches) for _, verdict in tunes]
+
+
+@needs_abc2midi
+@pytest.mark.parametrize("key", ["HP", "none", "D =c", "D exp _b ^f", "Dphr ^f", "C ^^f", "C treble-8", "C octave=-1"])
+def test_a_key_sounds_as_in_abc2midi(key, tmp_path):
+    text = tune("CDEFGABc|FfF|", metre="none", key=key)
+    assert sounding([text], tmp_path) == [sorted(judge(text).pitches)]

@@ -5,9 +5,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections import Counter
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +18,30 @@ import pytest
 
 from door import DoorError, open_door
 from preprocessing import run
-from preprocessing.cleaning import clean_tune
-from preprocessing.corpus import COLUMNS, SPLITS, Corpus, Tune, build_corpus, collect_tunes
-from preprocessing.families import split_of
-from preprocessing.sources import SourceFile, read_source
+from preprocessing.corpus import SPLITS, Corpus, collect_tunes
+from preprocessing.sources import BUNDLED, Block, Reading, decode, fingerprint, read_source
 from preprocessing.tokens import BOUNDARY, PAD, UNKNOWN, build_tokenizer, build_vocabulary, encode_stream
+from preprocessing.tunes import Policy, Tally, Tune, read_blocks
 
 ROOT = Path(__file__).parent.parent
 
 
-def source(*texts: str) -> list[SourceFile]:
-    return [SourceFile("made", f"{i}.abc", text.encode()) for i, text in enumerate(texts)]
+def blocks(*texts: str) -> list[Block]:
+    return [Block("made", f"{i}.abc", text.encode()) for i, text in enumerate(texts)]
 
 
-def collect(*texts: str, keep_fields: str = "XMLK") -> tuple[list[Tune], Counter[str]]:
-    return collect_tunes(source(*texts), keep_fields)
+def collect(*texts: str, keep_fields: str = "XMLK") -> tuple[list[Tune], Tally]:
+    return collect_blocks(blocks(*texts), keep_fields)
 
 
-def clean(body: str, header: str = "M:4/4\nL:1/8\nK:C", keep_fields: str = "K") -> str:
-    """The cleaned body alone."""
-    text = clean_tune(f"X:1\n{header}\n{body}").text(keep_fields)
-    return text.split("\n", 1)[1]
+def collect_blocks(of: list[Block], keep_fields: str) -> tuple[list[Tune], Tally]:
+    with ThreadPoolExecutor(1) as pool:
+        candidates, tally = collect_tunes(of, Policy(keep_fields), pool)
+    return [candidate.tune for candidate in candidates], tally
+
+
+def read(folder: Path) -> list[Block]:
+    return list(read_source(str(folder), fingerprint(str(folder)), Reading(), None, 1))
 
 
 def state(folder: Path) -> dict[str, tuple[str, int]]:
@@ -59,7 +65,7 @@ def go_through_the_door(*arguments: str | Path, cwd: Path) -> subprocess.Complet
 
 def go_in(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
     """The door without a process of its own."""
-    monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments), "--num_proc", "1"])
     open_door(run.main)
 
 
@@ -157,13 +163,10 @@ def a_fifth_higher(text: str) -> str:
     return "\n".join(lines)
 
 
-def test_a_transposed_copy_stands_in_the_split_of_its_original(small_source, tmp_path):
+def test_a_transposed_copy_stands_in_the_split_of_its_original(small_source, tmp_path, build_from):
     original = (small_source / "made.abc").read_text()
-    files = [SourceFile("a", "a", original.encode()), SourceFile("b", "b", a_fifth_higher(original).encode())]
-    tunes, drops = collect_tunes(files, "XMLK")
-    assert not drops
-    build_corpus(tmp_path / "corpus", tunes, drops, {}, 64)
-    corpus = Corpus.open(tmp_path / "corpus")
+    copies = [Block("a", "a", original.encode()), Block("b", "b", a_fifth_higher(original).encode())]
+    corpus = build_from(tmp_path / "corpus", copies)
     where = {"a": {}, "b": {}}
     for split in SPLITS:
         for row in corpus.tunes(split):
@@ -173,25 +176,23 @@ def test_a_transposed_copy_stands_in_the_split_of_its_original(small_source, tmp
     assert set(where["a"].values()) == set(SPLITS)
 
 
-def test_adding_tunes_moves_none_to_another_split(small_source, tmp_path):
+def test_adding_tunes_moves_none_to_another_split(small_source, tmp_path, build_from):
     text = (small_source / "made.abc").read_text()
-    few, _ = collect(text.split("X:101\n")[0])
-    many, _ = collect("X:1\nT:New\nK:D\nDEFG|abcd|efga|", text)
-    assert (len(few), len(many)) == (100, 151)
-    splits = []
-    for name, tunes in (("few", few), ("many", many)):
-        build_corpus(tmp_path / name, tunes, Counter(), {}, 64)
-        corpus = Corpus.open(tmp_path / name)
-        splits.append({text: split for split in SPLITS for text in corpus.tunes(split)["text"]})
-    before, after = splits
+    few = build_from(tmp_path / "few", blocks(text.split("X:101\n")[0]))
+    many = build_from(tmp_path / "many", blocks("X:1\nT:New\nK:D\nDEFG|abcd|efga|", text))
+    before, after = ({t: split for split in SPLITS for t in of.tunes(split)["text"]} for of in (few, many))
+    assert (len(before), len(after)) == (100, 151)
     assert before.items() <= after.items()
 
 
-def test_shares_of_the_splits_are_as_stated():
-    found = Counter(split_of(f"{i:016x}") for i in range(20_000))
-    assert found["train"] / 20_000 == pytest.approx(0.88, abs=0.01)
-    assert found["validation"] / 20_000 == pytest.approx(0.06, abs=0.006)
-    assert found["test"] / 20_000 == pytest.approx(0.06, abs=0.006)
+def test_a_tune_like_a_held_out_one_is_dropped_and_counted(small_source, tmp_path, build_from):
+    corpus = build_from(tmp_path / "before", read(small_source))
+    test_tune = corpus.tunes("test")[0]["text"]
+    changed = test_tune.replace("|]", "|c8|]")
+    with_changed = build_from(tmp_path / "after", [*read(small_source), *blocks(changed)])
+    everything = {text: split for split in SPLITS for text in with_changed.tunes(split)["text"]}
+    assert everything.get(changed.replace("|c8|]", "|]")) == "test"
+    assert everything.get(changed, "test") == "test"
 
 
 # What is kept and what is dropped
@@ -209,136 +210,91 @@ def test_drops_are_counted_by_reason_and_nothing_is_lost():
         "X:1\nK:C\nCDEFGABc| § § § § |",
         TUNE.replace("cBAG", "cAAG"),
     ]
-    tunes, drops = collect(*texts)
+    tunes, tally = collect(*texts)
     assert [tune.title for tune in tunes] == ["One", "One"]
-    assert drops == {
+    assert tally.drops == {
         "exact duplicate": 1,
         "no K: field": 1,
         "no notes": 1,
         "fewer than 8 notes": 1,
         "not readable as ABC": 1,
     }
-    together, drops_together = collect("\n\n".join(texts))
+    together, tally_together = collect("\n\n".join(texts))
     assert [tune.text for tune in together] == [tune.text for tune in tunes]
-    assert drops_together == drops
+    assert tally_together.drops == tally.drops
 
 
 def test_every_bundled_tune_is_kept_or_counted_as_dropped(bundled_corpus):
-    found = sum(len(re.findall("^X:", file.text(), re.MULTILINE)) for file in read_source("bundled"))
+    texts = map(decode, read_source(BUNDLED, fingerprint(BUNDLED), Reading(), None, 1))
+    found = sum(len(re.findall("^X:", text, re.MULTILINE)) for text in texts)
     stats = bundled_corpus.stats
     assert found == sum(stats["tunes"].values()) + sum(stats["drops"].values())
 
 
-def test_a_binary_file_is_counted_and_not_read():
-    files = [*source(TUNE), SourceFile("made", "photo.txt", b"X:1\nK:C\nCDEFGABc|\0\xff\xd8")]
-    tunes, drops = collect_tunes(files, "XMLK")
-    assert len(tunes) == 1
-    assert drops == {"binary file (files)": 1}
+def test_every_bundled_character_is_kept_or_counted_as_dropped(bundled_corpus):
+    account = bundled_corpus.stats["characters_accounted"]
+    read = sum(len(decode(block)) for block in read_source(BUNDLED, fingerprint(BUNDLED), Reading(), None, 1))
+    written = sum(len(text) for split in SPLITS for text in bundled_corpus.tunes(split)["text"])
+    assert account["read"] == read == account["kept"] + sum(account["dropped"].values())
+    assert account["written"] == written == account["kept"] + sum(account["added"].values())
 
 
-def test_a_text_file_without_tunes_drops_nothing():
-    tunes, drops = collect(TUNE, "About this collection: it has no tunes here.\n")
+def test_characters_outside_tunes_are_counted_too():
+    text = "\ufeffA collection.\r\n\r\n" + TUNE.replace("\n", "\r\n") + "\r\n\r\nThat was it.\r\n"
+    _, tally = read_blocks([Block("made", "a.abc", text.encode())], Policy("XMLK"))
+    assert tally.characters == len(text)
+    assert tally.ledger.dropped["byte order marks"] == 1
+    assert tally.ledger.dropped["line ends of two characters"] == text.count("\r")
+    assert tally.ledger.dropped["outside any tune"] >= len("A collection.That was it.")
+
+
+def test_a_text_without_tunes_drops_no_tune():
+    tunes, tally = collect(TUNE, "About this collection: it has no tunes here.\n")
     assert len(tunes) == 1
-    assert drops == {}
+    assert tally.drops == {}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
 def test_titles_are_read_in_the_encodings_people_use(encoding):
-    [tune], _ = collect_tunes([SourceFile("made", "a.abc", TUNE.replace("One", "Öl für Zoë").encode(encoding))], "XTK")
+    [tune], _ = collect_blocks([Block("made", "a.abc", TUNE.replace("One", "Öl für Zoë").encode(encoding))], "XTK")
     assert tune.title == "Öl für Zoë"
 
 
 @pytest.mark.parametrize("ending", ["\r\n", "\r", "\n"])
 def test_line_ends_of_every_system_give_the_same_tune(ending):
-    [tune], _ = collect_tunes([SourceFile("made", "a.abc", TUNE.replace("\n", ending).encode())], "XMLK")
+    [tune], _ = collect_blocks([Block("made", "a.abc", TUNE.replace("\n", ending).encode())], "XMLK")
     assert tune.text == "X:1\nM:4/4\nL:1/8\nK:C\nCDEFGABc|cBAGFEDC|"
+
+
+def test_a_row_describes_its_tune():
+    [tune], _ = collect("X:1\nT:One\nR:Reel\nM:4/4\nL:1/8\nK:G\nCDEFGABc|z4 c4|dBAG|cBAGFED2|")
+    assert asdict(tune) == {
+        "text": tune.text,
+        "title": "One",
+        "key": "G",
+        "metre": "4/4",
+        "rhythm": "reel",
+        "notes": 20,
+        "bars": 4,
+        "bad_bars": 1,
+        "lowest": 60,
+        "highest": 74,
+        "source": "made",
+        "file": "0.abc",
+        "family": "",
+        "shift": 0,
+    }
 
 
 def test_a_row_says_where_its_tune_comes_from(tmp_path):
     (tmp_path / "reels").mkdir()
     (tmp_path / "reels" / "one.ABC").write_text(TUNE)
     (tmp_path / "two.txt").write_text(TUNE.replace("cBAG", "cAAG"))
-    (tmp_path / "three.mid").write_text(TUNE)
-    tunes, _ = collect_tunes(list(read_source(str(tmp_path))), "XMLK")
+    (tmp_path / "three.pdf").write_text(TUNE)
+    tunes, _ = collect_blocks(read(tmp_path), "XMLK")
     rows = {(tune.source, tune.file, tune.title, tune.key, tune.metre, tune.rhythm) for tune in tunes}
     about = ("One", "C", "4/4", "reel")
     assert rows == {("reels", "reels/one.ABC", *about), (tmp_path.name, "two.txt", *about)}
-
-
-# Cleaning
-
-
-def test_header_fields_stand_in_the_standards_order_and_only_those_kept():
-    raw = "X:12\nL:1/16\nR:Jig\nC:Anon\nM:6/8\nQ:1/4=120\nT:First\nT:Second\nK:A minor\nCDEF|"
-    tune = clean_tune(raw)
-    assert tune.text("XTRMLQK") == "X:1\nT:First\nR:Jig\nM:6/8\nL:1/16\nQ:1/4=120\nK:Am\nCDEF|"
-    assert tune.text("KLM") == "M:6/8\nL:1/16\nK:Am\nCDEF|"
-    assert (tune.title, tune.header["K"], tune.header["M"], tune.header["R"]) == ("First", "Am", "6/8", "Jig")
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [("K:C", "M:none\nL:1/8"), ("M:2/4\nK:C", "M:2/4\nL:1/16"), ("L:1/4\nK:C", "M:none\nL:1/4")],
-)
-def test_metre_and_unit_are_always_written_out(header, expected):
-    assert clean_tune(f"X:1\n{header}\nCDEF|").text("XMLK") == f"X:1\n{expected}\nK:C\nCDEF|"
-
-
-CLEANED = {
-    "comments": ("CDEF|% one\n% two\nGABc| % three", "CDEF|\nGABc|"),
-    "instructions": ("%%MIDI program 1\nCDEF|", "CDEF|"),
-    "lyrics": ("CDEF|\nw:la la la la\nW:Words\ns:symbols\nGABc|", "CDEF|\nGABc|"),
-    "remarks and part names": ("P:A\nCDEF|\nN:so\n[P:B]GABc|[r:remark]c4|[I:x]", "CDEF|\nGABc|c4|"),
-    "titles in the body": ("CDEF|\nT:Second part\nGABc|", "CDEF|\nGABc|"),
-    "fingerings": ('"1"C"2"D"0"E"4"F|', "CDEF|"),
-    "annotations": ('"^slow"C"_here"D"<("E">)"F"@1,2 x"G|', "CDEFG|"),
-    "remarks in quotes": ('"Fine"CDEF|"Coda"GABc|"D.C."c4|"End"c4|', "CDEF|GABc|c4|c4|"),
-    "back quotes": ("CD`EF``G|", "CDEFG|"),
-    "spacers": ("CyDy2E|", "CDE|"),
-    "blanks": ("  CD \t EF|  \n\n   GA  Bc |  ", "CD EF|\nGA Bc |"),
-    "letters of other scripts": ("CDéEF|♪GABc|", "CDEF|GABc|"),
-    "a continued line": ("CDEF|\\\nGABc|", "CDEF|GABc|"),
-    "a continued line with a comment": ("CDEF|\\ % so\n  GABc|", "CDEF|GABc|"),
-    "a line continued over lyrics": ("CDEF|\\\nw:la\nGABc|", "CDEF|GABc|"),
-    "inline spaces": ("[M: 3/4]CDE|[L:  1/4]C|", "[M:3/4]CDE|[L:1/4]C|"),
-    "keys in the body": ("CDEF|\nK:  A minor\nGABc|[K:D Mixolydian]c4|", "CDEF|\nK:Am\nGABc|[K:Dmix]c4|"),
-}
-
-
-@pytest.mark.parametrize(("body", "expected"), CLEANED.values(), ids=CLEANED.keys())
-def test_cleaning_of(body, expected):
-    assert clean(body) == expected
-
-
-@pytest.mark.parametrize(
-    "symbol", ["Am", "G7", "F#m7b5", "Bb", "Cmaj7", "D/F#", "Esus4", "Bdim", "Caug", "Dm7", "G7/b"]
-)
-def test_chord_symbols_stay(symbol):
-    assert clean(f'"{symbol}"C4|') == f'"{symbol}"C4|'
-
-
-def test_what_changes_the_sound_in_the_body_stays():
-    body = "CDEF|\nM:3/4\nCDE|\nL:1/4\nC3|\nV:2 clef=bass\n{ag}[CEG]3|(3CDE F>G-|G.A ~B !trill!c^d|1 x3:|2 z3|]"
-    assert clean(body) == body
-
-
-@pytest.mark.parametrize("field", ["M:3/4", "L:1/16", "K:G", "V:2"])
-def test_a_field_behind_a_continued_line_keeps_its_own_line(field):
-    lines = clean(f"CDEF|\\\n{field}\nGABc|").split("\n")
-    assert field in lines
-    assert [line for line in lines if line != field] == ["CDEF|", "GABc|"]
-
-
-def test_cleaning_a_cleaned_tune_changes_nothing(bundled_corpus):
-    texts = list(bundled_corpus.tunes("test")["text"])
-    changed = [text for text in texts if clean_tune(text).text("XMLK") != text]
-    assert changed == []
-
-
-def test_every_line_of_the_bundled_corpus_is_a_field_or_music(bundled_corpus):
-    glued = re.compile(r"^(?![A-Za-z]:)[^\"\n]*(?<![\[A-Za-z])[KLMV]:", re.MULTILINE)
-    texts = [text for split in SPLITS for text in bundled_corpus.tunes(split)["text"]]
-    assert [match[0] for text in texts if (match := glued.search(text))] == []
 
 
 # The folder
@@ -349,10 +305,7 @@ def test_the_manifest_names_every_file_with_its_hash(bundled_corpus):
     manifest = json.loads((bundled_corpus.folder / "manifest.json").read_text())
     del found["manifest.json"]
     assert manifest["outputs"] == found
-    files = {file.name: file for file in read_source("bundled")}
-    assert manifest["inputs"].keys() == files.keys()
-    some = sorted(files)[:: len(files) // 20]
-    assert all(manifest["inputs"][name] == hashlib.sha256(files[name].content).hexdigest() for name in some)
+    assert manifest["inputs"] == {BUNDLED: fingerprint(BUNDLED)}
 
 
 def test_the_statistics_add_up(bundled_corpus):
@@ -366,7 +319,9 @@ def test_the_statistics_add_up(bundled_corpus):
         assert sum(stats[column].values()) == tunes
     assert sum(stats["character_counts"].values()) == characters
     assert stats["length"]["mean"] == pytest.approx(characters / tunes)
-    assert set(bundled_corpus.vocabulary) == {PAD, UNKNOWN, BOUNDARY, *stats["character_counts"]}
+    trained = set().union(*bundled_corpus.tunes("train")["text"])
+    assert set(bundled_corpus.vocabulary) == {PAD, UNKNOWN, BOUNDARY, *trained}
+    assert bundled_corpus.unique_tokens == len(bundled_corpus.tokens("train")) - 1
     assert stats["vocabulary_size"] == len(bundled_corpus.vocabulary)
 
 
@@ -385,18 +340,18 @@ print(json.dumps({"ours": ours, "splits": {k: [len(v), v.column_names, v[0]["tex
     found = json.loads(ended.stdout.splitlines()[-1])
     assert found["ours"] == []
     assert found["splits"] == {
-        split: [built.stats["tunes"][split], list(COLUMNS), built.tunes(split)[0]["text"]] for split in SPLITS
+        split: [built.stats["tunes"][split], list(Tune.__annotations__), built.tunes(split)[0]["text"]]
+        for split in SPLITS
     }
 
 
-def test_runs_on_the_same_corpus_agree_in_its_digest_and_on_another_do_not(built, small_source, tmp_path):
-    tunes, drops = collect_tunes(list(read_source(str(small_source))), "XMLK")
-    digests = {}
-    for name, some in {"all": tunes, "all again": tunes[::-1], "fewer": tunes[1:]}.items():
-        build_corpus(tmp_path / name, some, drops, {}, 256)
-        digests[name] = Corpus.open(tmp_path / name).digest()
-    assert digests["all"] == digests["all again"] == built.digest()
-    assert digests["fewer"] != digests["all"]
+def test_runs_on_the_same_corpus_agree_in_its_digest_and_on_another_do_not(built, small_source, tmp_path, build_from):
+    [block] = read(small_source)
+    fewer = Block("made", "made.abc", block.content.replace(b"X:7\n", b"%"))
+    same = build_from(tmp_path / "again", [block], "XRMLK")
+    other = build_from(tmp_path / "fewer", [fewer], "XRMLK")
+    assert same.digest() == built.digest()
+    assert other.digest() != built.digest()
 
 
 def test_a_folder_without_a_corpus_is_refused_with_the_command_that_builds_one(tmp_path):
@@ -414,11 +369,42 @@ def test_a_damaged_stream_is_refused_by_name(built, tmp_path, keep):
     assert "\n" not in str(caught.value)
 
 
-def test_a_stream_of_another_vocabulary_is_refused(built, tmp_path):
+def test_a_stream_of_another_build_is_refused(built, small_source, tmp_path, build_from):
+    other = build_from(tmp_path / "other", blocks((small_source / "made.abc").read_text().split("X:140")[0]))
     folder = shutil.copytree(built.folder, tmp_path / "corpus")
-    (folder / "vocab.json").write_text(json.dumps({PAD: 0, UNKNOWN: 1, BOUNDARY: 2, "A": 3}))
-    with pytest.raises(DoorError, match="different builds"):
+    shutil.copyfile(other.folder / "tokens" / "train.npy", folder / "tokens" / "train.npy")
+    with pytest.raises(DoorError, match="of another build"):
         Corpus.open(folder).tokens("train")
+
+
+# A vocabulary is closed when the corpus is built
+
+
+def test_characters_that_no_training_tune_has_are_unknown_and_counted(small_source, tmp_path, build_from):
+    before = build_from(tmp_path / "before", read(small_source))
+    rare = before.tunes("test")["text"][0].replace("|]", "~|]")
+    text = (small_source / "made.abc").read_text()
+    corpus = build_from(
+        tmp_path / "after", blocks(text.replace(rare.split("\n")[-1].replace("~", ""), rare.split("\n")[-1]))
+    )
+    assert "~" not in corpus.vocabulary
+    assert int((corpus.tokens("test") == corpus.vocabulary[UNKNOWN]).sum()) == 1
+    assert corpus.stats["unknown_share"]["test"] == pytest.approx(1 / len(corpus.tokens("test")))
+    assert corpus.stats["unknown_share"]["train"] == 0
+
+
+def test_a_corpus_in_the_vocabulary_of_another_keeps_its_ids_and_warns(built, tmp_path, monkeypatch, capsys):
+    tunes = tmp_path / "tunes"
+    tunes.mkdir()
+    text = "\n".join(f"{row['text']}" for split in SPLITS for row in built.tunes(split))
+    (tunes / "strange.abc").write_text(text.replace("X:1", "\nX:1").replace("c|", "~c|"))
+    go_in(monkeypatch, "--source", tunes, "--output_dir", tmp_path / "new", "--vocabulary", built.folder)
+    corpus = Corpus.open(tmp_path / "new")
+    assert corpus.vocabulary == built.vocabulary
+    assert (corpus.tokens("train") == corpus.vocabulary[UNKNOWN]).sum() > 0
+    assert "warning" in capsys.readouterr().out
+    go_in(monkeypatch, "--source", tunes, "--output_dir", tmp_path / "own")
+    assert "warning" not in capsys.readouterr().out
 
 
 # The door
@@ -498,7 +484,9 @@ def bad_input(tmp_path_factory) -> Path:
 
 
 def assert_one_clear_line(errors: str, named: str) -> None:
-    lines = [line for line in errors.splitlines() if line and "files/s]" not in line]  # less the progress bar
+    lines = [
+        line for line in errors.splitlines() if line and "tunes/s]" not in line and "reading tunes" not in line
+    ]  # less the progress bar
     assert "Traceback" not in errors
     assert len(lines) == 1, errors
     assert lines[0].startswith("error:")
@@ -533,9 +521,10 @@ def test_a_folder_that_holds_something_else_is_not_replaced(small_source, tmp_pa
     assert (tmp_path / "GPT_initial_training" / "record.json").read_text() == "{}"
 
 
-def test_a_failure_while_writing_leaves_the_corpus_before_and_no_litter(small_source, tmp_path, monkeypatch):
-    tunes, drops = collect_tunes(list(read_source(str(small_source))), "XMLK")
-    build_corpus(tmp_path / "corpus", tunes, drops, {}, 64)
+def test_a_failure_while_writing_leaves_the_corpus_before_and_no_litter(
+    small_source, tmp_path, monkeypatch, build_from
+):
+    build_from(tmp_path / "corpus", read(small_source))
     before = state(tmp_path)
 
     def full(*_, **__):
@@ -543,5 +532,26 @@ def test_a_failure_while_writing_leaves_the_corpus_before_and_no_litter(small_so
 
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(OSError, match="No space"):
-        build_corpus(tmp_path / "corpus", tunes[1:], drops, {}, 64)
+        build_from(tmp_path / "corpus", read(small_source), "XTMLK")
     assert state(tmp_path) == before
+
+
+def test_killed_at_any_moment_the_same_command_gives_the_same_bytes(built, small_source, tmp_path):
+    arguments = ("--source", small_source, "--output_dir", tmp_path / "corpus", "--num_proc", "1")
+    command = [sys.executable, str(ROOT / "preprocessing" / "run.py"), *map(str, arguments)]
+    for seconds in (2.5, 3.5):
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (tmp_path / "corpus").exists():
+            assert hashes(tmp_path / "corpus") == hashes(built.folder)
+    assert go_through_the_door(*arguments, cwd=tmp_path).returncode == 0
+    assert hashes(tmp_path / "corpus") == hashes(built.folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_processes(built, small_source, tmp_path):
+    arguments = ("--source", small_source, "--output_dir", tmp_path / "corpus", "--num_proc", "2")
+    assert go_through_the_door(*arguments, cwd=tmp_path).returncode == 0
+    assert hashes(tmp_path / "corpus") == hashes(built.folder)

@@ -155,7 +155,7 @@ def train(
         "reason": reason,
         "recipe": asdict(recipe),
         "corpus": digest,
-        **_counts(bare, recipe, step, batches),
+        **_counts(bare, recipe, step, batches, corpus.unique_tokens),
         **_costs(step * recipe.tokens_per_step * flops_per_token(bare, recipe.context), step, recipe, watch.read()),
         **before,
         "train_curve": curves["train"],
@@ -220,19 +220,20 @@ def finished_record(recipe: Recipe, corpus_digest: str, folder: Path) -> dict[st
     return record
 
 
-def _counts(model: PreTrainedModel, recipe: Recipe, steps: int, batches: WindowBatches) -> dict[str, Any]:
+def _counts(
+    model: PreTrainedModel, recipe: Recipe, steps: int, batches: WindowBatches, unique_tokens: int
+) -> dict[str, Any]:
     groups = count_parameters(model)
     tokens = steps * recipe.tokens_per_step
     per_token = flops_per_token(model, recipe.context)
-    unique = len(batches.stream) - 1
     return {
         "n_params": groups["total"],
         "n_params_non_embedding": groups["total"] - groups["tables"],
         "n_params_by_group": groups,
         "steps": steps,
         "tokens": tokens,
-        "unique_tokens": unique,
-        "epochs": tokens / unique,
+        "unique_tokens": unique_tokens,
+        "epochs": tokens / (len(batches.stream) - 1),
         "flops_per_token": per_token,
         "flops": per_token * tokens,
         "flops_6nd": 6 * groups["total"] * tokens,

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from door import DoorError, open_door, read_arguments, read_json, write_json
 from modeling.ladder import LADDER
-from preprocessing.corpus import SPLITS, Corpus
+from preprocessing.corpus import SPLITS, Corpus, warn_of_unknown
 from training.best import plan_search, train_best
 from training.evaluation import summarise
 from training.ngram import ngram_losses
@@ -173,6 +173,7 @@ def main() -> None:
         return
     try:
         with FileLock(root / ".training.lock", timeout=0):
+            warn_of_unknown(corpus.stats)
             PARTS[arguments.part](arguments, corpus, root)
     except Timeout:
         raise DoorError(

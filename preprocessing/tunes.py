@@ -1,0 +1,201 @@
+"""From raw blocks to rows: each tune cleaned, judged and described, each character accounted for.
+
+What worker processes do is here, and nothing that takes long to import.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from preprocessing.cleaning import CleanTune, Ledger, clean_tune, reason_to_drop
+from preprocessing.families import Melody, melody_of
+from preprocessing.notation import Verdict, judge, split_tunes
+from preprocessing.sources import Block, decode
+from preprocessing.transposition import Transposable, TranspositionError, is_transposed, shifts
+from preprocessing.voices import VoicesError, interleave_voices
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+BATCH_CHARACTERS = 200_000  # what a worker is handed at once
+
+
+@dataclass(frozen=True)
+class Tune:
+    """One row of the corpus; the fields are the columns of the DatasetDict.
+
+    `shift` is the transposition in semitones, 0 for a tune as it was found; `family` is named once all tunes are known.
+    """
+
+    text: str
+    title: str
+    key: str
+    metre: str
+    rhythm: str
+    notes: int
+    bars: int
+    bad_bars: int
+    lowest: int  # MIDI pitch
+    highest: int
+    source: str
+    file: str
+    family: str = ""
+    shift: int = 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tune that may go into the corpus, with what decides its split and what it cost in characters."""
+
+    tune: Tune
+    melody: Melody
+    raw_characters: int
+    ledger: Ledger
+
+
+@dataclass
+class Tally:
+    """What was read and what was dropped: whole tunes by reason, and every character."""
+
+    tunes: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    characters: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def drop_tune(self, reason: str, characters: int) -> None:
+        """Count a tune as dropped, with all its characters."""
+        self.drops[reason] += 1
+        self.ledger.drop(f"tunes: {reason}", characters)
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.tunes + other.tunes,
+            self.drops + other.drops,
+            self.characters + other.characters,
+            self.ledger + other.ledger,
+        )
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What of a tune a model sees."""
+
+    keep_fields: str
+    interleave_voices: bool = False
+
+
+def read_blocks(blocks: list[Block], policy: Policy) -> tuple[list[Candidate], Tally]:
+    """Return the tunes of some blocks that are music, and the count of everything else."""
+    candidates: list[Candidate] = []
+    tally = Tally()
+    for block in blocks:
+        text = decode(block)
+        tally.characters += len(text)
+        plain = text.removeprefix("\ufeff")
+        tally.ledger.drop("byte order marks", len(text) - len(plain))
+        plain = plain.replace("\r\n", "\n").replace("\r", "\n")
+        tally.ledger.drop("line ends of two characters", text.count("\r\n"))
+        outside = len(plain)
+        for raw in split_tunes(plain):
+            outside -= len(raw)
+            tally.tunes += 1
+            candidate = _read_tune(raw, block, policy)
+            if isinstance(candidate, str):
+                tally.drop_tune(candidate, len(raw))
+            else:
+                candidates.append(candidate)
+        tally.ledger.drop("outside any tune", outside)
+    return candidates, tally
+
+
+def _read_tune(raw: str, block: Block, policy: Policy) -> Candidate | str:
+    """Return the candidate, or the reason why there is none."""
+    clean = clean_tune(raw, policy.keep_fields)
+    verdict = judge(clean.whole)
+    reason = reason_to_drop(verdict, clean.ledger)
+    if reason is not None:
+        return reason
+    text = clean.text
+    if policy.interleave_voices:
+        try:
+            text = clean.ledger.change("voices written bar by bar", text, interleave_voices(text))
+        except VoicesError as error:
+            return str(error)
+    assert clean.ledger.balanced(len(raw), len(text)), f"characters of a tune in {block.file} do not add up"
+    melody = melody_of(verdict.pitches, block.group)
+    return Candidate(_row(text, clean, verdict, block), melody, len(raw), clean.ledger)
+
+
+def _row(text: str, clean: CleanTune, verdict: Verdict, block: Block) -> Tune:
+    return Tune(
+        text=text,
+        title=clean.title,
+        key=clean.header["K"],
+        metre=clean.header["M"],
+        rhythm=clean.header.get("R", ""),
+        notes=len(verdict.pitches),
+        bars=verdict.bars,
+        bad_bars=len(verdict.bad_bars),
+        lowest=min(verdict.pitches),
+        highest=max(verdict.pitches),
+        source=block.source,
+        file=block.file,
+    )
+
+
+def transpose_tunes(tunes: list[Tune], keys: int) -> tuple[list[Tune], Counter[str]]:
+    """Return each tune in up to `keys` further keys, and the failures by reason.
+
+    A transposed tune counts only if reading it gives every pitch shifted and nothing else changed.
+    """
+    made: list[Tune] = []
+    failures: Counter[str] = Counter()
+    for tune in tunes:
+        try:
+            piece, moves = Transposable(tune.text), shifts(tune.key, keys)
+        except TranspositionError as error:
+            failures[str(error)] += keys
+            continue
+        before = judge(tune.text)
+        for shift in moves:
+            try:
+                text = piece.transposed(shift)
+            except TranspositionError as error:
+                failures[str(error)] += 1
+                continue
+            after = judge(text)
+            if is_transposed(before, after, shift) and after.key:
+                lowest, highest = tune.lowest + shift, tune.highest + shift
+                made.append(replace(tune, text=text, key=after.key, lowest=lowest, highest=highest, shift=shift))
+            else:
+                failures["does not read as transposed"] += 1
+    return made, failures
+
+
+def batches(items: Iterable[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Yield lists of neighbouring items of about BATCH_CHARACTERS in all."""
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if total >= BATCH_CHARACTERS:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+def in_order(
+    pool: Executor, work: Callable[..., Result], batched: Iterable[list[Item]], *arguments: object, waiting: int = 16
+) -> Iterator[Result]:
+    """Yield the result of each batch in order, with at most `waiting` of them in memory (Executor.map takes all)."""
+    futures: deque[Future[Result]] = deque()
+    for batch in batched:
+        futures.append(pool.submit(work, batch, *arguments))
+        if len(futures) >= waiting:
+            yield futures.popleft().result()
+    while futures:
+        yield futures.popleft().result()

@@ -1,0 +1,141 @@
+"""A tune rewritten so that abc2midi and our reader must agree on its bars, and abc2midi's word on many tunes at once.
+
+The rules are in abc2midi_disagreements.csv; each takes one reason to disagree out of a tune, on top of those above it.
+"""
+
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from preprocessing.notation import NO_TONIC, WORDS, Verdict, _meaning, _Reader, bar_length, canonical_key
+
+RULES = ("as it is", "line ends", "words without time", "repeats", "halves", "unequal broken rhythm")
+BAR = r"line-char (\d+)-\d+ :.* Bar (-?\d+) has (\S+) time units while the time signature has (\d+)"
+UNEQUAL = "Cannot apply broken rhythm"  # abc2midi's error where the two notes differ, which the standard leaves open
+
+
+class _Rewriter(_Reader):
+    def __init__(self, level: int, flagged: set[int], keep_ties: bool) -> None:
+        super().__init__()
+        self.level, self.flagged = level, flagged
+        self.dropped = {"ignored", "unknown"} if keep_ties else {"ignored", "unknown", "tie"}
+        self.out: list[str] = []
+        self.in_line = False
+
+    def field(self, letter: str, value: str) -> None:
+        if self.level >= 2 and not self.in_line:
+            if letter == "K" and canonical_key(value) is None and not NO_TONIC.match(value):
+                value = "C"
+            if letter == "M" and bar_length(value) is None:
+                value = "none"
+        first = "Z|" if self.level >= 4 and letter == "K" and not self.in_body else ""  # it never judges the first bar
+        if not self.in_line and (self.level < 2 or letter in "XKLMV"):
+            self.out.append(f"\n{letter}:{value}\n{first}")
+        super().field(letter, value)
+
+    def music(self, line: str) -> None:
+        self.in_line = True
+        for word in WORDS(line):
+            kind, _ = _meaning(word)
+            if (kind != "bar" or self.level < 3) and (kind not in self.dropped or self.level < 2 or word.isspace()):
+                self.out.append(word)
+            super().music(word)
+        self.in_line = False
+
+    def end_line(self) -> None:
+        if self.level < 3 and self.voice.total and self.voice.total == self.voice.wanted:
+            self.out.append("|")
+        super().end_line()
+        self.out.append("\n")
+
+    def end_bar(self, edge: bool) -> None:
+        voice = self.voice
+        if self.level >= 3 and (voice.total or voice.parts):
+            lacks = (voice.wanted or 0) - voice.total
+            if self.level >= 4 and lacks > 0 and (edge or voice.at_edge) and voice.bar not in self.flagged:
+                rest = Fraction(lacks) / voice.unit
+                self.out.append(f" z{rest.numerator}/{rest.denominator}")
+            self.out.append(" || " if edge and self.level == 3 else " | ")
+        super().end_bar(edge)
+
+
+def rewritten(text: str, verdict: Verdict, level: int, keep_ties: bool = False) -> str:
+    """Return the tune with the first `level` of RULES applied."""
+    if level == 0:
+        return text
+    rewriter = _Rewriter(level, {bad.number for bad in verdict.bad_bars}, keep_ties)
+    rewriter.read(text)
+    return "".join(rewriter.out)
+
+
+class Complaint(NamedTuple):
+    """abc2midi's word on a bar: its number, and its length as a share of the metre's."""
+
+    number: int
+    share: Fraction
+
+
+def numbered(tunes: Sequence[str]) -> tuple[str, list[int]]:
+    """Return one file of the tunes, X: from 1 on, and for each line of it the index of its tune."""
+    lines: list[str] = []
+    owners: list[int] = []
+    for index, text in enumerate(tunes):
+        own = [line for line in text.split("\n") if line.strip() and not line.startswith("X:")]
+        lines += [f"X:{index + 1}", *own, ""]
+        owners += [index] * (len(own) + 2)
+    return "\n".join(lines) + "\n", owners
+
+
+def complaints(tunes: Sequence[str], folder: Path) -> tuple[dict[int, list[Complaint]], set[int]]:
+    """Return what abc2midi says of bars, by index of the tune, and which tunes have UNEQUAL broken rhythm."""
+    text, owners = numbered(tunes)
+    (folder / "tunes.abc").write_text(text)
+    command = ["abc2midi", "tunes.abc", "-c", "-NFER"]  # a fermata lengthens nothing
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+    bars: dict[int, list[Complaint]] = defaultdict(list)
+    for line, number, found, wanted in re.findall(BAR, run.stdout):
+        complaint = Complaint(int(number), Fraction(found) / int(wanted))
+        bars[owners[min(int(line), len(owners)) - 1]].append(complaint)
+    return bars, {owners[int(line) - 1] for line in re.findall(rf"line-char (\d+)-\d+ : {UNEQUAL}", run.stdout)}
+
+
+def sounding(tunes: Sequence[str], folder: Path) -> list[list[int]]:
+    """Return the pitches that abc2midi plays of each tune, sorted, without grace notes and chord symbols."""
+    (folder / "played.abc").write_text(numbered(tunes)[0])
+    command = ["abc2midi", "played.abc", "-NGRA", "-NGUI", "-silent"]
+    subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    return [sorted(_note_ons((folder / f"played{i + 1}.mid").read_bytes())) for i in range(len(tunes))]
+
+
+def _note_ons(data: bytes) -> list[int]:
+    """Return the pitches of a MIDI file's note-ons (Standard MIDI Files 1.0)."""
+    pitches: list[int] = []
+    place = 14
+    while place < len(data):
+        end = place + 8 + int.from_bytes(data[place + 4 : place + 8])
+        place, status = place + 8, 0
+        while place < end:
+            _, place = _number(data, place)  # the time since the last event
+            if data[place] & 0x80:
+                status, place = data[place], place + 1
+            if status >= 0xF0:
+                size, place = _number(data, place + (status == 0xFF))
+                place += size
+                continue
+            if status & 0xF0 == 0x90 and data[place + 1]:
+                pitches.append(data[place])
+            place += 1 if status & 0xF0 in (0xC0, 0xD0) else 2
+    return pitches
+
+
+def _number(data: bytes, place: int) -> tuple[int, int]:
+    """Return a number of variable length and the place behind it."""
+    value = data[place] & 0x7F
+    while data[place] & 0x80:
+        place += 1
+        value = value << 7 | data[place] & 0x7F
+    return value, place + 1

@@ -1,0 +1,147 @@
+"""Broken input: thousands of damaged files cost themselves, each counted by reason, and nothing else."""
+
+import gzip
+import io
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preprocessing.notation import split_tunes
+from preprocessing.run import PreprocessingArguments, build
+from preprocessing.sources import BUNDLED, Block, Reading, decode, fingerprint, read_source
+from preprocessing.tunes import Policy, read_blocks
+
+FILES = 5_000
+POLICY = Policy("XTRMLQK", interleave_voices=True)
+
+
+def truncate(draw: np.random.Generator, content: bytes) -> bytes:
+    return content[: draw.integers(len(content) + 1)]
+
+
+def flip(draw: np.random.Generator, content: bytes) -> bytes:
+    changed = np.frombuffer(content, np.uint8).copy()
+    places = draw.integers(len(changed), size=max(1, len(changed) // 50))
+    changed[places] = draw.integers(256, size=len(places))
+    return changed.tobytes()
+
+
+def shuffle_lines(draw: np.random.Generator, content: bytes) -> bytes:
+    lines = content.split(b"\n")
+    return b"\n".join(lines[i] for i in draw.permutation(len(lines)))
+
+
+def insert(draw: np.random.Generator, content: bytes) -> bytes:
+    """Put something hostile into the middle."""
+    repeated = [bytes([code]) for code in b'\0[({}"|!&<\\\r-'] + [b"(9:9:9", b"[K:"]
+    once = (b"C" + b"9" * 400, b"C/" + b"0" * 40, b"\xff\xfe\xef\xbb\xbf", b"\nK:\nK:\nK:", b"\nM:0/0\n", b"\nL:1/0\n")
+    more = (b"\nM:" + b"9" * 300 + b"/1\n", b"Z999999999", b"\nX:\nX:", b"\nV:" + b"a" * 999, b"%%begintext\n")
+    strange = ("\u2028\u0085\x0b\x0c".encode(), "\uff21\uff23\u0663\u00b2\u00bd".encode())
+    hostile = [*(piece * 300 for piece in repeated), *once, *more, *strange]
+    place = draw.integers(len(content) + 1)
+    return content[:place] + hostile[draw.integers(len(hostile))] + content[place:]
+
+
+def repeat(draw: np.random.Generator, content: bytes) -> bytes:
+    start, end = sorted(draw.integers(len(content) + 1, size=2))
+    return content[:start] + content[start:end] * int(draw.integers(2, 30)) + content[end:]
+
+
+def recode(draw: np.random.Generator, content: bytes) -> bytes:
+    encoding = draw.choice(["utf-16", "utf-32", "cp1252", "utf-8-sig", "cp037", "shift_jis"])
+    return content.decode("utf-8", "replace").encode(encoding, "replace")
+
+
+MUTATIONS: list[Callable[[np.random.Generator, bytes], bytes]] = [truncate, flip, shuffle_lines, insert, repeat, recode]
+
+
+@pytest.fixture(scope="module")
+def real_tunes() -> list[bytes]:
+    blocks = read_source(BUNDLED, fingerprint(BUNDLED), Reading(), None, 1)
+    tunes = [raw.encode() for block in blocks for raw in split_tunes(decode(block).replace("\r", ""))]
+    return tunes[::20]
+
+
+def mutated(tunes: list[bytes], seed: int) -> bytes:
+    draw = np.random.default_rng(seed)
+    content = b"\n\n".join(tunes[i] for i in draw.integers(len(tunes), size=draw.integers(1, 4)))
+    for _ in range(draw.integers(1, 4)):
+        content = MUTATIONS[draw.integers(len(MUTATIONS))](draw, content) or b" "
+    return content
+
+
+def test_thousands_of_damaged_files_cost_themselves_and_are_counted(real_tunes, tmp_path):
+    folder = tmp_path / "damaged"
+    for i in range(FILES):
+        path = folder / f"{i % 40:02d}" / f"{i}.{'abc' if i % 3 else 'txt'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(mutated(real_tunes, i))
+    stats = build(PreprocessingArguments([str(folder)], str(tmp_path / "corpus"), transpose="1", num_proc=1))
+    assert stats is not None
+    assert stats["reading"]["files"] == FILES
+    assert stats["reading"]["bytes"] == sum(path.stat().st_size for path in folder.rglob("*.*"))
+    assert sum(stats["tunes"].values()) > 1_000
+    assert {"fewer than 8 notes", "not readable as ABC", "no K: field", "no notes"} <= set(stats["drops"])
+    account = stats["characters_accounted"]
+    assert account["read"] == account["kept"] + sum(account["dropped"].values())
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=400))
+def test_no_bytes_are_too_strange_for_a_block(content):
+    candidates, tally = read_blocks([Block("made", "a.abc", b"X:1\nK:C\n" + content)], POLICY)
+    assert tally.tunes == len(candidates) + tally.drops.total()
+
+
+WORDS = re.findall(
+    r"\S+",
+    "C c' ^^F, [CEG]2 (3 (5:4:6 {g} | |: :| |1 [2 :: !trill! z4 Z3 x > << - & / 3/2 y ( ) [ ] ! + % [K:G] [M:3/4]",
+)
+LINES = ["\n", "\nM:C|\n", "\nK:Dm\n", "\nV:1\n", "\nw:la\n", "\\\n"]
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(WORDS + LINES), max_size=120).map("".join))
+def test_no_string_of_abc_is_too_strange_for_a_block(body):
+    candidates, tally = read_blocks([Block("made", "a.abc", f"X:1\nM:4/4\nL:1/8\nK:C\n{body}")], POLICY)
+    assert tally.tunes == len(candidates) + tally.drops.total()
+
+
+def damage_archives(tunes: list[bytes], folder: Path) -> None:
+    """Write archives and tables, each whole once and then damaged in many ways."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../../escape.abc", b"\n\n".join(tunes[:50]))
+        archive.writestr("/absolute.abc", b"\n\n".join(tunes[50:100]))
+    outer = io.BytesIO()
+    with tarfile.open(fileobj=outer, mode="w:gz") as archive:
+        info = tarfile.TarInfo("../tunes.abc")
+        content = b"\n\n".join(tunes[100:150])
+        info.size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+    whole = {"a.zip": inner.getvalue(), "b.tar.gz": outer.getvalue(), "c.gz": gzip.compress(tunes[0])}
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    for name, content in whole.items():
+        (folder / name).write_bytes(content)
+        for i in range(60):
+            mutation = (truncate, flip, repeat)[i % 3]
+            (folder / f"{i}{name}").write_bytes(mutation(draw, content) or b" ")
+
+
+def test_damaged_archives_cost_themselves_and_nothing_is_written_outside(real_tunes, tmp_path):
+    damage_archives(real_tunes, tmp_path / "archives")
+    reading = Reading()
+    source = str(tmp_path / "archives")
+    blocks = list(read_source(source, fingerprint(source), reading, None, 1))
+    candidates, _ = read_blocks(blocks, POLICY)
+    assert len({candidate.tune.text for candidate in candidates}) >= 130
+    assert reading.drops.total() > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["archives"]
