@@ -9,7 +9,6 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from preprocessing.families import (
 )
 from preprocessing.notation import judge, split_tunes
 from preprocessing.sources import BUNDLED, Reading, decode, fingerprint, read_source
+from training.loop import cpu_name
 
 PLANTED = 1000
 SALTS = 50
@@ -148,15 +148,9 @@ def assigned(melodies: list[Melody]) -> Families:
     return families
 
 
-def processor() -> str:
-    """Return the processor's name as Linux gives it, or what Python knows."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
 def main() -> None:
     """Print all tables (about three minutes of one core)."""
-    print(f"{processor()}, Python {platform.python_version()}, numpy {np.__version__}")
+    print(f"{cpu_name()}, Python {platform.python_version()}, numpy {np.__version__}")
     tunes, lengths = bundled_tunes()
     print("\nThe bundled corpus")
     families = assigned(described(tunes))

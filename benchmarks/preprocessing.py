@@ -26,6 +26,7 @@ from preprocessing.sources import BUNDLED, Block, Reading, decode, fingerprint, 
 from preprocessing.tokens import build_tokenizer, build_vocabulary, encode_stream
 from preprocessing.transposition import SHIFTS
 from preprocessing.tunes import Candidate, Policy, Tally, read_blocks, transpose_tunes
+from training.loop import cpu_name
 
 KEEP = "XRMLK"
 
@@ -105,7 +106,7 @@ def main() -> None:
             sum(len(tune.text) for tune in tunes) / 1e6,
         ),
     }
-    print(f"{platform.machine()}, {cpu_name()}, {os.cpu_count()} cores; Python {platform.python_version()}")
+    print(f"{cpu_name()}, {os.cpu_count()} cores; Python {platform.python_version()}")
     print(", ".join(f"{name} {version(name)}" for name in ("datasets", "tokenizers", "datasketch", "numpy")))
     print(f"{len(raws):,} tunes, {size:.2f} M characters; medians of {options.rounds} rounds\n")
     print("| stage (one core) | seconds | MB/s |\n|---|---|---|")
@@ -120,13 +121,6 @@ def main() -> None:
     print("\n| whole | seconds |\n|---|---|")
     for name, work in whole.items():
         print(f"| {name} | {timed(work, options.rounds):.1f} |", flush=True)
-
-
-def cpu_name() -> str:
-    """The processor's name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import pytest
 from door import DoorError, open_door
 from preprocessing import run
 from preprocessing.corpus import SPLITS, Corpus, collect_tunes
+from preprocessing.notation import judge
 from preprocessing.sources import BUNDLED, Block, Reading, decode, fingerprint, read_source
 from preprocessing.tokens import BOUNDARY, PAD, UNKNOWN, build_tokenizer, build_vocabulary, encode_stream
 from preprocessing.tunes import Policy, Tally, Tune, read_blocks
@@ -185,14 +186,64 @@ def test_adding_tunes_moves_none_to_another_split(small_source, tmp_path, build_
     assert before.items() <= after.items()
 
 
-def test_a_tune_like_a_held_out_one_is_dropped_and_counted(small_source, tmp_path, build_from):
+def test_a_training_tune_like_a_held_out_one_is_dropped_and_counted(small_source, tmp_path, build_from):
     corpus = build_from(tmp_path / "before", read(small_source))
-    test_tune = corpus.tunes("test")[0]["text"]
-    changed = test_tune.replace("|]", "|c8|]")
-    with_changed = build_from(tmp_path / "after", [*read(small_source), *blocks(changed)])
-    everything = {text: split for split in SPLITS for text in with_changed.tunes(split)["text"]}
-    assert everything.get(changed.replace("|c8|]", "|]")) == "test"
-    assert everything.get(changed, "test") == "test"
+    tests = corpus.tunes("test")["text"]
+    variants = [text.replace("X:1\n", f"X:{i}\n").replace("|\n", "|C8|\n") for i, text in enumerate(tests)]
+    after = build_from(tmp_path / "after", [*read(small_source), *blocks("\n\n".join(variants))])
+    assert set(tests) <= set(after.tunes("test")["text"])
+    dropped = after.stats["drops"]["similar to a held-out tune"]
+    added = sum(after.stats["tunes"].values()) - sum(corpus.stats["tunes"].values())
+    assert dropped >= 1
+    assert added + dropped == len(variants)
+    assert len(after.tunes("train")) == len(corpus.tunes("train"))
+
+
+# Further keys, and voices
+
+
+def test_further_keys_stand_in_the_training_split_alone_with_their_tunes_family(small_source, tmp_path, build_from):
+    plain = build_from(tmp_path / "plain", read(small_source))
+    corpus = build_from(tmp_path / "keys", read(small_source), keys=3)
+    for split in ("validation", "test"):
+        assert list(corpus.tunes(split)) == list(plain.tunes(split))
+    rows = list(corpus.tunes("train"))
+    found = {row["title"]: row for row in rows if row["shift"] == 0}
+    assert {row["text"] for row in found.values()} == set(plain.tunes("train")["text"])
+    moved = [row for row in rows if row["shift"] != 0]
+    assert len(moved) == 3 * len(found) == corpus.stats["transposed"]["tunes"]
+    for row in moved:
+        original = found[row["title"]]
+        assert judge(row["text"]).pitches == [pitch + row["shift"] for pitch in judge(original["text"]).pitches]
+        assert (row["family"], row["source"], row["bars"]) == (original["family"], original["source"], original["bars"])
+        assert f"K:{row['key']}\n" in row["text"]
+        assert row["lowest"] == original["lowest"] + row["shift"]
+    assert corpus.unique_tokens == len(plain.tokens("train")) - 1
+    assert len(corpus.tokens("train")) - 1 == corpus.unique_tokens + sum(len(row["text"]) + 1 for row in moved)
+
+
+def test_what_cannot_be_transposed_is_counted_and_stays_as_it_is(small_source, tmp_path, build_from):
+    text = (small_source / "made.abc").read_text().replace("K:C", "K:none")
+    corpus = build_from(tmp_path / "keys", blocks(text), keys=2)
+    rows = list(corpus.tunes("train"))
+    keyless = [row for row in rows if row["key"] == "none"]
+    assert keyless
+    assert {row["shift"] for row in keyless} == {0}
+    [failed] = corpus.stats["transposed"]["failures"].values()
+    assert failed == 2 * len(keyless)
+
+
+PARTS = "X:1\nT:Two\nM:4/4\nL:1/8\nK:C\nV:1\nCDEFGABc|cBAGFEDC|\nV:2\nC8|G,8|"
+
+
+def test_voices_are_written_bar_by_bar_where_that_is_asked_for():
+    [candidate], tally = read_blocks(blocks(PARTS), Policy("XMLK", interleave_voices=True))
+    body = candidate.tune.text.split("K:C\n")[1]
+    assert body == "[V:1]CDEFGABc|[V:2]C8|\n[V:1]cBAGFEDC|[V:2]G,8|"
+    assert candidate.ledger.balanced(candidate.raw_characters, len(candidate.tune.text))
+    [plain], _ = read_blocks(blocks(PARTS), Policy("XMLK"))
+    assert plain.tune.text.split("K:C\n")[1] == PARTS.split("K:C\n")[1]
+    assert tally.tunes == 1
 
 
 # What is kept and what is dropped
