@@ -1,6 +1,6 @@
 """Seconds and MB/s of each stage of the bundled build, beside a plain `datasets.map` version of the same work.
 
-python benchmarks/preprocessing.py [--rounds 3] [--num_proc 2]
+python -m benchmarks.preprocessing [--rounds 3] [--num_proc 2]
 """
 
 import argparse
@@ -15,18 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, disable_caching
-
 from preprocessing.cleaning import clean_tune, reason_to_drop
-from preprocessing.corpus import split_by_family
 from preprocessing.families import melody_hash
 from preprocessing.notation import judge, split_tunes
 from preprocessing.run import PreprocessingArguments, build
 from preprocessing.sources import BUNDLED, Block, Reading, decode, fingerprint, read_source
-from preprocessing.tokens import build_tokenizer, build_vocabulary, encode_stream
 from preprocessing.transposition import SHIFTS
 from preprocessing.tunes import Candidate, Policy, Tally, read_blocks, transpose_tunes
-from training.loop import cpu_name
 
 KEEP = "XRMLK"
 
@@ -51,6 +46,10 @@ def row_of(row: dict[str, Any]) -> dict[str, Any]:
 
 def plain(raws: list[str], num_proc: int) -> None:
     """Clean, judge, filter and tokenise with datasets.map and the tokenizer, one tune at a time."""
+    from datasets import Dataset, disable_caching
+
+    from preprocessing.tokens import build_tokenizer, build_vocabulary
+
     disable_caching()
     rows = Dataset.from_dict({"raw": raws}).map(row_of, num_proc=num_proc, remove_columns=["raw"])
     rows = rows.filter(lambda row: not row["reason"], num_proc=num_proc)
@@ -77,7 +76,11 @@ def timed(work: Callable[[], object], rounds: int) -> float:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
+    from preprocessing.corpus import split_by_family  # worker processes import this file too, and need none of these
+    from preprocessing.tokens import build_vocabulary, encode_stream
+    from training.loop import cpu_name
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num_proc", type=int, default=os.cpu_count() or 1)
