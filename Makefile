@@ -41,7 +41,7 @@ smoke: $(READY)
 	@$(BIN)/python model_cards/run.py --output_root $(SMOKE)
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: $(READY)
 	@$(BIN)/ruff check .

@@ -357,7 +357,7 @@ def test_a_row_without_x_is_one_tune_and_a_row_without_text_is_counted(tmp_path)
         ("a.json", b"[" * 100_000, 0, {"damaged table": 1}),
         ("a.csv", b'abc\n"X:1"\n"X:2' + b"x" * (3 << 20), 1, {"row longer than 1 MB": 1}),
         ("a.parquet", b"PAR1 and no more", 0, {"damaged table": 1}),
-        ("a.csv.gz", gzip.compress(b"abc\n" + b"X:1\n" * 9)[:-9], 0, {"damaged table": 1}),
+        ("a.csv.gz", gzip.compress(b"abc\n" + b"X:1\n" * 9, mtime=0)[:-9], 0, {"damaged table": 1}),
     ],
 )
 def test_a_damaged_table_gives_what_it_still_holds(tmp_path, name, content, kept, drops):
