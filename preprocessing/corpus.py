@@ -134,7 +134,7 @@ def build_corpus(
         "similarity": families.statistics,
         "transposed": {"tunes": len(made), "characters": sum(len(t.text) for t in made), "failures": dict(failures)},
         "unknown_share": {split: float(np.mean(stream == vocabulary[UNKNOWN])) for split, stream in streams.items()},
-        "reading": vars(reading),
+        "reading": _describe_reading(reading),
     }
     with whole_folder(folder, mark="manifest.json") as temporary:
         _write(temporary, rows_of, streams, vocabulary, context, stats, manifest)
@@ -143,6 +143,14 @@ def build_corpus(
 
 def _shuffled(tunes: Sequence[Tune]) -> list[Tune]:
     return sorted(tunes, key=lambda tune: hashlib.sha256(tune.text.encode()).digest())
+
+
+def _describe_reading(reading: Reading) -> dict[str, Any]:
+    converted = {
+        kind: {"converted": 0, **counts, "success_rate": counts["converted"] / counts["tried"]}
+        for kind, counts in reading.converted.items()
+    }
+    return {**vars(reading), "converted": converted}
 
 
 def _account(tally: Tally, kept: int) -> dict[str, Any]:

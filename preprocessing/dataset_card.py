@@ -106,7 +106,11 @@ def _sources(stats: dict[str, Any]) -> str:
     licences = stats["reading"]["licences"]
     rows = "\n".join(
         f"| {source} | {tunes:,} | {licences.get(source, UNKNOWN_LICENCE)} |"
-        for source, tunes in list(stats["sources"].items())
+        for source, tunes in stats["sources"].items()
+    )
+    conversions = "".join(
+        f" Of {counts['tried']:,} {kind} files {counts['converted']:,} could be converted."
+        for kind, counts in stats["reading"]["converted"].items()
     )
     return f"""## Sources and licences
 
@@ -114,7 +118,7 @@ def _sources(stats: dict[str, Any]) -> str:
 |---|---|---|
 {rows}
 
-The strictest of these binds the whole."""
+The strictest of these binds the whole.{conversions}"""
 
 
 def _dropped(stats: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from door import DoorError, open_door
+from door import DoorError, open_door, whole_folder
 from preprocessing import run
 from preprocessing.corpus import SPLITS, Corpus, collect_tunes
 from preprocessing.notation import judge
@@ -348,6 +348,16 @@ def test_a_row_says_where_its_tune_comes_from(tmp_path):
     assert rows == {("reels", "reels/one.ABC", *about), (tmp_path.name, "two.txt", *about)}
 
 
+def test_scores_that_cannot_be_converted_are_counted_with_their_rate(small_source, tmp_path, monkeypatch, capsys):
+    tunes = shutil.copytree(small_source, tmp_path / "tunes")
+    (tunes / "broken.musicxml").write_text("<score")
+    go_in(monkeypatch, "--source", tunes, "--output_dir", tmp_path / "corpus")
+    stats = Corpus.open(tmp_path / "corpus").stats
+    counts = {"tried": 1, "converted": 0, "not readable": 1, "success_rate": 0.0}
+    assert stats["reading"]["converted"] == {"musicxml": counts}
+    assert "musicxml: 0 of 1 files converted" in capsys.readouterr().out
+
+
 # The folder
 
 
@@ -606,3 +616,18 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(built, small_source,
     arguments = ("--source", small_source, "--output_dir", tmp_path / "corpus", "--num_proc", "2")
     assert go_through_the_door(*arguments, cwd=tmp_path).returncode == 0
     assert hashes(tmp_path / "corpus") == hashes(built.folder)
+
+
+def test_a_folder_whose_writer_was_killed_between_its_two_renames_is_put_back(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()  # a process id that nobody has
+    (tmp_path / f".corpus.{process.pid}.partial").mkdir()
+    before = tmp_path / f".corpus.{process.pid}.partial.before"
+    before.mkdir()
+    (before / "manifest.json").write_text("{}")
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "corpus", mark="manifest.json"):
+        raise KeyboardInterrupt
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "corpus",
+        "corpus/manifest.json",
+    ]
