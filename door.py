@@ -88,7 +88,7 @@ def open_door(main: Callable[[], None]) -> None:
     except DoorError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        print("\nstopped: the same command goes on from here", file=sys.stderr)
+        print("\nstopped: run the same command again, what was finished is kept", file=sys.stderr)
         raise SystemExit(130) from None
     except OSError as error:
         fail(describe_os_error(error))

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from preprocessing.notation import COMMENT, FIELD, Verdict, canonical_key, default_unit_length
+from preprocessing.notation import COMMENT, FIELD, Verdict, canonical_key, default_unit_length, octave_shift
 
 FIELD_ORDER = "XTRMLQK"  # X first and K last are the standard's rule (ABC 2.1, section 2.2.1)
+VOICES = "V"  # those that sound higher or lower than written are always kept, one line each
+HEADER_ORDER = FIELD_ORDER.replace("K", VOICES + "K")
 BODY_FIELDS = "KLMV"  # what changes the sound; lyrics, remarks and part names are left out
 MIN_NOTES = 8  # shorter ones are exercises and fragments
 MAX_ERRORS_PER_NOTE = 0.05
@@ -20,7 +22,7 @@ STRANGE = "characters outside ABC"
 
 QUALITY = r"(?:maj|min|dim|aug|sus|add|m|M|[+\-°#b()]|\d)*"
 CHORD_SYMBOL = re.compile(rf'"[A-G][#b]?{QUALITY}(?:/[A-Ga-g][#b+]?)?"')
-QUOTED = re.compile(r'"[^"\n]*"')
+QUOTED = re.compile(r'"[^"\n|]*"')  # with a bar line in it, a quote was left open: that is music
 INLINE = re.compile(r"\[([A-Za-z]):([^\]\n]*)\]")
 DECORATION = r"![^!\s|]{1,30}!"
 SPACER = re.compile(rf'(^[A-Za-z]:.*$|"[^"\n]*"|{DECORATION}|\[[A-Za-z]:[^\]\n]*\])|y\d*', re.MULTILINE)
@@ -29,6 +31,9 @@ BLANKS = re.compile(r"[ \t]+")
 EDGE_BLANKS = re.compile(r"^[ \t\n]+|[ \t]+$", re.MULTILINE)
 OUTSIDE_ABC = re.compile(r"[^\x20-\x7e\n]|\\")  # a backslash that joins no lines means nothing
 BACK_QUOTES = re.compile("`+")
+MARKUP = re.compile(r"</?(?:br|p)\s*/?>|&(?:nbsp|lt|gt|amp|quot|#\d{1,5});", re.IGNORECASE)
+SIGNS = {"♯": "^", "♭": "_", "♮": "="}
+SIGN = re.compile("[♯♭♮]")
 RHYTHM = re.compile(r"[a-z]+(?:[ -][a-z]+)?")
 
 ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|([`'^\"~=cvuHr/-])([A-Za-z])|(AE|ae|OE|oe|AA|aa|ss|DH|dh|TH|th))")
@@ -94,8 +99,10 @@ def _join(header: dict[str, str], body: str) -> str:
     return "\n".join([*(f"{letter}:{value}" for letter, value in header.items()), *([body] if body else [])])
 
 
-def clean_tune(raw: str, keep_fields: str) -> CleanTune:
+def clean_tune(raw: str, keep_fields: str, defaults: dict[str, str] | None = None) -> CleanTune:
     """Return a tune cleaned, with the header fields of `keep_fields` alone in its text.
+
+    `defaults` are the fields of its file's header: they hold where it has none of its own (ABC 2.1, section 2.2.2).
 
     The header is in the standard's order, the key in canonical spelling, M: and L: always written out, X: always 1; R:
     is there only if it names a rhythm (a word or two; some collections write whole sentences). In the body, comments,
@@ -104,15 +111,16 @@ def clean_tune(raw: str, keep_fields: str) -> CleanTune:
     ledger = Ledger()
     found, body = _read_lines(raw, ledger)
     title = decode_text(found.get("T", ""))
-    metre = found.get("M") or "none"
-    unit = found.get("L") or str(default_unit_length(metre))
-    rhythm = found.get("R", "").strip("][ ").lower()
+    given = {**(defaults or {}), **{letter: value for letter, value in found.items() if value}}
+    metre = given.get("M", "none")
+    unit = given.get("L") or str(default_unit_length(metre))
+    rhythm = given.get("R", "").strip("][ ").lower()
     written = {"X": "1", "T": title, "M": metre, "L": unit}
     written |= {"K": _spell("K", found["K"])} if "K" in found else {}
     written |= {"R": rhythm} if RHYTHM.fullmatch(rhythm) else {}
-    written |= {"Q": found["Q"]} if "Q" in found else {}
-    header = {letter: written[letter] for letter in FIELD_ORDER if written.get(letter)}
-    kept = {letter: value for letter, value in header.items() if letter in keep_fields}
+    written |= {letter: found[letter] for letter in ("Q", VOICES) if letter in found}
+    header = {letter: written[letter] for letter in HEADER_ORDER if written.get(letter)}
+    kept = {letter: value for letter, value in header.items() if letter in keep_fields + VOICES}
     for letter in FIELD_ORDER:
         before = f"{letter}:{found[letter]}\n" if letter in found else ""
         after = f"{letter}:{kept[letter]}\n" if letter in kept else ""
@@ -147,8 +155,12 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
             value = BLANKS.sub(" ", match[2]).strip()
             if letter in FIELD_ORDER and letter not in found:
                 ledger.drop("blanks", len(line) - len(value) - 2)
-                found[letter] = value if letter in "TR" else OUTSIDE_ABC.sub("", value)
+                found[letter] = value if letter in "TRK" else OUTSIDE_ABC.sub("", value)
                 ledger.drop(STRANGE, len(value) - len(found[letter]))
+            elif letter == VOICES and octave_shift(value, 0):
+                spelled = f"{OUTSIDE_ABC.sub('', value.split()[0])} transpose={octave_shift(value, 0)}"
+                ledger.change("V: respelled", line, f"V:{spelled}")
+                found[VOICES] = f"{found[VOICES]}\nV:{spelled}" if VOICES in found else spelled
             else:
                 ledger.drop(f"field {letter}:", len(line) + 1)
         elif match:
@@ -176,7 +188,7 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
 
 def _spell(letter: str, value: str) -> str:
     value = BLANKS.sub(" ", value).strip()
-    return (canonical_key(value) or value or "none") if letter == "K" else value
+    return (canonical_key(value) or OUTSIDE_ABC.sub("", value) or "none") if letter == "K" else value
 
 
 def _clean_body(body: str, ledger: Ledger) -> str:
@@ -196,6 +208,8 @@ def _clean_body(body: str, ledger: Ledger) -> str:
         spelled = f"[{letter}:{_spell(letter, match[2])}]"
         return ledger.change("fields in the body respelled", match[0], spelled)
 
+    body = MARKUP.sub(lambda match: ledger.change("HTML", match[0], _without_markup(match[0])), body)
+    body = SIGN.sub(lambda match: ledger.change("accidentals respelled", match[0], SIGNS[match[0]]), body)
     without(QUOTED, lambda match: match[0] if CHORD_SYMBOL.fullmatch(match[0]) else "", "annotations")
     body = INLINE.sub(field_inline, body)
     without(SPACER, lambda match: match[1] or "", "spacers")
@@ -206,6 +220,10 @@ def _clean_body(body: str, ledger: Ledger) -> str:
     without(BLANKS, " ", "blanks")
     without(EDGE_BLANKS, "", "blanks")
     return body.removesuffix("\n")
+
+
+def _without_markup(markup: str) -> str:
+    return "" if markup[0] == "<" else html.unescape(markup).replace("\xa0", " ")
 
 
 def decode_text(text: str) -> str:
@@ -231,7 +249,7 @@ def reason_to_drop(verdict: Verdict, ledger: Ledger) -> str | None:
     What cleaning took out because it is no ABC counts as an error like what is left.
     """
     if verdict.key is None:
-        return "no K: field"
+        return "no K: field that names a key"
     if not verdict.pitches:
         return "no notes"
     if len(verdict.pitches) < MIN_NOTES:

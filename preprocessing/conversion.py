@@ -108,13 +108,73 @@ def _convert(score: Score, readers: "queue.SimpleQueue[ScoreReader]") -> Convers
             raise ConversionError(f"larger than {MAX_SCORE >> 20} MB")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"score{score.suffix}"  # never the name it came with
-            path.write_bytes(score.data)
+            path.write_bytes(_without_words(score.data) if kind == "midi" else score.data)
             abc = _midi_to_abc(path, title) if kind == "midi" else reader.read(path, title)
         return Conversion(score.name, kind, abc)
     except ConversionError as error:
         return Conversion(score.name, kind, failure=str(error))
     finally:
         readers.put(reader)
+
+
+def _without_words(data: bytes) -> bytes:
+    """Return a MIDI file without its text events (lyrics, names, remarks), or as it is where it cannot be read.
+
+    midi2abc writes words and notes into one line, so that taking out the words would take out notes.
+    """
+    kept = bytearray()
+    place = 0
+    try:
+        while place + 8 <= len(data):
+            end = place + 8 + int.from_bytes(data[place + 4 : place + 8])
+            track = data[place : place + 4] == b"MTrk"
+            chunk = _wordless(data[place + 8 : end]) if track else data[place + 8 : end]
+            kept += data[place : place + 4] + len(chunk).to_bytes(4) + chunk
+            place = end
+    except IndexError:
+        return data
+    return bytes(kept + data[place:])
+
+
+def _wordless(track: bytes) -> bytes:
+    """Return the events of a track without its texts; the time before one passes to the next. Raises IndexError."""
+    kept = bytearray()
+    place = waited = status = 0
+    while place < len(track):
+        delta, start = _quantity(track, place)
+        waited += delta
+        if track[start] & 0x80:
+            status = track[start]
+            data = start + 1
+        else:
+            data = start  # the status of the event before holds
+        text = status == 0xFF and 1 <= track[data] <= 0x0F
+        if status in (0xF0, 0xF7, 0xFF):
+            length, place = _quantity(track, data + (status == 0xFF))
+            place += length
+        else:
+            place = data + (1 if status >> 4 in (0xC, 0xD) else 2)
+        if not text:
+            kept += _as_quantity(waited) + track[start:place]
+            waited = 0
+    return bytes(kept)
+
+
+def _quantity(track: bytes, place: int) -> tuple[int, int]:
+    """Return a number of seven bits a byte, four bytes at most, and the place behind it. Raises IndexError."""
+    value = 0
+    for end in range(place, place + 4):
+        value = value << 7 | track[end] & 0x7F
+        if not track[end] & 0x80:
+            return value, end + 1
+    raise IndexError("a number of more than four bytes")
+
+
+def _as_quantity(value: int) -> bytes:
+    parts = [value & 0x7F]
+    while value := value >> 7:
+        parts.append(value & 0x7F | 0x80)
+    return bytes(reversed(parts))
 
 
 def _midi_to_abc(path: Path, title: str) -> str:
@@ -260,7 +320,8 @@ class _Writer:
         self.voices = [measures for measures in voices if any(measure.recurse().notes for measure in measures)]
         self.number = number
         metadata = score.metadata
-        self.title = (metadata and (metadata.title or metadata.movementName)) or title
+        names = [metadata.title, metadata.movementName] if metadata else []
+        self.title = next((name for name in names if name and not name.startswith("score.")), title)  # not the file's
         self.composer = (metadata and metadata.composer) or ""
         self.key, self.metre = "C", "none"
         self.beat = Fraction(1)

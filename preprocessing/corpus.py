@@ -11,6 +11,7 @@ manifest.json     hashes of inputs and outputs, versions, arguments
 
 import hashlib
 import importlib.metadata
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -111,14 +112,15 @@ def build_corpus(
     """
     candidates, tally = collect_tunes(blocks, policy, pool)
     if not candidates:
-        dropped = dict((tally.drops + reading.drops).most_common(3))
+        dropped = ", ".join(f"{n:,} {reason}" for reason, n in (tally.drops + reading.drops).most_common(3))
         source = " ".join(manifest["arguments"]["source"])
         raise DoorError(f"--source {source}: no tune in it that could be used (dropped: {dropped or 'nothing'})")
     splits, families = split_by_family(candidates, tally)
     for split, rows in splits.items():
         if not rows:
             raise DoorError(
-                f"the {split} split is empty: {len(candidates)} tunes are too few, give --source more of them"
+                f"the {split} split is empty: {len(candidates)} tunes are too few, give --source more of them "
+                "(it takes about a hundred; a few hundred to say anything)"
             )
     found = [tune for rows in splits.values() for tune in rows]
     kept = sum(len(tune.text) for tune in found)
@@ -181,7 +183,7 @@ def _write(
     dataset = DatasetDict({split: Dataset.from_dict(of, FEATURES) for split, of in columns.items()})
     for split in SPLITS:
         dataset[split].to_parquet(folder / "data" / f"{split}.parquet")
-        np.save(folder / "tokens" / f"{split}.npy", streams[split], allow_pickle=False)
+        (folder / "tokens" / f"{split}.npy").write_bytes(_as_npy(streams[split]))
     build_tokenizer(vocabulary, context).save_pretrained(folder)
     write_json(folder / "vocab.json", vocabulary)
     write_json(folder / "stats.json", stats)
@@ -193,6 +195,13 @@ def _write(
         path.relative_to(folder).as_posix(): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }
     write_json(folder / "manifest.json", {**manifest, "outputs": outputs})
+
+
+def _as_npy(stream: np.ndarray) -> memoryview:
+    """Return an array as the bytes of a .npy file. (Where the disk is full, np.save itself does not say so.)"""
+    buffer = io.BytesIO()
+    np.save(buffer, stream, allow_pickle=False)
+    return buffer.getbuffer()
 
 
 def describe_tunes(splits: dict[str, list[Tune]], vocabulary_size: int) -> dict[str, Any]:
@@ -237,6 +246,8 @@ def warn_of_unknown(stats: dict[str, Any]) -> None:
 
 def read_vocabulary(folder: str) -> dict[str, int]:
     """Return the vocabulary of a corpus or model folder. Raises DoorError if it has none of ours."""
+    if not (Path(folder) / "tokenizer.json").is_file():
+        raise DoorError(f"--vocabulary {folder}: no corpus or model folder (no tokenizer.json in it)")
     try:
         vocabulary = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
     except (OSError, ValueError) as error:

@@ -22,7 +22,7 @@ STEPS = 6  # intervals of a shingle of the melody itself
 TURNS = 4  # intervals of a shingle of its turning points
 TURN = 3  # semitones back that make a turn: passing and neighbour notes make none
 PHRASE = 10  # intervals of the run that seats a tune: longer ones are shared by fewer strangers, so splits stay even
-MIN_OVERLAP = 2  # of similar tunes; benchmarks/families.py shows what it finds
+MIN_OVERLAP = 1.5  # of similar tunes; benchmarks/families.py shows what it finds
 BANDS, ROWS = 160, 2  # a pair of Jaccard index J becomes a candidate with probability 1 - (1 - J²)^160
 BUCKET, REPRESENTATIVES = 32, 4  # in a larger bucket each is compared with the first 4: time and memory stay linear
 CHUNK = 10_000  # pairs counted at once
@@ -31,12 +31,17 @@ MULTIPLIERS = np.cumprod(np.full(PHRASE, 0x9E3779B97F4A7C15, np.uint64))
 
 
 class Melody(NamedTuple):
-    """What decides a tune's split and family. `group` names tunes that their source calls settings of one tune."""
+    """What decides a tune's split and family.
+
+    `group` names tunes that their source calls settings of one tune, `staff` those that look alike on the staff,
+    whatever the key signature makes of it.
+    """
 
     name: str
     split: str
     shingles: np.ndarray
     group: str | None
+    staff: str | None
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,15 @@ def seat_of(pitches: Sequence[int]) -> str:
     return f"{runs[0]:016x}" if runs.size else melody_hash(pitches)
 
 
-def melody_of(pitches: Sequence[int], group: str | None = None) -> Melody:
-    """Return what `assign` must know of a tune. A group sits together, whatever its melodies."""
+def melody_of(pitches: Sequence[int], group: str | None = None, places: Sequence[int] = ()) -> Melody:
+    """Return what `assign` must know of a tune. A group sits together, whatever its melodies.
+
+    `places` are the staff positions of its notes, as written.
+    """
     seat = seat_of(pitches) if group is None else f"group {group}"
-    return Melody(melody_hash(pitches), split_of(seat), shingles(pitches), group)
+    return Melody(
+        melody_hash(pitches), split_of(seat), shingles(pitches), group, melody_hash(places) if places else None
+    )
 
 
 def _moving(pitches: Sequence[int]) -> np.ndarray:
@@ -201,7 +211,8 @@ def assign(melodies: Sequence[Melody]) -> Families:
     sets = {place: melody.shingles for place, melody in zip(places, melodies, strict=True)}
 
     equal = [(index[r, name], index[rank, name]) for rank, name in nodes for r in range(rank) if (r, name) in index]
-    found = np.concatenate([similar_pairs([sets[place] for place in nodes]), _pairs(equal)])
+    alike = _alike(melodies, node.tolist())
+    found = np.concatenate([similar_pairs([sets[place] for place in nodes]), _pairs(equal), _pairs(alike)])
     pairs = np.stack(np.divmod(_distinct(found @ [len(nodes), 1]), len(nodes)), axis=1)
     kept = kept_of(pairs, rank)
     members = [(melody.group, i) for melody, i in zip(melodies, node.tolist(), strict=True) if kept[i]]
@@ -211,6 +222,19 @@ def assign(melodies: Sequence[Melody]) -> Families:
         [names[i] for i in node],
         _statistics(node, pairs, rank, kept),
     )
+
+
+def _alike(melodies: Sequence[Melody], node: list[int]) -> list[tuple[int, int]]:
+    """Return the pairs of nodes that look alike on the staff, the smaller first; bounded as in `similar_pairs`."""
+    looks: dict[str, set[int]] = {}
+    for melody, i in zip(melodies, node, strict=True):
+        if melody.staff is not None:
+            looks.setdefault(melody.staff, set()).add(i)
+    pairs = []
+    for nodes in map(sorted, looks.values()):
+        most = len(nodes) if len(nodes) <= BUCKET else REPRESENTATIVES
+        pairs += [(earlier, later) for j, later in enumerate(nodes) for earlier in nodes[: min(j, most)]]
+    return pairs
 
 
 def kept_of(pairs: np.ndarray, rank: np.ndarray) -> np.ndarray:

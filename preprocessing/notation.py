@@ -50,6 +50,8 @@ KEY = re.compile(
     r"(?P<tonic>HP|Hp|(?i:none)|[A-G][#b]?)?[ \t]*"
     r"(?P<mode>(?i:maj|ion|min|aeo|mix|dor|phr|lyd|loc|exp)[A-Za-z]*|[Mm](?![A-Za-z]))?(?P<more>.*)"
 )
+SPELLED_OUT = re.compile(r"^([A-Ga-g])[ -]?(sharp|flat|♯|♭)(?![a-z])", re.IGNORECASE)
+SIGNS = {"sharp": "#", "♯": "#", "flat": "b", "♭": "b"}
 EXPLICIT = re.compile(r"(?<![A-Za-z]{2})(\^\^?|__?|=)([A-Ga-g])")  # not the value of `middle=d`
 OCTAVE = re.compile(r"\boctave=([+-]?[0-9])\b")
 OCTAVE_CLEF = re.compile(r"(?:treble|alto|tenor|bass)[1-5]?([+-])(8|15)\b")
@@ -127,6 +129,24 @@ def split_tunes(text: str) -> Iterator[str]:
         yield text[start : blank.start() + 1 if blank else end]
 
 
+def staff_places(text: str) -> list[int]:
+    """Return where the notes of a tune stand on the staff, as written: C is 0, B 6, c 7. Grace notes are left out."""
+    places = []
+    in_body = False
+    for line in text.split("\n"):
+        if FIELD.match(line):
+            in_body = in_body or line.startswith("K:")
+        elif in_body:
+            meanings = map(_meaning, WORDS(COMMENT.sub("", line)))
+            places += [_staff_place(value) for kind, value in meanings if kind == "note"]
+    return places
+
+
+def _staff_place(note: tuple[int, ...]) -> int:
+    step, place, *_ = note
+    return step + 7 * ((place - 60 - PITCH_CLASS[step]) // 12)
+
+
 @lru_cache(maxsize=1024)
 def canonical_key(value: str) -> str | None:
     """Return what a K: field sounds like, in one spelling, or None if it names no key.
@@ -135,7 +155,8 @@ def canonical_key(value: str) -> str | None:
     (`D =c`; `D exp _b` where they alone count); and `transpose=` in semitones, which takes in `octave=` and, as in
     abc2midi, clefs like `treble-8` and `bass+15`. Other clefs do not sound and are left out.
     """
-    tonic, mode, more = KEY.match(value.strip()).groups()  # type: ignore[union-attr]  # it matches anything
+    value = SPELLED_OUT.sub(lambda match: match[1].upper() + SIGNS[match[2].lower()], value.strip())
+    tonic, mode, more = KEY.match(value).groups()  # type: ignore[union-attr]  # it matches anything
     explicit = {step.upper(): sign for sign, step in EXPLICIT.findall(more)}
     if tonic is None and not explicit:
         return None
@@ -144,11 +165,11 @@ def canonical_key(value: str) -> str | None:
     usual = key_signature(key)
     words = [explicit[step] + step.lower() for step in SHARP_ORDER if step in explicit]
     words = [word for word in words if ALTERATION[word[:-1]] != usual.get(word[-1].upper(), 0)]
-    shift = _shift(value, 0)
+    shift = octave_shift(value, 0)
     return " ".join([key, *words, f"transpose={shift}"] if shift else [key, *words])
 
 
-def _shift(value: str, before: int) -> int:
+def octave_shift(value: str, before: int) -> int:
     """Return the semitones by which a K: or V: field moves what is written, or `before` if it says nothing of it."""
     octave, clef, transpose = OCTAVE.search(value), OCTAVE_CLEF.search(value), TRANSPOSE.search(value)
     if not (octave or clef or transpose):
@@ -367,9 +388,10 @@ class _Reader:
             voice.altered = voice.signature[:]
         elif not NO_TONIC.match(value):
             self.error(f"K:{value} is no key")
-        voice.shift = _shift(value, voice.shift)
+        voice.shift = octave_shift(value, voice.shift)
         if not self.in_body:
-            self.verdict.key, self.in_body = key or "none", True
+            self.verdict.key = key or ("none" if NO_TONIC.match(value) else None)
+            self.in_body = True
             if not self.unit_given:  # a later M: does not change it
                 voice.unit = _ticks(default_unit_length(voice.metre))
 
@@ -383,7 +405,7 @@ class _Reader:
 
     def change_voice(self, value: str) -> None:
         name, first = (value.split(maxsplit=1) or [""])[0], self.voices[""]
-        self.shifts[name] = _shift(value, self.shifts.get(name, first.shift))
+        self.shifts[name] = octave_shift(value, self.shifts.get(name, first.shift))
         if self.in_body:
             if name not in self.voices:
                 settings = first.metre, first.wanted, first.unit, first.signature, first.signature[:]

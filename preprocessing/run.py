@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,8 @@ from preprocessing.cleaning import FIELD_ORDER
 from preprocessing.sources import BUNDLED, Reading, fingerprint, read_source
 from preprocessing.transposition import SHIFTS
 from preprocessing.tunes import Policy
+
+MOST_SHOWN = 6  # reasons on the screen; stats.json has all
 
 
 @dataclass
@@ -50,10 +53,14 @@ class PreprocessingArguments:
     def __post_init__(self) -> None:
         if "K" not in self.keep_fields or set(self.keep_fields) - set(FIELD_ORDER):
             raise DoorError(f"--keep_fields {self.keep_fields}: letters of {FIELD_ORDER}, K among them")
-        if self.transpose != "all" and not (self.transpose.isdecimal() and int(self.transpose) <= len(SHIFTS)):
+        if self.transpose != "all" and not (
+            self.transpose.isascii() and self.transpose.isdecimal() and int(self.transpose) <= len(SHIFTS)
+        ):
             raise DoorError(f"--transpose {self.transpose}: a number from 0 to {len(SHIFTS)}, or all")
         if self.transpose != "0" and not {"M", "L"} <= set(self.keep_fields):
             raise DoorError(f"--keep_fields {self.keep_fields}: transposing needs M and L among them")
+        if not all(self.source):
+            raise DoorError("--source: one of them is empty")
         if self.context < 2 or self.num_proc < 1:
             raise DoorError("--context must be at least 2, --num_proc at least 1")
 
@@ -85,13 +92,25 @@ def build(arguments: PreprocessingArguments) -> dict[str, Any] | None:
     )
     policy = Policy(arguments.keep_fields, arguments.interleave_voices)
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    with ProcessPoolExecutor(arguments.num_proc, mp_context=context) as pool:
+    with ProcessPoolExecutor(arguments.num_proc, context, initializer=end_with_parent) as pool:
         try:
             return build_corpus(
                 folder, blocks, reading, policy, manifest, pool, arguments.context, arguments.keys, vocabulary
             )
         except BrokenProcessPool:
             raise DoorError("a worker process died, most likely for want of memory: try a smaller --num_proc") from None
+
+
+def end_with_parent() -> None:
+    """Let a worker end when the process that it works for is gone, even if that was killed."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def main() -> None:
@@ -124,8 +143,12 @@ def summary(stats: dict[str, Any]) -> list[str]:
     for kind, counts in reading["converted"].items():
         lines.append(f"{kind}: {counts['converted']:,} of {counts['tried']:,} files converted")
     lines.append(f"dropped tunes: {_listed(stats['drops'])}")
-    if reading["drops"]:
-        lines.append(f"left out before any tune was read: {_listed(reading['drops'])}")
+    left_out = {**reading["drops"], **{f"bytes {reason}": n for reason, n in reading["skipped_bytes"].items()}}
+    if left_out:
+        lines.append(f"left out before any tune was read: {_listed(left_out)}")
+    account = stats["characters_accounted"]
+    most = dict(list(account["dropped"].items())[:MOST_SHOWN])
+    lines.append(f"characters: {account['read']:,} read, {account['kept']:,} kept; most dropped: {_listed(most)}")
     return lines
 
 

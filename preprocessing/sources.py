@@ -59,6 +59,7 @@ LICENCES = {
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, NotImplementedError, OSError)
 TUNE_START = re.compile(r"(?:^|[\r\n])X:")
 ARRAY_START, SEPARATORS = re.compile(r"\s*\[?"), re.compile(r"[\s,]*")
+FILE_FIELDS = ("L", "M", "R")
 CHARSET = re.compile(rb"(?:^|[\r\n])(?:%%|I:)abc-charset[ \t]+([\w.:-]+)")
 
 
@@ -67,7 +68,8 @@ class Block:
     """Whole tunes of raw ABC. `file` is the path below the source, inside an archive `tunes.zip/folder/a.abc`.
 
     `source` is the collection. `content` is undecoded (bytes) where it comes from a file, text where it comes from a
-    table or a score. `charset` is what the file declares. `group` names tunes that the source calls settings of one.
+    table or a score. `charset` is what the file declares, `defaults` the fields of its header by letter. `group` names
+    tunes that the source calls settings of one.
     """
 
     source: str
@@ -75,6 +77,7 @@ class Block:
     content: bytes | str
     charset: str | None = None
     group: str | None = None
+    defaults: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -113,8 +116,13 @@ def fingerprint(source: str) -> dict[str, str]:
     root, files = _input_files(source)
     hashes = {}
     for path in files:
-        with path.open("rb") as stream:
-            hashes[_name(path, root)] = hashlib.file_digest(stream, "sha256").hexdigest()
+        try:
+            with path.open("rb") as stream:
+                hashes[_name(path, root)] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except PermissionError:
+            if path == root:
+                raise
+            hashes[_name(path, root)] = "no permission to read"
     return hashes
 
 
@@ -135,7 +143,9 @@ def read_source(
     if root.is_dir() and source != BUNDLED:
         known = set(files)
         for path in _walk(root):
-            if path.is_symlink() or not path.is_file():
+            if path.is_dir() and not path.is_symlink():
+                reading.drops["no permission to read"] += 1
+            elif path.is_symlink() or not path.is_file():
                 reading.drops["link or device"] += 1
             elif path not in known:
                 reading.drops[_unknown(path.name)] += 1
@@ -172,9 +182,11 @@ def _unknown(name: str) -> str:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for folder, names, files in os.walk(root):
+    closed: list[OSError] = []
+    for folder, names, files in os.walk(root, onerror=closed.append):
         names.sort()
         yield from (Path(folder) / name for name in sorted(files))
+    yield from (Path(error.filename) for error in closed)  # folders that may not be looked into
 
 
 def _input_files(source: str) -> tuple[Path, list[Path]]:
@@ -215,7 +227,12 @@ class _Reader:
             with self.damage_counted("damaged archive"):
                 yield from members(path, name)
         else:
-            with path.open("rb") as stream:
+            try:
+                stream = path.open("rb")
+            except PermissionError:
+                self.reading.drops["no permission to read"] += 1
+                return
+            with stream:
                 yield from self.member(name, stream)
 
     @contextmanager
@@ -293,13 +310,16 @@ class _Reader:
 
     def text(self, name: str, stream: IO[bytes]) -> Iterator[Block]:
         source, charset, skipped = self.collection(name), None, self.reading.skipped_bytes
+        defaults: dict[str, str] | None = None
         for piece in _whole_tunes(_chunks(stream, self.reading), skipped):
             if b"\0" in piece:
                 skipped["not text"] += len(piece)
                 continue
             declared = CHARSET.search(piece) if b"abc-charset" in piece else None  # the search alone is slow
             charset = declared[1].decode("ascii", errors="replace").lower() if declared else charset
-            yield Block(source, name, piece, charset)
+            if defaults is None:
+                defaults = _file_header(_decode(piece, charset))
+            yield Block(source, name, piece, charset, defaults=defaults)
 
     def table(self, name: str, suffix: str, stream: IO[bytes]) -> Iterator[Block]:
         try:
@@ -326,6 +346,13 @@ def _seekable(stream: IO[bytes]) -> Iterator[IO[bytes]]:
     with tempfile.TemporaryFile() as copy:
         shutil.copyfileobj(stream, copy)
         yield copy
+
+
+def _file_header(text: str) -> dict[str, str]:
+    """Return the fields before the first tune that hold for all of them, by letter (ABC 2.1, section 2.2.2)."""
+    before = TUNE_START.split(text.removeprefix("\ufeff"), maxsplit=1)[0]
+    fields = (line.partition("%")[0].partition(":") for line in before.splitlines())
+    return {letter: value.strip() for letter, _, value in fields if letter in FILE_FIELDS and value.strip()}
 
 
 def _chunks(stream: IO[bytes], reading: Reading) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from preprocessing.cleaning import CleanTune, Ledger, clean_tune, reason_to_drop
 from preprocessing.families import Melody, melody_of
-from preprocessing.notation import Verdict, judge, split_tunes
+from preprocessing.notation import Verdict, judge, split_tunes, staff_places
 from preprocessing.sources import Block, decode
 from preprocessing.transposition import Transposable, TranspositionError, is_transposed, shifts
 from preprocessing.voices import VoicesError, interleave_voices
@@ -112,7 +112,7 @@ def read_blocks(blocks: list[Block], policy: Policy) -> tuple[list[Candidate], T
 
 def _read_tune(raw: str, block: Block, policy: Policy) -> Candidate | str:
     """Return the candidate, or the reason why there is none."""
-    clean = clean_tune(raw, policy.keep_fields)
+    clean = clean_tune(raw, policy.keep_fields, block.defaults)
     verdict = judge(clean.whole)
     reason = reason_to_drop(verdict, clean.ledger)
     if reason is not None:
@@ -124,7 +124,7 @@ def _read_tune(raw: str, block: Block, policy: Policy) -> Candidate | str:
         except VoicesError as error:
             return str(error)
     assert clean.ledger.balanced(len(raw), len(text)), f"characters of a tune in {block.file} do not add up"
-    melody = melody_of(verdict.pitches, block.group)
+    melody = melody_of(verdict.pitches, block.group, staff_places(clean.whole))
     return Candidate(_row(text, clean, verdict, block), melody, len(raw), clean.ledger)
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from preprocessing.cleaning import clean_tune, decode_text
+from preprocessing.cleaning import clean_tune, decode_text, reason_to_drop
+from preprocessing.notation import judge
 
 
 def clean(body: str, header: str = "M:4/4\nL:1/8\nK:C") -> str:
@@ -126,6 +127,48 @@ def test_foreign_letters_in_title_and_rhythm_are_no_errors_and_in_other_fields_t
     tune = clean_tune("X:1\nT:Öl\nR:Märsche, Lieder\nM:4/4é\nL:1/8\nK:C\nCDEF|", "XTRMLK")
     assert tune.text == "X:1\nT:Öl\nM:4/4\nL:1/8\nK:C\nCDEF|"
     assert tune.ledger.dropped["characters outside ABC"] == 1
+
+
+def test_the_fields_of_a_files_header_hold_where_a_tune_has_none():
+    defaults = {"M": "3/4", "L": "1/4", "R": "Waltz"}
+    assert clean_tune("X:1\nK:C\nCDE|", "XRMLK", defaults).text == "X:1\nR:waltz\nM:3/4\nL:1/4\nK:C\nCDE|"
+    assert clean_tune("X:1\nM:6/8\nK:C\nCDE|", "XMLK", defaults).text == "X:1\nM:6/8\nL:1/4\nK:C\nCDE|"
+
+
+def test_voices_that_sound_elsewhere_than_written_keep_their_line_in_the_header():
+    raw = "X:1\nV:1 name=Flute\nV:2 octave=-2 clef=bass\nV:3 transpose=-2\nK:C\nV:1\nc8|\nV:2\nc8|\nV:3\nc8|"
+    tune = clean_tune(raw, "K")
+    assert tune.text.startswith("V:2 transpose=-24\nV:3 transpose=-2\nK:C\n")
+    assert judge(tune.text).pitches == judge(raw).pitches == [72, 48, 70]
+    assert tune.ledger.balanced(len(raw), len(tune.text))
+    assert clean_tune(tune.whole, "K").text == tune.text
+
+
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [("B♭", "Bb"), ("F sharp minor", "F#m"), ("E flat", "Eb"), ("c sharp minor", "C#m"), ("F♯ dorian", "F#dor")],
+)
+def test_sharps_and_flats_of_a_key_may_be_words_or_signs(written, key):
+    assert clean_tune(f"X:1\nK:{written}\nCDEF|", "K").header["K"] == key
+
+
+@pytest.mark.parametrize("key", ["H", "weird", "Ré"])
+def test_a_tune_in_a_key_that_is_none_is_no_tune(key):
+    tune = clean_tune(f"X:1\nK:{key}\nCDEFGABc|cBAGFEDC|", "K")
+    assert reason_to_drop(judge(tune.whole), tune.ledger) == "no K: field that names a key"
+
+
+@pytest.mark.parametrize(
+    ("written", "clean_body"),
+    [
+        ("CDEF|<br>GABc|<BR/>", "CDEF|GABc|"),
+        ("C&lt;D&nbsp;E&gt;F|", "C<D E>F|"),
+        ("♯C ♭D ♮E|", "^C _D =E|"),
+        ('"Am CDEF|GABc|"E"c4|', '"Am CDEF|GABc|"E"c4|'),
+    ],
+)
+def test_music_survives_what_the_web_puts_into_it(written, clean_body):
+    assert clean(written) == clean_body
 
 
 # Every character is accounted for

@@ -107,6 +107,15 @@ def test_drums_are_left_out_of_a_midi_file(tmp_path):
 
 
 @needs_abcmidi
+def test_words_in_a_midi_file_take_no_notes_with_them(tmp_path):
+    music = "X:1\nT:Song\nM:2/4\nL:1/8\nK:G\nG2 GA|B2 d2|c2 ec|B2 dB|\n{}A2 A2|A2 BA|G4|G4|]\n"
+    plain, sung = (music.format(words) for words in ("", "w:la la lac ec B2 dB this is\n"))
+    (result,) = convert(Score("a.mid", ".mid", midi(tmp_path, sung)))
+    assert judge(result.abc).pitches == judge(plain).pitches
+    assert judge(result.abc).bars == 8
+
+
+@needs_abcmidi
 def test_a_corrupt_midi_file_gives_no_tune(tmp_path):
     whole = midi(tmp_path)
     for data in (b"", b"not MIDI", whole[:30], whole[:14] + b"\xff" * 200, b"MThd" + bytes(range(200))):

@@ -22,7 +22,7 @@ from preprocessing.families import (
     shingles,
     similar_pairs,
 )
-from preprocessing.notation import judge
+from preprocessing.notation import judge, staff_places
 
 REEL = "X:1\nM:4/4\nL:1/8\nK:D\nFAAB AFED|FAAB ABde|fBBA Bcdf|fBBA BcdB|fgag fdec|dBAF EDEF|GBAG FAdf|egfe d2:|\n"
 ROOT = Path(__file__).parent.parent
@@ -67,7 +67,7 @@ def pitches(text: str) -> list[int]:
 def made(split: str, *numbers: int, group: str | None = None) -> Melody:
     """A melody that holds these shingles."""
     hashes = np.array(sorted(numbers), np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return Melody(f"{numbers}", split, np.sort(hashes), group)
+    return Melody(f"{numbers}", split, np.sort(hashes), group, None)
 
 
 def exact_pairs(sets: list[np.ndarray]) -> set[tuple[int, int]]:
@@ -301,3 +301,16 @@ def test_memory_grows_with_the_number_of_tunes_alone(tunes):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 4.5 * peaks[0] < 200e6
+
+
+def test_tunes_that_look_alike_on_the_staff_stand_together_whatever_their_key():
+    few = pitches(REEL)
+    other = pitches(REEL.replace("K:D", "K:Ddor"))
+    assert few != other
+    apart = [
+        melody_of(few, places=staff_places(REEL))._replace(split="test"),
+        melody_of(other, places=staff_places(REEL.replace("K:D", "K:Ddor")))._replace(split="train"),
+        melody_of(other)._replace(split="train", shingles=np.zeros(0, np.uint64)),
+    ]
+    assert assign(apart).splits[:2] == ["test", None]
+    assert staff_places("X:1\nK:G\n{gf}C,B c'|[M:3/4]^f\nw:abc") == [-7, 6, 14, 10]

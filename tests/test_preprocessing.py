@@ -265,7 +265,7 @@ def test_drops_are_counted_by_reason_and_nothing_is_lost():
     assert [tune.title for tune in tunes] == ["One", "One"]
     assert tally.drops == {
         "exact duplicate": 1,
-        "no K: field": 1,
+        "no K: field that names a key": 1,
         "no notes": 1,
         "fewer than 8 notes": 1,
         "not readable as ABC": 1,

@@ -20,6 +20,7 @@ import pytest
 from hub_server import hub_server
 
 from door import DoorError
+from preprocessing import sources
 from preprocessing.sources import BLOCK, BUNDLED, Block, Reading, decode, fingerprint, read_source
 
 ROOT = Path(__file__).parent.parent
@@ -476,3 +477,32 @@ def test_a_hub_that_cannot_be_reached_ends_with_one_line(tmp_path, environment, 
     printed = run_python(code, HF_HOME=str(tmp_path), **environment)
     assert said in printed
     assert printed.count("\n") == 1
+
+
+def test_the_header_of_a_tune_book_goes_with_each_of_its_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "BLOCK", 100)
+    tunes = "".join(f"X:{i}\nK:C\n{'CDEF|' * 10}\n\n" for i in range(9))
+    (tmp_path / "book.abc").write_bytes(("\ufeffM:3/4 % waltzes\r\nL: 1/4\r\nR:\r\nZ:me\r\n\r\n" + tunes).encode())
+    blocks, _ = read(tmp_path)
+    assert len(blocks) > 1
+    assert all(block.defaults == {"M": "3/4", "L": "1/4"} for block in blocks)
+
+
+def test_what_may_not_be_read_costs_itself_alone(tmp_path, monkeypatch):
+    for name in ("a.abc", "b.abc", "c/d.abc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("X:1\nK:C\nCDEF|\n")
+
+    def refuse(allowed):  # root may read everything, so permissions alone would test nothing
+        def refusing(path, *arguments, **options):
+            if Path(path).name in ("b.abc", "c"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return allowed(path, *arguments, **options)
+
+        return refusing
+
+    monkeypatch.setattr(Path, "open", refuse(Path.open))
+    monkeypatch.setattr(os, "scandir", refuse(os.scandir))
+    blocks, reading = read(tmp_path)
+    assert [block.file for block in blocks] == ["a.abc"]
+    assert reading.drops == {"no permission to read": 2}
