@@ -26,7 +26,7 @@ from preprocessing.families import (
     similar_pairs,
     split_of,
 )
-from preprocessing.notation import judge, split_tunes
+from preprocessing.notation import judge, split_tunes, staff_places
 from preprocessing.sources import BUNDLED, Reading, decode, fingerprint, read_source
 from training.loop import cpu_name
 
@@ -35,16 +35,17 @@ SALTS = 50
 LARGE = (50_000, 200_000)
 
 
-def bundled_tunes() -> tuple[list[list[int]], np.ndarray]:
-    """Return the pitches of every bundled tune, exact duplicates left out, and their lengths in characters."""
-    tunes: dict[str, list[int]] = {}
+def bundled_tunes() -> tuple[list[list[int]], np.ndarray, list[list[int]]]:
+    """Return the pitches of every bundled tune, exact duplicates left out, their characters and places on the staff."""
+    tunes: dict[str, tuple[list[int], list[int]]] = {}
     for block in read_source(BUNDLED, fingerprint(BUNDLED), Reading(), None, 1):
         for raw in split_tunes(decode(block).replace("\r\n", "\n")):
             clean = clean_tune(raw, "XRMLK")
             verdict = judge(clean.whole)
             if reason_to_drop(verdict, clean.ledger) is None:
-                tunes[clean.text] = verdict.pitches
-    return list(tunes.values()), np.array([len(text) for text in tunes])
+                tunes[clean.text] = verdict.pitches, staff_places(clean.whole)
+    pitches, places = map(list, zip(*tunes.values(), strict=True))
+    return pitches, np.array([len(text) for text in tunes]), places
 
 
 def ornamented(pitches: list[int], share: float, draw: np.random.Generator) -> list[int]:
@@ -130,10 +131,10 @@ def compare_seats(tunes: list[list[int]], lengths: np.ndarray) -> None:
         print("".join(f"{cell:>22}" for cell in cells))
 
 
-def described(tunes: list[list[int]]) -> list[Melody]:
+def described(tunes: list[list[int]], places: list[list[int]] | None = None) -> list[Melody]:
     """Return what `assign` must know of the tunes and print the CPU seconds that it took."""
     start = time.process_time()
-    melodies = [melody_of(pitches) for pitches in tunes]
+    melodies = [melody_of(pitches, places=of) for pitches, of in zip(tunes, places or [[]] * len(tunes), strict=True)]
     print(f"    melody_of: {len(tunes):,} tunes in {time.process_time() - start:.1f} s of one core")
     return melodies
 
@@ -151,9 +152,9 @@ def assigned(melodies: list[Melody]) -> Families:
 def main() -> None:
     """Print all tables (about three minutes of one core)."""
     print(f"{cpu_name()}, Python {platform.python_version()}, numpy {np.__version__}")
-    tunes, lengths = bundled_tunes()
+    tunes, lengths, places = bundled_tunes()
     print("\nThe bundled corpus")
-    families = assigned(described(tunes))
+    families = assigned(described(tunes, places))
     characters: Counter[str | None] = Counter()
     for split, length in zip(families.splits, lengths.tolist(), strict=True):
         characters[split] += length

@@ -96,10 +96,11 @@ def _splits(stats: dict[str, Any]) -> str:
 |---|---|---|
 {rows}
 {more}
-Tunes of nearly the same melody, in any key or rhythm, are one family and stand in one split, which a hash of the tune
-alone decides: adding a source moves none. {dropped:,} tunes were left out because they are similar to a held-out tune.
-A random split of the same tunes would have leaked {similarity["random_split_leaked_test_tunes"]:,} of its \
-{similarity["random_split_test_tunes"]:,} test tunes into training."""
+Tunes found to be nearly the same melody, in any key or rhythm, are one family and stand in one split, which a hash of
+the tune alone decides: adding a source moves none. Distant variants (say every fifth note ornamented) may be missed.
+{dropped:,} tunes were left out because they are similar to a held-out tune. A random split of the same tunes would have
+leaked {similarity["random_split_leaked_test_tunes"]:,} of its {similarity["random_split_test_tunes"]:,} \
+test tunes into training."""
 
 
 def _sources(stats: dict[str, Any]) -> str:
@@ -126,7 +127,8 @@ def _dropped(stats: dict[str, Any]) -> str:
     return f"""## What was left out
 
 Of {account["read"]:,} characters read, {account["kept"]:,} were kept; {account["written"] - account["kept"]:,} were
-written in their place where fields are respelled or written out. All of them by reason:
+written in their place where fields are respelled or written out. Fields are ABC's: N notes, T title, O origin,
+R rhythm, Z transcriber, S source, B book. Dropped, by reason:
 
 | characters dropped | reason |
 |---|---|

@@ -1,5 +1,6 @@
 """The corpus: a tokenizer that loses nothing, splits that do not leak, the same bytes twice, a door that says why."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from door import DoorError, open_door, whole_folder
@@ -597,14 +599,28 @@ def test_a_failure_while_writing_leaves_the_corpus_before_and_no_litter(
     assert state(tmp_path) == before
 
 
+def session_of(leader: int) -> list[int]:
+    """The processes that one process and its children have left."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError):
+            found += [pid] if os.getsid(pid) == leader else []
+    return found
+
+
 def test_killed_at_any_moment_the_same_command_gives_the_same_bytes(built, small_source, tmp_path):
     arguments = ("--source", small_source, "--output_dir", tmp_path / "corpus", "--num_proc", "1")
     command = [sys.executable, str(ROOT / "preprocessing" / "run.py"), *map(str, arguments)]
     for seconds in (2.5, 3.5):
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **silent)
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        deadline = time.monotonic() + 20
+        while session_of(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert session_of(process.pid) == []
         if (tmp_path / "corpus").exists():
             assert hashes(tmp_path / "corpus") == hashes(built.folder)
     assert go_through_the_door(*arguments, cwd=tmp_path).returncode == 0
