@@ -239,7 +239,7 @@ def test_a_run_learns_and_its_record_adds_up(uninterrupted, small_corpus, archit
     assert record["validation_tokens"] == len(small_corpus.tokens("validation")) - 1
     assert record["validation_bits_per_character"] == pytest.approx(record["validation_loss"] / np.log(2))
     assert record["peak_memory_bytes"] > 50e6
-    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert record["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]  # not every build names itself
     assert "test_loss" not in record  # the test split is for the best model, once
 
 
