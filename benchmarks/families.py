@@ -26,7 +26,7 @@ from preprocessing.families import (
     similar_pairs,
     split_of,
 )
-from preprocessing.notation import judge, split_tunes, staff_places
+from preprocessing.notation import judge, split_tunes
 from preprocessing.sources import BUNDLED, Reading, decode, fingerprint, read_source
 from training.loop import cpu_name
 
@@ -43,7 +43,7 @@ def bundled_tunes() -> tuple[list[list[int]], np.ndarray, list[list[int]]]:
             clean = clean_tune(raw, "XRMLK")
             verdict = judge(clean.whole)
             if reason_to_drop(verdict, clean.ledger) is None:
-                tunes[clean.text] = verdict.pitches, staff_places(clean.whole)
+                tunes[clean.text] = verdict.pitches, verdict.staff
     pitches, places = map(list, zip(*tunes.values(), strict=True))
     return pitches, np.array([len(text) for text in tunes]), places
 

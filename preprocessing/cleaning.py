@@ -71,8 +71,10 @@ class Ledger:
         """Return whether `before` characters, less the dropped, with the added, are `after` characters."""
         return before - self.dropped.total() + self.added.total() == after
 
-    def __add__(self, other: "Ledger") -> "Ledger":
-        return Ledger(self.dropped + other.dropped, self.added + other.added)
+    def add(self, other: "Ledger") -> None:
+        """Add what another has noted."""
+        self.dropped.update(other.dropped)
+        self.added.update(other.added)
 
 
 @dataclass(frozen=True)

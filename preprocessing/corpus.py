@@ -29,7 +29,7 @@ from door import DoorError, read_json, whole_folder, write_json, write_text
 from preprocessing.dataset_card import dataset_card
 from preprocessing.families import Families, assign
 from preprocessing.figures import draw_figures
-from preprocessing.sources import Block, Reading
+from preprocessing.sources import Block, Reading, file_sha256
 from preprocessing.tokens import BOUNDARY, SPECIAL_TOKENS, UNKNOWN, build_tokenizer, build_vocabulary, encode_stream
 from preprocessing.tunes import Candidate, Policy, Tally, Tune, batches, in_order, read_blocks, transpose_tunes
 
@@ -51,7 +51,7 @@ def collect_tunes(blocks: Iterable[Block], policy: Policy, pool: Executor) -> tu
     batched = batches(blocks, lambda block: len(block.content))
     with tqdm(desc="reading tunes", unit=" tunes") as bar:
         for candidates, counted in in_order(pool, read_blocks, batched, policy):
-            tally += counted
+            tally.add(counted)
             bar.update(counted.tunes)
             for candidate in candidates:
                 if candidate.tune.text in kept:
@@ -69,7 +69,7 @@ def split_by_family(candidates: Sequence[Candidate], tally: Tally) -> tuple[dict
         if split is None:
             tally.drop_tune("similar to a held-out tune", candidate.raw_characters)
         else:
-            tally.ledger += candidate.ledger
+            tally.ledger.add(candidate.ledger)
             splits[split].append(replace(candidate.tune, family=name))
     return splits, families
 
@@ -273,12 +273,6 @@ def describe_build(
         "inputs": inputs,
         "given_vocabulary": vocabulary,
     }
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,10 @@ class BadBar:
 
 @dataclass
 class Verdict:
-    """What one tune holds and what is wrong with it. `pitches` are MIDI numbers in the order of sounding."""
+    """What one tune holds and what is wrong with it. `pitches` are MIDI numbers in the order of sounding.
+
+    `naturals` are the pitches that all notes as written, tied ones too, would have without any accidental or key.
+    """
 
     key: str | None = None
     metre: str | None = None
@@ -93,6 +96,12 @@ class Verdict:
     bars: int = 0
     rests: int = 0
     pitches: list[int] = field(default_factory=list)
+    naturals: list[int] = field(default_factory=list, compare=False)  # they say how it is written, not what it is
+
+    @property
+    def staff(self) -> list[int]:
+        """Where the notes stand on the staff, in the order of writing: C is 0, B 6, c 7."""
+        return [7 * (pitch // 12 - 5) + PITCH_CLASS.index(pitch % 12) for pitch in self.naturals]
 
     @property
     def lowest(self) -> int | None:
@@ -127,24 +136,6 @@ def split_tunes(text: str) -> Iterator[str]:
         header = HEADER_END.search(text, start, end)
         blank = BLANK_LINE.search(text, header.end(), end) if header else None
         yield text[start : blank.start() + 1 if blank else end]
-
-
-def staff_places(text: str) -> list[int]:
-    """Return where the notes of a tune stand on the staff, as written: C is 0, B 6, c 7. Grace notes are left out."""
-    places = []
-    in_body = False
-    for line in text.split("\n"):
-        if FIELD.match(line):
-            in_body = in_body or line.startswith("K:")
-        elif in_body:
-            meanings = map(_meaning, WORDS(COMMENT.sub("", line)))
-            places += [_staff_place(value) for kind, value in meanings if kind == "note"]
-    return places
-
-
-def _staff_place(note: tuple[int, ...]) -> int:
-    step, place, *_ = note
-    return step + 7 * ((place - 60 - PITCH_CLASS[step]) // 12)
 
 
 @lru_cache(maxsize=1024)
@@ -436,6 +427,7 @@ class _Reader:
                 self.verdict.pitches.append(pitch)
         else:
             self.verdict.pitches.append(pitch)
+        self.verdict.naturals.append(place)
         voice.place = place
         voice.sounding[place] = pitch
         if voice.in_chord:

@@ -59,6 +59,7 @@ LICENCES = {
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, NotImplementedError, OSError)
 TUNE_START = re.compile(r"(?:^|[\r\n])X:")
 ARRAY_START, SEPARATORS = re.compile(r"\s*\[?"), re.compile(r"[\s,]*")
+FIRST_TUNE = re.compile(rb"(?:^|[\r\n])X:")
 FILE_FIELDS = ("L", "M", "R")
 CHARSET = re.compile(rb"(?:^|[\r\n])(?:%%|I:)abc-charset[ \t]+([\w.:-]+)")
 
@@ -117,13 +118,18 @@ def fingerprint(source: str) -> dict[str, str]:
     hashes = {}
     for path in files:
         try:
-            with path.open("rb") as stream:
-                hashes[_name(path, root)] = hashlib.file_digest(stream, "sha256").hexdigest()
+            hashes[_name(path, root)] = file_sha256(path)
         except PermissionError:
             if path == root:
                 raise
             hashes[_name(path, root)] = "no permission to read"
     return hashes
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_source(
@@ -318,7 +324,7 @@ class _Reader:
             declared = CHARSET.search(piece) if b"abc-charset" in piece else None  # the search alone is slow
             charset = declared[1].decode("ascii", errors="replace").lower() if declared else charset
             if defaults is None:
-                defaults = _file_header(_decode(piece, charset))
+                defaults = _file_header(piece, charset)
             yield Block(source, name, piece, charset, defaults=defaults)
 
     def table(self, name: str, suffix: str, stream: IO[bytes]) -> Iterator[Block]:
@@ -348,9 +354,11 @@ def _seekable(stream: IO[bytes]) -> Iterator[IO[bytes]]:
         yield copy
 
 
-def _file_header(text: str) -> dict[str, str]:
+def _file_header(content: bytes, charset: str | None) -> dict[str, str]:
     """Return the fields before the first tune that hold for all of them, by letter (ABC 2.1, section 2.2.2)."""
-    before = TUNE_START.split(text.removeprefix("\ufeff"), maxsplit=1)[0]
+    content = content.removeprefix(codecs.BOM_UTF8)
+    first = FIRST_TUNE.search(content)
+    before = _decode(content[: first.start()] if first else content, charset)
     fields = (line.partition("%")[0].partition(":") for line in before.splitlines())
     return {letter: value.strip() for letter, _, value in fields if letter in FILE_FIELDS and value.strip()}
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from preprocessing.cleaning import CleanTune, Ledger, clean_tune, reason_to_drop
 from preprocessing.families import Melody, melody_of
-from preprocessing.notation import Verdict, judge, split_tunes, staff_places
+from preprocessing.notation import Verdict, judge, split_tunes
 from preprocessing.sources import Block, decode
 from preprocessing.transposition import Transposable, TranspositionError, is_transposed, shifts
 from preprocessing.voices import VoicesError, interleave_voices
@@ -69,13 +69,12 @@ class Tally:
         self.drops[reason] += 1
         self.ledger.drop(f"tunes: {reason}", characters)
 
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
-            self.tunes + other.tunes,
-            self.drops + other.drops,
-            self.characters + other.characters,
-            self.ledger + other.ledger,
-        )
+    def add(self, other: "Tally") -> None:
+        """Add what another has counted."""
+        self.tunes += other.tunes
+        self.drops.update(other.drops)
+        self.characters += other.characters
+        self.ledger.add(other.ledger)
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def _read_tune(raw: str, block: Block, policy: Policy) -> Candidate | str:
         except VoicesError as error:
             return str(error)
     assert clean.ledger.balanced(len(raw), len(text)), f"characters of a tune in {block.file} do not add up"
-    melody = melody_of(verdict.pitches, block.group, staff_places(clean.whole))
+    melody = melody_of(verdict.pitches, block.group, verdict.staff)
     return Candidate(_row(text, clean, verdict, block), melody, len(raw), clean.ledger)
 
 

@@ -22,7 +22,7 @@ from preprocessing.families import (
     shingles,
     similar_pairs,
 )
-from preprocessing.notation import judge, staff_places
+from preprocessing.notation import judge
 
 REEL = "X:1\nM:4/4\nL:1/8\nK:D\nFAAB AFED|FAAB ABde|fBBA Bcdf|fBBA BcdB|fgag fdec|dBAF EDEF|GBAG FAdf|egfe d2:|\n"
 ROOT = Path(__file__).parent.parent
@@ -308,9 +308,9 @@ def test_tunes_that_look_alike_on_the_staff_stand_together_whatever_their_key():
     other = pitches(REEL.replace("K:D", "K:Ddor"))
     assert few != other
     apart = [
-        melody_of(few, places=staff_places(REEL))._replace(split="test"),
-        melody_of(other, places=staff_places(REEL.replace("K:D", "K:Ddor")))._replace(split="train"),
+        melody_of(few, places=judge(REEL).staff)._replace(split="test"),
+        melody_of(other, places=judge(REEL.replace("K:D", "K:Ddor")).staff)._replace(split="train"),
         melody_of(other)._replace(split="train", shingles=np.zeros(0, np.uint64)),
     ]
     assert assign(apart).splits[:2] == ["test", None]
-    assert staff_places("X:1\nK:G\n{gf}C,B c'|[M:3/4]^f\nw:abc") == [-7, 6, 14, 10]
+    assert judge("X:1\nK:G\n{gf}C,B c'|[M:3/4]^f\nw:abc").staff == [-7, 6, 14, 10]

@@ -488,6 +488,13 @@ def test_the_header_of_a_tune_book_goes_with_each_of_its_blocks(tmp_path, monkey
     assert all(block.defaults == {"M": "3/4", "L": "1/4"} for block in blocks)
 
 
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_the_fields_of_the_first_tune_are_no_header_of_its_book(tmp_path, start):
+    (tmp_path / "book.abc").write_text(f"{start}X:1\nM:3/4\nK:C\nCDE|\n\nX:2\nK:C\nCDEF|\n")
+    [block], _ = read(tmp_path)
+    assert block.defaults == {}
+
+
 def test_what_may_not_be_read_costs_itself_alone(tmp_path, monkeypatch):
     for name in ("a.abc", "b.abc", "c/d.abc"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
