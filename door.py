@@ -145,6 +145,7 @@ def whole_folder(path: Path, mark: str) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
+                file.chmod(0o644)  # some libraries write for their owner alone
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
         before = temporary.with_name(f"{temporary.name}.before")

@@ -49,7 +49,10 @@ def gather(root: Path) -> tuple[dict[str, Runs], list[str]]:
         for ladder in ladders.values()
         for run in ladder.unfinished
     ]
-    folders = [path for folder in FOLDERS.values() for path in sorted((root / folder).glob("*/seed_*"))]
+    for architecture, ladder in ladders.items():
+        if ladder.others:
+            print(f"left out of the fits: {ladder.others} {architecture} runs of other budgets or parts of the data")
+    folders = [path for folder in FOLDERS.values() for path in sorted((root / folder).rglob("seed_*"))]
     unfinished += [
         f"{folder}: no record, the run has not ended" for folder in folders if not (folder / RECORD).is_file()
     ]

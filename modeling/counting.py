@@ -23,19 +23,23 @@ def count_parameters(model: PreTrainedModel) -> dict[str, int]:
     return {**groups, "total": total}
 
 
-def flops_per_token(model: PreTrainedModel, context: int) -> int:
-    """Return training FLOPs per token, forward and backward, at a context of `context` tokens.
+def count_flops(model: PreTrainedModel, context: int) -> dict[str, int]:
+    """Return training FLOPs per token, forward and backward, by kind of module, at a context of `context` tokens.
 
-    GPT: 6·(weights of every matrix product, the output head included) + 6·layers·context·width for causal attention
-    (Hoffmann et al. 2022, appendix F, halved for causality). LSTM: 6·(gate weights + head). Look-ups cost nothing.
+    6 · weights of every matrix product, the output head included; for a GPT also 6 · layers · context · width for
+    causal attention (Hoffmann et al. 2022, appendix F, halved for causality). Look-ups cost nothing. Raises ValueError
+    for a model of neither architecture.
     """
-    products = 0
-    attention = 0
+    flops = {"matrices": 0, "recurrence": 0, "attention": 0, "head": 0}
+    head = model.get_output_embeddings()
     for module in model.modules():
         if isinstance(module, (nn.Linear, Conv1D)):  # a tied head is a Linear too: its product is paid
-            products += module.weight.numel()
+            flops["head" if module is head else "matrices"] += 6 * module.weight.numel()
         elif isinstance(module, nn.LSTM):
-            products += sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))
+            gates = [parameter for name, parameter in module.named_parameters() if name.startswith("weight")]
+            flops["recurrence"] += 6 * sum(gate.numel() for gate in gates)
     if model.config.model_type == "gpt2":
-        attention = model.config.n_layer * context * model.config.n_embd
-    return 6 * (products + attention)
+        flops["attention"] = 6 * model.config.n_layer * context * model.config.n_embd
+    elif model.config.model_type != "abc_lstm":
+        raise ValueError(f"the FLOPs of a {model.config.model_type} model are not counted")
+    return flops

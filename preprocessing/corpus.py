@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
@@ -275,6 +276,9 @@ def describe_build(
     }
 
 
+HEADER = re.compile(r"(?:.*\n)*?K:.*\n?")
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A corpus folder opened for reading."""
@@ -312,10 +316,32 @@ class Corpus:
         assert isinstance(rows, Dataset)
         return rows
 
-    @property
-    def unique_tokens(self) -> int:
-        """Training tokens as the tunes were found, in no further key: U of the data-constrained laws."""
-        return int(self.stats["characters"]["train"] + self.stats["tunes"]["train"])
+    def training_tokens(self, one_in: int = 1) -> tuple[np.ndarray, int]:
+        """Return the training stream with one in `one_in` families of tunes, [tokens], and its U.
+
+        U, of the data-constrained laws, counts the tokens of tunes as they were found, in no further key. A hash of
+        the family decides, so the families of one in 4 are among those of one in 2.
+        """
+        stream = self.tokens("train")
+        if one_in == 1:
+            return stream, int(self.stats["characters"]["train"] + self.stats["tunes"]["train"])
+        rows = self.tunes("train")
+        chosen = [int(hashlib.sha256(family.encode()).hexdigest(), 16) % one_in == 0 for family in rows["family"]]
+        tune = np.cumsum(stream == self.boundary) - 1  # a boundary stands before each tune, and one at the end
+        kept = np.append(np.repeat(chosen, np.bincount(tune)[:-1]), True)
+        original = np.array(chosen) & (np.array(rows["shift"]) == 0)
+        return stream[kept], int(np.bincount(tune)[:-1][original].sum())
+
+    def in_header(self, split: str) -> np.ndarray:
+        """Return which tokens of a split's stream belong to a header, up to the end of its K: line: [tokens], bool."""
+        stream = self.tokens(split)
+        heads = [HEADER.match(text) for text in self.tunes(split)["text"]]
+        lengths = [0 if head is None else head.end() for head in heads]
+        starts = np.flatnonzero(stream == self.boundary)
+        place = np.arange(len(stream)) - np.repeat(starts, np.diff(np.append(starts, len(stream))))
+        length = np.repeat([*lengths, 0], np.diff(np.append(starts, len(stream))))
+        inside: np.ndarray = (place >= 1) & (place <= length)
+        return inside
 
     @property
     def boundary(self) -> int:

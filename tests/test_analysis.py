@@ -18,7 +18,7 @@ from analysis import report, run
 from analysis.comparison import Difference, compare, held_out_error, paired
 from analysis.fitting import DELTA, LAWS, fit, jackknife, resample
 from door import DoorError, open_door, write_json
-from training.record import DIVERGED, FINISHED, baseline_file, read_ladder, run_folder, write_record
+from training.record import DIVERGED, FINISHED, baseline_file, read_ladders, run_folder, write_record
 
 SIZES = np.geomspace(2e4, 2e7, 8)
 SEEDS = (0, 1, 2)
@@ -41,6 +41,9 @@ def floor_law(e, a, alpha):
 
 def with_noise(loss, spread, seed=0):
     return loss * np.exp(np.random.default_rng(seed).normal(0, spread, np.shape(loss)))
+
+
+ARM = "tokens_2000000"
 
 
 def made_run(architecture, size, seed, n_params, loss, **changes):
@@ -96,7 +99,7 @@ def write_study(root, ladders, baseline=1.6):
     for architecture, runs in ladders.items():
         for record in runs:
             recipe = record["recipe"]
-            write_record(run_folder(root, architecture, recipe["size"], recipe["seed"]), record)
+            write_record(run_folder(root, architecture, recipe["size"], ARM, recipe["seed"]), record)
     orders = [{"order": n, "validation_loss": baseline + 0.1 * (5 - n), "bits_per_character": 2.0} for n in (3, 4, 5)]
     best = {"order": 5, "validation_loss": baseline, "bits_per_character": baseline / np.log(2)}
     write_json(
@@ -460,14 +463,14 @@ def test_a_diverged_run_is_listed_with_its_reason_and_never_fitted(study, data):
     for text in (data["unfinished"][0], (study / "comparison_analysis" / "report.md").read_text()):
         assert "the training loss is nan at step 17" in text
         assert re.search(r"lstm \S+ seed 2", text)
-    assert len(read_ladder(study, "lstm").finished) == len(N) - 1
+    assert len(read_ladders(study)["lstm"].finished) == len(N) - 1
     assert data["runs"] == {"gpt": len(N) - 1, "lstm": len(N) - 1}
     points = {fitted["points"] for c in data["comparisons"] for fitted in c["fits"].values()}
     assert points == {len(N) - 1}
 
 
 def test_the_data_file_holds_the_fits_in_full_precision(study, data):
-    ladders = paired({name: read_ladder(study, name).finished for name in ("gpt", "lstm")})
+    ladders = paired({name: read_ladders(study)[name].finished for name in ("gpt", "lstm")})
     for comparison, stored in zip(compare(ladders), data["comparisons"], strict=True):
         for architecture, fitted in comparison.fits.items():
             found = stored["fits"][architecture]["parameters"]["alpha"]
@@ -701,12 +704,14 @@ def test_runs_of_different_corpora_are_refused(tmp_path, monkeypatch, capsys, ar
     assert "corpora" in refusal(monkeypatch, capsys, tmp_path)
 
 
-@pytest.mark.parametrize("architecture", ["gpt", "lstm"])
-def test_runs_of_different_numbers_of_tokens_are_refused(tmp_path, monkeypatch, capsys, architecture):
-    ladders = some_runs()
-    ladders[architecture][0]["recipe"]["tokens"] = 2_000_000
+@pytest.mark.parametrize("changes", [{"tokens": 4_000_000}, {"one_in": 2}], ids=["budget", "part of the data"])
+def test_runs_of_another_budget_or_part_of_the_data_are_counted_and_left_out(tmp_path, capsys, changes):
+    ladders = made_ladders()
+    ladders["gpt"][0]["recipe"] |= changes
     write_study(tmp_path, ladders)
-    assert "tokens" in refusal(monkeypatch, capsys, tmp_path)
+    data, _, _ = run.analyse(tmp_path)
+    assert "left out of the fits: 1 gpt runs of other budgets or parts of the data" in capsys.readouterr().out
+    assert data["runs"]["gpt"] == len(ladders["gpt"]) - 1
 
 
 def test_ladders_of_different_corpora_are_refused(tmp_path, monkeypatch, capsys):
@@ -715,12 +720,12 @@ def test_ladders_of_different_corpora_are_refused(tmp_path, monkeypatch, capsys)
     assert "corpora" in refusal(monkeypatch, capsys, tmp_path)
 
 
-def test_ladders_of_different_numbers_of_tokens_are_refused(tmp_path, monkeypatch, capsys):
+def test_ladders_of_different_budgets_are_not_compared(tmp_path, monkeypatch, capsys):
     ladders = some_runs()
     for record in ladders["lstm"]:
-        record["recipe"]["tokens"] = record["tokens"] = 2_000_000
+        record["recipe"]["tokens"] = record["tokens"] = 4_000_000
     write_study(tmp_path, ladders)
-    assert "tokens" in refusal(monkeypatch, capsys, tmp_path)
+    assert "0 sizes are finished in both ladders" in refusal(monkeypatch, capsys, tmp_path)
 
 
 def test_too_few_sizes_are_refused(tmp_path, monkeypatch, capsys):
@@ -755,7 +760,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_damaged_record_is_refused_by_name(tmp_path, monkeypatch, capsys, damage):
     write_study(tmp_path, some_runs())
-    path = next((tmp_path / "LSTM_training").glob("*/seed_0/record.json"))
+    path = next((tmp_path / "LSTM_training").glob("*/*/seed_0/record.json"))
     path.write_text(damage(json.loads(path.read_text())))
     assert str(path) in refusal(monkeypatch, capsys, tmp_path)
 
@@ -779,13 +784,13 @@ def test_a_damaged_comparison_is_refused_by_name(study, tmp_path, monkeypatch, c
 
 def test_a_run_without_a_record_is_unfinished_and_no_error(tmp_path):
     write_study(tmp_path, some_runs())
-    (run_folder(tmp_path, "gpt", "20k", 1)).mkdir()
-    assert len(read_ladder(tmp_path, "gpt").finished) == 4
+    (run_folder(tmp_path, "gpt", "20k", ARM, 1)).mkdir()
+    assert len(read_ladders(tmp_path)["gpt"].finished) == 4
 
 
 def test_a_run_without_a_record_is_named_in_the_report(tmp_path, capsys):
     write_study(tmp_path, some_runs())
-    folder = run_folder(tmp_path, "gpt", "20k", 7)
+    folder = run_folder(tmp_path, "gpt", "20k", ARM, 7)
     folder.mkdir()
     data, _, _ = run.analyse(tmp_path)
     assert str(folder) in capsys.readouterr().out
@@ -799,7 +804,7 @@ def test_a_record_that_is_no_number_is_not_written(tmp_path):
 
 
 def test_runs_are_read_smallest_first(study):
-    sizes = [run["n_params"] for run in read_ladder(study, "gpt").finished]
+    sizes = [run["n_params"] for run in read_ladders(study)["gpt"].finished]
     assert sizes == sorted(sizes)
     with pytest.raises(DoorError, match="no finished run"):
-        read_ladder(study / "GPT_analysis", "gpt")
+        read_ladders(study / "GPT_analysis")

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from modeling.counting import count_parameters, flops_per_token
+from modeling.counting import count_flops, count_parameters
 from modeling.ladder import LADDER, gpt_config, lstm_config, new_model
 
 VOCABULARY, CONTEXT = 84, 256  # the bundled corpus's
@@ -49,7 +49,9 @@ def test_gpt_parameters_and_flops_agree_with_a_hand_count(size):
     assert counted == {"tables": tables, "matrices": matrices, "vectors": vectors, "total": model.num_parameters()}
     products = matrices + VOCABULARY * width
     # 2 FLOPs a weight forward, twice that backward; scores and mixing cost 4·T·d a layer forward, half of it causal
-    assert flops_per_token(model, CONTEXT) == 6 * products + 3 * layers * (4 * CONTEXT * width) // 2
+    flops = count_flops(model, CONTEXT)
+    assert flops["attention"] == 3 * layers * (4 * CONTEXT * width) // 2
+    assert sum(flops.values()) == 6 * products + flops["attention"]
 
 
 @pytest.mark.parametrize("size", ["15k", "500k", "tiny"])
@@ -65,7 +67,12 @@ def test_lstm_parameters_and_flops_agree_with_a_hand_count(size):
     assert counted["matrices"] == gates + projection
     assert counted["vectors"] == layers * 8 * hidden
     assert counted["total"] == model.num_parameters()
-    assert flops_per_token(model, CONTEXT) == 6 * (gates + projection + head)
+    assert count_flops(model, CONTEXT) == {
+        "matrices": 6 * projection,
+        "recurrence": 6 * gates,
+        "attention": 0,
+        "head": 6 * head,
+    }
 
 
 def test_an_untied_head_counts_as_a_table():

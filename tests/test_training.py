@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -23,15 +24,22 @@ from modeling.ladder import LADDER
 from preprocessing.corpus import Corpus
 from training import ngram
 from training.batches import WindowBatches
+from training.checkpoint import BEFORE, LATEST
 from training.evaluation import summarise, token_losses
-from training.loop import CHECKPOINT, build_model, train
+from training.loop import Conduct, Plan, build_model, train
 from training.recipe import RATE_RULES, Recipe, build_optimizer, learning_rate, rate_at
-from training.record import read_ladder, read_record, run_folder, write_record
+from training.record import arm_of, read_ladders, read_record, run_folder, write_record
 from training.sweep import best_rate, fit_rule
 
 ROOT = Path(__file__).parent.parent
-RECIPE = Recipe("gpt", "15k", seed=0, tokens=12_000, batch_size=4, context=64, learning_rate=5e-3, weight_decay=0.1)
-VOLATILE = ("seconds", "tokens_per_second", "flops_per_second", "peak_memory_bytes", "memory_before_bytes", "started")
+RECIPE = Recipe(
+    "gpt", "15k", seed=0, tokens=12_000, batch_size=4, context=64, learning_rate=5e-3, weight_decay=0.1, warmup=1
+)
+OFTEN = Conduct(checkpoint_seconds=0)
+VOLATILE = {
+    *("seconds", "seconds_evaluation", "seconds_saving", "tokens_per_second", "flops_per_second", "started"),
+    *("peak_memory_bytes", "memory_before_bytes"),
+}
 
 
 def quiet(tokens, loss):
@@ -96,19 +104,43 @@ def test_a_stream_shorter_than_a_window_is_refused():
 # --- recipe ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_rate_warms_up_peaks_and_ends_at_the_last_step():
-    rates = [rate_at(step, 1000, 1e-2) for step in range(1000)]
-    peak = int(np.argmax(rates))
-    assert max(rates) == pytest.approx(1e-2)
-    assert 10 <= peak <= 30
-    assert np.all(np.diff(rates[:peak]) > 0)
-    assert np.all(np.diff(rates[peak + 1 :]) < 0)
-    assert rates[-1] == pytest.approx(1e-4)
+def with_steps(steps, **changes):
+    """A recipe of so many steps."""
+    return replace(RECIPE, tokens=steps * RECIPE.tokens_per_step, learning_rate=1e-2, **changes)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "wsd"])
+def test_the_rate_warms_up_peaks_and_ends_at_the_last_step(schedule):
+    recipe = with_steps(1000, schedule=schedule, warmup=20)
+    rates = np.array([rate_at(step, recipe) for step in range(1000)])
+    assert rates.max() == pytest.approx(1e-2)
+    assert np.all(np.diff(rates[:19]) > 0)
+    assert np.all(np.diff(rates[20:]) <= 0)
+    assert 0 < rates[-1] < 0.02 * rates.max()
+
+
+def test_a_wsd_rate_is_constant_and_then_falls_by_the_square_root_of_the_share_of_its_cooldown():
+    recipe = with_steps(1000, schedule="wsd", warmup=20)
+    rates = np.array([rate_at(step, recipe) for step in range(1000)])
+    assert recipe.cooldown_start == 800
+    assert set(rates[20:801]) == {1e-2}
+    assert rates[850] == pytest.approx(1e-2 * (1 - 0.25**0.5))
+
+
+def test_budgets_of_one_trunk_have_its_rates_up_to_their_cooldown():
+    trunk = with_steps(1600, schedule="wsd", warmup=20).trunk(1600 * RECIPE.tokens_per_step)
+    for steps in (500, 1000, 2000):
+        branch = with_steps(steps, schedule="wsd", warmup=20)
+        shared = range(branch.cooldown_start)
+        assert [rate_at(step, branch) for step in shared] == [rate_at(step, trunk) for step in shared]
+        assert branch.trunk() == trunk.trunk()
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "wsd"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 10])
-def test_the_rate_is_defined_for_the_shortest_runs(steps):
-    assert all(0 < rate_at(step, steps, 1.0) <= 1.0 for step in range(steps))
+def test_the_rate_is_defined_for_the_shortest_runs(schedule, steps):
+    recipe = with_steps(steps, schedule=schedule)
+    assert all(0 < rate_at(step, recipe) <= 1e-2 for step in range(steps))
 
 
 def test_only_matrices_of_products_decay(small_corpus):
@@ -130,7 +162,6 @@ def test_the_rate_rules_are_the_ones_that_the_committed_sweep_gives():
         assert coefficient == pytest.approx(rule["coefficient"], rel=5e-3)
         assert exponent == pytest.approx(rule["exponent"], abs=5e-4)
         assert len({row["size"] for row in rows}) >= 4
-        assert rule["on_edge"] == []
         assert learning_rate(architecture, 10_000) > learning_rate(architecture, 1_000_000)
 
 
@@ -146,7 +177,7 @@ def test_a_best_rate_on_the_edge_is_no_optimum():
         {"size": size, "learning_rate": rate, "loss": rate, "n_params_non_embedding": 100, "architecture": "gpt"}
         for size, rate in product(("a", "b"), (1, 2, 3))
     ]
-    with pytest.raises(DoorError, match="edge"):
+    with pytest.raises(DoorError, match=r"--gpt_rates: .* grid's edge \(a at 1, b at 1\): widen"):
         fit_rule(rows)
 
 
@@ -157,6 +188,7 @@ def test_a_rule_is_recovered_from_its_own_optima():
             "learning_rate": r,
             "loss": (np.log(r) - np.log(0.5 * n**-0.3)) ** 2,
             "n_params_non_embedding": n,
+            "architecture": "gpt",
         }
         for n, r in product((1e4, 1e5, 1e6), np.geomspace(1e-3, 0.1, 9))
     ]
@@ -221,7 +253,7 @@ def uninterrupted(small_corpus, tmp_path_factory):
     folders = {}
     for architecture in ("gpt", "lstm"):
         folder = tmp_path_factory.mktemp(architecture)
-        train(replace(RECIPE, architecture=architecture, dropout=0.1), small_corpus, folder, quiet)
+        train(Plan(replace(RECIPE, architecture=architecture, dropout=0.1), folder), small_corpus, quiet, Conduct())
         folders[architecture] = folder
     return folders
 
@@ -295,83 +327,133 @@ def test_an_interrupted_run_ends_with_bitwise_the_same_weights_and_losses(
 
     for limit in (3_000, 8_000):
         with pytest.raises(InterruptedRun):
-            train(recipe, small_corpus, tmp_path, interrupt_after(limit), checkpoint_seconds=0)
-        assert (tmp_path / CHECKPOINT).is_file()
+            train(Plan(recipe, tmp_path), small_corpus, interrupt_after(limit), OFTEN)
+        assert (tmp_path / LATEST).is_file()
         assert read_record(tmp_path) is None
-    train(recipe, small_corpus, tmp_path, quiet, checkpoint_seconds=0)
+    train(Plan(recipe, tmp_path), small_corpus, quiet, OFTEN)
     expected, found = uninterrupted[architecture], tmp_path
     for name, weight in load_file(expected / "model.safetensors").items():
         assert torch.equal(weight, load_file(found / "model.safetensors")[name]), name
     assert comparable(read_record(found)) == comparable(read_record(expected))
-    assert not (tmp_path / CHECKPOINT).exists()
+    assert not (tmp_path / LATEST).exists()
 
 
 def test_a_finished_run_is_not_trained_again(uninterrupted, small_corpus):
     before = (uninterrupted["gpt"] / "model.safetensors").stat().st_mtime_ns
-    train(replace(RECIPE, dropout=0.1), small_corpus, uninterrupted["gpt"], lambda *_: pytest.fail("trained"))
+    train(
+        Plan(replace(RECIPE, dropout=0.1), uninterrupted["gpt"]),
+        small_corpus,
+        lambda *_: pytest.fail("trained"),
+        Conduct(),
+    )
     assert (uninterrupted["gpt"] / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_a_finished_run_of_another_recipe_is_refused_by_the_field_that_differs(uninterrupted, small_corpus):
     with pytest.raises(DoorError, match="tokens 12000, not 24000"):
-        train(replace(RECIPE, dropout=0.1, tokens=24_000), small_corpus, uninterrupted["gpt"], quiet)
+        train(Plan(replace(RECIPE, dropout=0.1, tokens=24_000), uninterrupted["gpt"]), small_corpus, quiet, Conduct())
 
 
 def test_a_run_on_another_corpus_is_refused(uninterrupted, small_corpus, monkeypatch):
     monkeypatch.setattr(Corpus, "digest", lambda _: "another")
     with pytest.raises(DoorError, match="another corpus or vocabulary"):
-        train(replace(RECIPE, dropout=0.1), small_corpus, uninterrupted["gpt"], quiet)
+        train(Plan(replace(RECIPE, dropout=0.1), uninterrupted["gpt"]), small_corpus, quiet, Conduct())
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage", "another recipe"])
-def test_a_damaged_checkpoint_is_refused_by_name(small_corpus, tmp_path, damage):
-    def interrupt(tokens, _):
-        if tokens > 5_000:
+def interrupted(corpus, folder, tokens, recipe=RECIPE):
+    """Train and stop after `tokens`, with checkpoints at every point of the curve."""
+
+    def interrupt(done, _):
+        if done > tokens:
             raise InterruptedRun
 
     with pytest.raises(InterruptedRun):
-        train(RECIPE, small_corpus, tmp_path, interrupt, checkpoint_seconds=0)
-    path = tmp_path / CHECKPOINT
-    content = path.read_bytes()
-    if damage == "cut":
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "garbage":
-        path.write_bytes(b"not a checkpoint")
-    with pytest.raises(DoorError, match=CHECKPOINT):
-        train(replace(RECIPE, seed=int(damage == "another recipe")), small_corpus, tmp_path, quiet)
+        train(Plan(recipe, folder), corpus, interrupt, OFTEN)
+
+
+DAMAGES = {
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda _: b"",
+    "garbage": lambda _: b"not a checkpoint",
+    "one bit": lambda content: content[:-5] + bytes([content[-5] ^ 1]) + content[-4:],
+}
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["the last", "both"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_or_the_start_is_used(
+    small_corpus, tmp_path, capsys, damage, both
+):
+    expected = train(Plan(RECIPE, tmp_path / "whole"), small_corpus, quiet, Conduct())
+    folder = tmp_path / "damaged"
+    interrupted(small_corpus, folder, 5_000)
+    for name in (LATEST, BEFORE) if both else (LATEST,):
+        (folder / name).write_bytes(damage((folder / name).read_bytes()))
+    found = train(Plan(RECIPE, folder), small_corpus, quiet, Conduct())
+    lines = capsys.readouterr().err.splitlines()
+    assert [str(folder / LATEST) in lines[0], len(lines)] == [True, 2 if both else 1]
+    assert all("is damaged" in line for line in lines)
+    assert ("going on from step 0" in lines[0]) == both
+    assert comparable(found) == comparable(expected)
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_name(small_corpus, tmp_path):
+    interrupted(small_corpus, tmp_path, 5_000)
+    with pytest.raises(DoorError, match=f"{LATEST} belongs to another recipe"):
+        train(Plan(replace(RECIPE, seed=1), tmp_path), small_corpus, quiet, Conduct())
 
 
 def test_a_damaged_record_is_refused_by_name(small_corpus, tmp_path):
     (tmp_path / "record.json").write_text('{"status": "fini')
     with pytest.raises(DoorError, match=r"record\.json is damaged"):
-        train(RECIPE, small_corpus, tmp_path, quiet)
+        train(Plan(RECIPE, tmp_path), small_corpus, quiet, Conduct())
 
 
 def test_a_run_that_diverges_is_recorded_with_its_reason_and_never_fitted(small_corpus, tmp_path):
-    folder = run_folder(tmp_path, "gpt", "15k", 0)
-    record = train(replace(RECIPE, learning_rate=1e12), small_corpus, folder, quiet)
+    folder = run_folder(tmp_path, "gpt", "15k", "tokens_12000", 0)
+    record = train(Plan(replace(RECIPE, learning_rate=1e12), folder), small_corpus, quiet, Conduct())
     assert record["status"] == "diverged"
     assert "loss is" in record["reason"]
     assert "validation_loss" not in record
     assert not (folder / "model.safetensors").exists()
-    ladder = read_ladder(tmp_path, "gpt")
+    ladder = read_ladders(tmp_path)["gpt"]
     assert (len(ladder.finished), len(ladder.unfinished)) == (0, 1)
 
 
-def test_ladders_of_different_budgets_are_not_mixed(uninterrupted, tmp_path):
+def test_a_ladder_is_of_the_budget_that_most_runs_have_and_counts_the_others(uninterrupted, tmp_path):
     record = read_record(uninterrupted["gpt"])
-    write_record(run_folder(tmp_path, "gpt", "15k", 0), record)
-    write_record(run_folder(tmp_path, "gpt", "15k", 1), {**record, "recipe": {**record["recipe"], "tokens": 5}})
-    with pytest.raises(DoorError, match="numbers of tokens"):
-        read_ladder(tmp_path, "gpt")
+
+    def add(tokens, seed, **changes):
+        recipe = {**record["recipe"], "tokens": tokens, "seed": seed, **changes}
+        arm = arm_of(tokens, recipe["schedule"], recipe["one_in"])
+        write_record(run_folder(tmp_path, "gpt", "15k", arm, seed), {**record, "recipe": recipe})
+
+    for tokens, seed in ((12_000, 0), (12_000, 1), (50_000, 0)):
+        add(tokens, seed)
+    add(12_000, 0, one_in=2)
+    add(99_000, 0, schedule="trunk")
+    ladder = read_ladders(tmp_path)["gpt"]
+    assert [(run["recipe"]["tokens"], run["recipe"]["seed"]) for run in ladder.finished] == [(12_000, 0), (12_000, 1)]
+    assert ladder.others == 2  # the longer one and the one on half of the data; a trunk is no run of its own
+
+
+def test_runs_of_different_corpora_are_not_mixed(uninterrupted, tmp_path):
+    record = read_record(uninterrupted["gpt"])
+    for seed, corpus in enumerate(("one", "another")):
+        folder = run_folder(tmp_path, "gpt", "15k", "tokens_12000", seed)
+        write_record(folder, {**record, "corpus": corpus})
+    with pytest.raises(DoorError, match="different corpora"):
+        read_ladders(tmp_path)
 
 
 def test_dropout_masks_depend_on_the_step_not_on_what_was_drawn_before(small_corpus, tmp_path):
     recipe = replace(RECIPE, dropout=0.3, tokens=2_000)
     torch.manual_seed(1)
-    first = train(recipe, small_corpus, tmp_path / "a", quiet)["train_curve"]["loss"]
+    first = train(Plan(recipe, tmp_path / "a"), small_corpus, quiet, Conduct())["train_curve"]["loss"]
     torch.manual_seed(2)
-    second = train(recipe, small_corpus, tmp_path / "b", lambda *_: torch.rand(7))["train_curve"]["loss"]
+    second = train(Plan(recipe, tmp_path / "b"), small_corpus, lambda *_: torch.rand(7), Conduct())["train_curve"][
+        "loss"
+    ]
     assert first == second
 
 
@@ -383,6 +465,7 @@ def grid(small_corpus):
     return [
         *("--corpus", small_corpus.folder, "--gpt_sizes", "15k", "30k", "--lstm_sizes", "15k", "--seeds", "0"),
         *("--tokens", "30000", "--context", "64", "--checkpoint_seconds", "0", "--search_tokens", "3000"),
+        *("--precision", "fp32", "--log_with", "none"),
         *("--best_tokens", "6000", "--search_rates", "0.5", "1", "--search_dropouts", "0.1"),
         *("--search_weight_decays", "0.1"),
     ]
@@ -403,15 +486,19 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(grid, whole, tmp_
         [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     deadline = time.monotonic() + 120
-    while not list(killed.rglob(CHECKPOINT)) and time.monotonic() < deadline:
+    while not list(killed.rglob(LATEST)) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert list(killed.rglob(CHECKPOINT))
+    assert list(killed.rglob(LATEST))
     assert len(list(killed.rglob("record.json"))) < 3
     again = run_door(*grid, "--output_root", killed)
     assert again.returncode == 0, again.stderr
-    for folder in ("GPT_initial_training/15k/seed_0", "GPT_initial_training/30k/seed_0", "LSTM_training/15k/seed_0"):
+    for folder in (
+        "GPT_initial_training/15k/tokens_30000/seed_0",
+        "GPT_initial_training/30k/tokens_30000/seed_0",
+        "LSTM_training/15k/tokens_30000/seed_0",
+    ):
         assert comparable(read_record(killed / folder)) == comparable(read_record(whole / folder))
     third = run_door(*grid, "--output_root", killed)
     assert "3 of 3 runs are finished already" in third.stdout
@@ -422,9 +509,9 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(grid, whole, tmp_
     searched = [read_record(path.parent) for path in killed.glob("best_model/search/*/record.json")]
     assert len(searched) == 2
     chosen = min(searched, key=lambda r: r["validation_loss"])["recipe"]
-    assert record["recipe"] == {**chosen, "tokens": 6000}
+    assert record["recipe"] == {**chosen, "tokens": 6000, "warmup": 1}
     assert record["test_tokens"] > 0
-    ladder = [r for a in ("gpt", "lstm") for r in read_ladder(killed, a).finished]
+    ladder = [r for a in ("gpt", "lstm") for r in read_ladders(killed)[a].finished]
     lowest = min(ladder, key=lambda r: r["validation_loss"])["recipe"]
     assert (record["recipe"]["architecture"], record["recipe"]["size"]) == (lowest["architecture"], lowest["size"])
 
@@ -451,7 +538,7 @@ def test_a_second_study_on_one_folder_says_so_and_stops(grid, tmp_path, monkeypa
 
 
 def test_a_full_disk_costs_the_run_and_nothing_that_was_finished(grid, whole):
-    kept = run_folder(whole, "gpt", "15k", 0) / "model.safetensors"
+    kept = run_folder(whole, "gpt", "15k", "tokens_30000", 0) / "model.safetensors"
     before = kept.read_bytes()
 
     def small_files_only():
@@ -463,9 +550,11 @@ def test_a_full_disk_costs_the_run_and_nothing_that_was_finished(grid, whole):
     result = run_door(*more, "--output_root", whole, preexec_fn=small_files_only)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert "File too large; free some space" in result.stderr
+    assert re.search(r"File too large.*; free some space", result.stderr)
     assert kept.read_bytes() == before
-    assert not list(whole.rglob("seed_1/record.json"))
+    marked = [read_record(path.parent) for path in whole.rglob("seed_1/record.json")]
+    assert len(marked) == 3
+    assert all(record["status"] == "failed" and "free some space" in record["reason"] for record in marked)
     assert run_door(*more, "--output_root", whole).returncode == 0
 
 

@@ -1,15 +1,20 @@
-"""The best model: the ladders' best run trained further, after a small search over rate, dropout and weight decay."""
+"""The best model: the ladders' best run trained further, after a small search; and any model trained on other tunes."""
 
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoTokenizer
+
 from door import DoorError
+from modeling.ladder import ARCHITECTURE_OF
 from preprocessing.corpus import Corpus
-from training.recipe import Recipe
-from training.record import BEST, read_ladders, run_folder
-from training.study import Job, make_job, report_failures, run_jobs
+from training.evaluation import held_out_losses
+from training.loop import Conduct, Plan, load_model
+from training.recipe import COSINE, Recipe, learning_rate, steps_of, warmup_steps
+from training.record import BEST, FINE_TUNED, arm_of, read_ladders, run_folder
+from training.study import Job, make_job, measure, report_failures, run_jobs
 
 NEW_ORDER = 1000  # added to the seed, so that the data come in an order that the run has not seen
 
@@ -27,33 +32,76 @@ def plan_search(
 ) -> list[Job]:
     """Return the short runs that continue the best ladder run with every combination of the three."""
     start = best_run(root)
-    folder = run_folder(root, start.architecture, start.size, start.seed)
+    arm = arm_of(start.tokens, start.schedule, start.one_in)
+    folder = run_folder(root, start.architecture, start.size, arm, start.seed)
     jobs = []
     for i, (factor, dropout, decay) in enumerate(product(rates, dropouts, decays)):
-        recipe = replace(
-            start,
-            seed=start.seed + NEW_ORDER,
-            tokens=tokens,
-            learning_rate=float(f"{factor * start.learning_rate:.3g}"),
-            dropout=dropout,
-            weight_decay=decay,
-            init_from=str(folder),
+        recipe = _budget(
+            replace(
+                start,
+                seed=start.seed + NEW_ORDER,
+                schedule=COSINE,
+                learning_rate=float(f"{factor * start.learning_rate:.3g}"),
+                dropout=dropout,
+                weight_decay=decay,
+                init_from=str(folder),
+            ),
+            tokens,
         )
-        jobs.append(make_job(recipe, corpus, root / BEST / "search" / f"{i:02d}"))
+        jobs.append(make_job(Plan(recipe, root / BEST / "search" / f"{i:02d}"), corpus))
     return jobs
 
 
+def _budget(recipe: Recipe, tokens: int) -> Recipe:
+    steps = steps_of(tokens, recipe.batch_size, recipe.context)
+    return replace(recipe, tokens=tokens, warmup=warmup_steps(steps))
+
+
 def train_best(
-    search: list[Job], root: Path, corpus: Corpus, tokens: int, at_once: int, threads: int, checkpoint_seconds: float
+    search: list[Job], root: Path, corpus: Corpus, tokens: int, at_once: int, threads: int, conduct: Conduct
 ) -> dict[str, Any]:
     """Run the search, then the long run with its best setting, and return that run's record.
 
     The test split is scored once, at the end of the long run. Raises DoorError if a run does not finish.
     """
-    found = run_jobs(search, corpus, at_once, threads, checkpoint_seconds, "best model, search")
+    found = run_jobs(search, corpus, at_once, threads, conduct, "best model, search")
     report_failures(found)
-    chosen = min(found, key=lambda outcome: (outcome.record or {})["validation_loss"]).job.recipe
-    job = make_job(replace(chosen, tokens=tokens), corpus, root / BEST, score_test=True)
-    [outcome] = run_jobs([job], corpus, 1, at_once * threads, checkpoint_seconds, "best model, long run")
+    chosen = min(found, key=lambda outcome: (outcome.record or {})["validation_loss"]).job.plan.recipe
+    job = make_job(Plan(_budget(chosen, tokens), root / BEST, score_test=True), corpus)
+    [outcome] = run_jobs([job], corpus, 1, at_once * threads, conduct, "best model, long run")
     report_failures([outcome])
     return outcome.record or {}
+
+
+def plan_fine_tuning(shared: Recipe, source: str, corpus: Corpus, root: Path, epochs: float, rate_share: float) -> Job:
+    """Return the run that trains the model `source`, a folder or a Hub id, further on another corpus.
+
+    The peak rate is `rate_share` times the rule's. Raises DoorError if the model cannot be loaded, or if the corpus was
+    not built with its vocabulary or is read in longer windows than it takes.
+    """
+    try:
+        config = load_model(source).config
+        vocabulary = AutoTokenizer.from_pretrained(source).get_vocab()
+    except (OSError, ValueError) as error:
+        raise DoorError(f"--init_from {source}: {' '.join(str(error).split())}") from None
+    if config.model_type not in ARCHITECTURE_OF:
+        raise DoorError(f"--init_from {source}: a {config.model_type} model, not one of {list(ARCHITECTURE_OF)}")
+    if vocabulary != corpus.vocabulary:
+        raise DoorError(
+            f"{corpus.folder} has another vocabulary than {source}: "
+            f"build it with preprocessing/run.py --vocabulary {source}"
+        )
+    longest = getattr(config, "n_positions", shared.context)
+    if shared.context > longest:
+        raise DoorError(f"--context {shared.context}: {source} takes {longest} characters at most")
+    recipe = replace(shared, architecture=ARCHITECTURE_OF[config.model_type], size=Path(source).name, init_from=source)
+    rate = rate_share * learning_rate(recipe.architecture, measure(recipe, corpus)[1])
+    stream, _ = corpus.training_tokens()
+    recipe = _budget(replace(recipe, learning_rate=float(f"{rate:.3g}")), round(epochs * (len(stream) - 1)))
+    return make_job(Plan(recipe, root / FINE_TUNED, score_test=True), corpus)
+
+
+def loss_before(job: Job, corpus: Corpus) -> float:
+    """Return the validation loss of the model that a fine-tuning starts from, in nats per character."""
+    model = load_model(str(job.plan.recipe.init_from))
+    return held_out_losses(model, corpus, "validation", job.plan.recipe.context).whole.loss

@@ -7,6 +7,8 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from preprocessing.corpus import Corpus
+
 WINDOWS_AT_ONCE = 32
 
 
@@ -40,10 +42,32 @@ def token_losses(model: PreTrainedModel, stream: np.ndarray, context: int) -> np
     return torch.cat(losses).numpy()
 
 
-def held_out_loss(model: PreTrainedModel, stream: np.ndarray, context: int, boundary: int) -> HeldOutLoss:
-    """Return the loss of a whole split. Tunes are the clusters of the standard error (a ratio estimator)."""
+@dataclass(frozen=True)
+class HeldOutLosses:
+    """The loss of a whole split, of its headers and its bodies, and by place in the window: [context - 1]."""
+
+    whole: HeldOutLoss
+    headers: float
+    bodies: float
+    by_position: list[float]
+
+
+def held_out_losses(model: PreTrainedModel, corpus: Corpus, split: str, context: int) -> HeldOutLosses:
+    """Return the losses of a split, in nats per character.
+
+    The place in the window says how many tokens a prediction could see: place 0 saw one. Only whole windows count
+    there, to six decimals.
+    """
+    stream = np.asarray(corpus.tokens(split))
     losses = token_losses(model, stream, context).astype(np.float64)
-    return summarise(losses, stream, boundary)
+    in_header = corpus.in_header(split)[1:]
+    by_position = losses[: len(losses) // (context - 1) * (context - 1)].reshape(-1, context - 1).mean(0)
+    return HeldOutLosses(
+        summarise(losses, stream, corpus.boundary),
+        float(losses[in_header].mean()),
+        float(losses[~in_header].mean()),
+        [round(float(loss), 6) for loss in by_position],
+    )
 
 
 def summarise(losses: np.ndarray, stream: np.ndarray, boundary: int) -> HeldOutLoss:

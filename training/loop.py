@@ -1,15 +1,14 @@
 """The training loop: one for every architecture, `model(input_ids, labels).loss` through Accelerate."""
 
-import hashlib
-import json
 import platform
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -19,34 +18,80 @@ from typing import Any
 
 import numpy as np
 import psutil
-import safetensors.torch
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, find_executable_batch_size, set_seed
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from door import DoorError, whole_file, whole_folder
-from modeling.counting import count_parameters, flops_per_token
+from door import DoorError, whole_folder
+from modeling.attention import UNPADDED_CAUSAL
+from modeling.counting import count_flops, count_parameters
 from modeling.ladder import gpt_config, lstm_config, new_model
 from preprocessing.corpus import Corpus
 from training.batches import WindowBatches
-from training.evaluation import held_out_loss, token_losses
+from training.checkpoint import (
+    Checkpoints,
+    DamagedError,
+    State,
+    branch_point,
+    identity,
+    read_state,
+    whole,
+    write_state,
+)
+from training.evaluation import held_out_losses, token_losses
 from training.recipe import CLIP_NORM, Recipe, build_optimizer, rate_at
-from training.record import DIVERGED, FINISHED, read_record, write_record
+from training.record import DIVERGED, FAILED, FINISHED, TRUNK, read_record, write_record
+from training.tracking import Tracking
 
 transformers_logging.disable_progress_bar()  # a study has one bar, its own
 
-CHECKPOINT = "checkpoint.safetensors"
+DROPOUTS = {"gpt2": ("resid_pdrop", "embd_pdrop"), "abc_lstm": ("dropout",)}
 CURVE_POINTS = 50  # of the training loss; each is the mean over the steps since the last
 VALIDATION_POINTS = 8
 CURVE_WINDOWS = 32  # the validation curve uses these; the final loss uses the whole split
+COMPILE_CHOICES = ["auto", "on", "off"]
+COMPILE_STEPS = 5_000  # compiling takes about a minute
+EXPLODED = 2  # times the loss of guessing evenly among all characters
+Progress = Callable[[int, float | None], None]
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "numpy")
 
 
+@dataclass(frozen=True)
+class Conduct:
+    """How a run is carried out; nothing here changes what is computed beyond the order of its sums.
+
+    `windows_at_once` bounds a forward pass (0: as many as memory takes): the rest of a batch is accumulated. `compile`
+    is on, off or auto: GPTs on a GPU, in runs of COMPILE_STEPS and more.
+    """
+
+    checkpoint_seconds: float = 30.0
+    windows_at_once: int = 0
+    compile: str = "auto"
+    tracking: Tracking = field(default_factory=Tracking)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run to do: its recipe, its folder, and what stands between it and other runs.
+
+    `trunk` is the folder of the trunk that a WSD run branches off, `keep_at` the steps whose state a trunk keeps.
+    """
+
+    recipe: Recipe
+    folder: Path
+    score_test: bool = False
+    trunk: Path | None = None
+    keep_at: tuple[int, ...] = ()
+
+
 def build_config(recipe: Recipe, corpus: Corpus) -> PreTrainedConfig:
-    """Return the model configuration of a recipe."""
+    """Return the model configuration of a recipe: of a rung of the ladder, or of the model that it starts from."""
+    if recipe.init_from is not None:
+        return _with_dropout(AutoConfig.from_pretrained(recipe.init_from), recipe.dropout)
     tokenizer = corpus.tokenizer()
     build = gpt_config if recipe.architecture == "gpt" else lstm_config
     return build(
@@ -56,213 +101,375 @@ def build_config(recipe: Recipe, corpus: Corpus) -> PreTrainedConfig:
 
 def build_model(recipe: Recipe, corpus: Corpus) -> PreTrainedModel:
     """Return the model of a recipe, untrained or with the weights it starts from."""
-    config = build_config(recipe, corpus)
     if recipe.init_from is not None:
-        return load_model(Path(recipe.init_from), config)
+        return load_model(recipe.init_from, recipe.dropout)
     set_seed(recipe.seed)
-    return new_model(config)
+    return new_model(build_config(recipe, corpus))
 
 
-def load_model(folder: Path, config: PreTrainedConfig | None = None) -> PreTrainedModel:
-    """Load a trained model. Raises DoorError naming the file if it is missing or only half written."""
-    weights = folder / "model.safetensors"
-    try:
-        with safe_open(weights, framework="pt"):
-            pass
-    except (OSError, SafetensorError) as error:
-        raise DoorError(f"{weights} is missing or damaged ({error}): delete {folder} and train it again") from None
-    return AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
+def _with_dropout(config: PreTrainedConfig, dropout: float) -> PreTrainedConfig:
+    for name in DROPOUTS.get(config.model_type, ()):
+        setattr(config, name, dropout)
+    return config
 
 
-def train(
-    recipe: Recipe,
-    corpus: Corpus,
-    folder: Path,
-    progress: Callable[[int, float | None], None],
-    checkpoint_seconds: float = 30.0,
-    score_test: bool = False,
-) -> dict[str, Any]:
-    """Train one run to its end in `folder` and return its record; go on from its checkpoint if there is one.
+def load_model(source: str, dropout: float = 0.0) -> PreTrainedModel:
+    """Load a trained model from a folder or the Hub, in fp32, with the dropout to train it with.
 
-    `progress` is called with the tokens done so far and the latest training loss.
-    Raises DoorError if the folder holds a run of another recipe or corpus, or a damaged checkpoint.
+    Raises DoorError naming the file if a folder's weights are missing or only half written.
     """
-    digest = corpus.digest()
-    finished = finished_record(recipe, digest, folder)
+    weights = Path(source) / "model.safetensors"
+    if Path(source).is_dir():
+        try:
+            with safe_open(weights, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise DoorError(f"{weights} is missing or damaged ({error}): delete {source} and train it again") from None
+    config = _with_dropout(AutoConfig.from_pretrained(source), dropout)
+    return AutoModelForCausalLM.from_pretrained(source, config=config, dtype=torch.float32)
+
+
+def train(plan: Plan, corpus: Corpus, progress: Progress, conduct: Conduct) -> dict[str, Any]:
+    """Train one run to its end and return its record; go on from its checkpoint if there is one.
+
+    Where memory is short, fewer windows go through the model at once and their gradients are accumulated. `progress`
+    is called with the tokens done so far and the latest training loss. Raises DoorError if the folder holds a run of
+    another recipe or corpus, RuntimeError if not even one window fits in memory.
+    """
+    finished = finished_record(plan, corpus.digest())
     if finished is not None:
         return finished
-    accelerator = Accelerator()
-    if recipe.batch_size % accelerator.num_processes:
-        raise DoorError(f"--batch_size {recipe.batch_size}: not shared evenly by {accelerator.num_processes} processes")
+    accelerator = conduct.tracking.accelerator(plan.folder)
+    if plan.recipe.batch_size % accelerator.num_processes:
+        raise DoorError(
+            f"--batch_size {plan.recipe.batch_size}: not shared evenly by {accelerator.num_processes} processes"
+        )
+    share = plan.recipe.batch_size // accelerator.num_processes
+    windows_at_once = min(share, conduct.windows_at_once or share)
+
+    def halve() -> int:
+        nonlocal windows_at_once
+        accelerator.free_memory()  # it holds on to the model that did not fit
+        windows_at_once //= 2
+        if windows_at_once:
+            print(f"{plan.folder}: out of memory, now {windows_at_once} windows at once", file=sys.stderr)
+        return windows_at_once
+
+    attempt = find_executable_batch_size(_train, windows_at_once, halve)
+    record: dict[str, Any] = attempt(plan, corpus, progress, conduct, accelerator)
+    return record
+
+
+def _train(
+    windows_at_once: int,
+    plan: Plan,
+    corpus: Corpus,
+    progress: Progress,
+    conduct: Conduct,
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    recipe, folder, digest = plan.recipe, plan.folder, corpus.digest()
     before = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "memory_before_bytes": psutil.Process().memory_info().rss,
     }
-    bare = build_model(recipe, corpus)
-    bare.loss_type = "ForCausalLM"  # GPT2LMHeadModel's name does not tell transformers which loss it takes
-    model, optimizer = accelerator.prepare(bare, build_optimizer(bare, recipe.weight_decay))
-    model.train()
-    batches = WindowBatches(corpus.tokens("train"), recipe.context, recipe.batch_size, recipe.seed)
-    validation = np.asarray(corpus.tokens("validation"))
-    curve_part = validation[: CURVE_WINDOWS * (recipe.context - 1) + 1]
-    checkpoint = Checkpoint(folder / CHECKPOINT, recipe, digest)
-    step, curves = checkpoint.restore(bare, optimizer.optimizer)
+    stream, unique_tokens = corpus.training_tokens(recipe.one_in)
+    long_on_gpu = accelerator.device.type == "cuda" and recipe.architecture == "gpt" and recipe.steps >= COMPILE_STEPS
+    compiled = conduct.compile == "on" or (conduct.compile == "auto" and long_on_gpu)
+    run = Run(recipe, stream, build_model(recipe, corpus), accelerator, windows_at_once, compiled)
+    checkpoints = Checkpoints(folder, identity(recipe, digest))
+    curves = _go_on(run, plan, checkpoints, digest)
+    conduct.tracking.start(accelerator, folder, recipe, run.step)
     watch = Stopwatch(curves["seconds"])
-    last_saved = time.perf_counter()
-
-    train_every = max(1, recipe.steps // CURVE_POINTS)
-    validate_every = max(1, recipe.steps // VALIDATION_POINTS)
-    rows = slice(accelerator.process_index, None, accelerator.num_processes)
-    running = torch.zeros((), device=accelerator.device)
-    reason = None
-    while step < recipe.steps and reason is None:
-        tokens = batches.batch(step)[rows].to(accelerator.device, non_blocking=True)
-        rate = rate_at(step, recipe.steps, recipe.learning_rate)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        if recipe.dropout:  # its masks depend on seed, step and process alone, so a resumed run draws the same ones
-            torch.manual_seed((recipe.seed << 32) + step * accelerator.num_processes + accelerator.process_index)
-        loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM)
-        optimizer.step()
-        optimizer.zero_grad()
-        running += loss.detach()  # read only where the curve has a point: each reading waits for the device
-        step += 1
-        done = step * recipe.tokens_per_step
-        if step % train_every == 0 or step == recipe.steps:
-            mean = float(accelerator.reduce(running, "mean")) / (step - (curves["train"]["step"] or [0])[-1])
-            running.zero_()
-            seconds = watch.read()
-            if isfinite(mean):
-                _append(curves["train"], step=step, tokens=done, seconds=seconds, loss=mean, learning_rate=rate)
-                progress(done, mean)
-            else:
-                reason = f"the training loss is {mean} at step {step}"
-        if step % validate_every == 0:
-            with watch.stopped() as seconds:
-                mean = float(token_losses(bare, curve_part, recipe.context).mean())
-            _append(curves["validation"], step=step, tokens=done, seconds=seconds, loss=mean)
-        due = time.perf_counter() - last_saved > checkpoint_seconds
-        if due and reason is None and step % train_every == 0 and step < recipe.steps:
-            with watch.stopped() as seconds:
-                if accelerator.is_main_process:
-                    checkpoint.save(step, {**curves, "seconds": seconds}, bare, optimizer.optimizer)
-            last_saved = time.perf_counter()
-
+    reason = _run_to_the_end(run, plan, corpus, progress, conduct, checkpoints, curves, watch)
+    scores: dict[str, Any] = {}
+    if reason is None:
+        for split in ("validation", "test") if plan.score_test else ("validation",):
+            scores |= _scores(split, run.bare, corpus, recipe.context)
+        watch.lap("evaluation")
+        if not isfinite(scores["validation_loss"]):
+            reason, scores = f"the validation loss is {scores['validation_loss']}", {}
     record = {
         "status": FINISHED if reason is None else DIVERGED,
         "reason": reason,
         "recipe": asdict(recipe),
         "corpus": digest,
-        **_counts(bare, recipe, step, batches, corpus.unique_tokens),
-        **_costs(step * recipe.tokens_per_step * flops_per_token(bare, recipe.context), step, recipe, watch.read()),
+        **_counts(run, unique_tokens),
+        "trunk": None if plan.trunk is None else {"folder": plan.trunk.name, "step": curves["branched_at"]},
+        **_costs(run, watch.seconds),
         **before,
         "train_curve": curves["train"],
-        "validation_curve": {**curves["validation"], "characters": len(curve_part) - 1},
+        "validation_curve": {**curves["validation"], "characters": len(_curve_part(corpus, recipe)) - 1},
         "processes": accelerator.num_processes,
-        "mixed_precision": accelerator.mixed_precision,
+        "windows_at_once": windows_at_once,
+        "compiled": compiled,
         "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
         "hardware": hardware(accelerator.device),
         "git_commit": git_commit(),
-        "config": bare.config.to_diff_dict(),
+        "config": run.config.to_diff_dict(),
+        **scores,
     }
-    if reason is None:
-        for split in ("validation", "test") if score_test else ("validation",):
-            record |= _scores(split, bare, np.asarray(corpus.tokens(split)), recipe.context, corpus.boundary)
+    weights = {name: whole(parameter.detach()) for name, parameter in run.state.parameters.items()}
     if accelerator.is_main_process:
         if reason is None:
-            save_model(bare, corpus, folder)
+            save_model(run.config, weights, corpus, folder)
         write_record(folder, record)
-        checkpoint.path.unlink(missing_ok=True)
+        checkpoints.delete()
+    conduct.tracking.finish(accelerator)
     accelerator.wait_for_everyone()
     return record
 
 
+def _go_on(run: "Run", plan: Plan, checkpoints: Checkpoints, digest: str) -> dict[str, Any]:
+    """Load the run's last whole checkpoint, or its trunk's state, and return its curves; say what is damaged."""
+    state, damaged = checkpoints.last()
+    if state is None and (plan.trunk is not None or plan.keep_at):
+        folder, step = (plan.trunk, plan.recipe.cooldown_start) if plan.trunk else (plan.folder, _longest_trunk(plan))
+        point = branch_point(folder, step)
+        try:
+            state = read_state(point, identity(plan.recipe.trunk(), digest)) if step else None
+        except DamagedError as error:
+            reason = (read_record(folder) or {}).get("reason") or error
+            raise DoorError(f"{point} is missing or damaged ({reason}): delete {folder} to train it again") from None
+        if state is not None and plan.trunk is not None:
+            state[1]["branched_at"] = step
+    if state is not None:
+        run.go_on_from(state[0], state[2])
+    for line in damaged if run.accelerator.is_main_process else []:
+        print(f"{line}: going on from step {run.step}", file=sys.stderr)
+    return _empty_curves() if state is None else state[1]
+
+
+def _longest_trunk(plan: Plan) -> int:
+    """Return the last step that a trunk has kept before the first one that it still has to keep; 0 for none."""
+    missing = [step for step in plan.keep_at if not branch_point(plan.folder, step).is_file()]
+    return max((step for step in plan.keep_at if step < min(missing, default=0)), default=0)
+
+
+def _curve_part(corpus: Corpus, recipe: Recipe) -> np.ndarray:
+    return np.asarray(corpus.tokens("validation"))[: CURVE_WINDOWS * (recipe.context - 1) + 1]
+
+
+def _run_to_the_end(
+    run: "Run",
+    plan: Plan,
+    corpus: Corpus,
+    progress: Progress,
+    conduct: Conduct,
+    checkpoints: Checkpoints,
+    curves: dict[str, Any],
+    watch: "Stopwatch",
+) -> str | None:
+    """Advance until the last step, keeping curves and checkpoints; return the reason if the run has to stop before."""
+    recipe, accelerator = plan.recipe, run.accelerator
+    curve_part = _curve_part(corpus, recipe)
+    train_every = max(1, recipe.steps // CURVE_POINTS)
+    validate_every = max(1, recipe.steps // VALIDATION_POINTS)
+    exploded = EXPLODED * log(len(corpus.vocabulary))
+    last_saved = time.perf_counter()
+    while run.step < recipe.steps:
+        rate = run.advance()
+        done = run.step * recipe.tokens_per_step
+        at_point = run.step % train_every == 0 or run.step == recipe.steps
+        if at_point:
+            loss, norm = run.means()
+            if not isfinite(loss + norm):
+                return f"the training loss is {loss} and the gradient's norm {norm} at step {run.step}"
+            if loss > exploded and curves["train"]["step"]:  # the first steps of a sound run may lie there too
+                return f"the training loss is {loss:.3g} at step {run.step}, {EXPLODED} times that of guessing evenly"
+            point = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
+            _append(curves["train"], step=run.step, tokens=done, seconds=watch.lap("training"), **point)
+            accelerator.log({f"train/{name}": value for name, value in point.items()}, step=run.step)
+            progress(done, loss)
+        if run.step % validate_every == 0:
+            seconds = watch.lap("training")
+            loss = float(token_losses(run.bare, curve_part, recipe.context).mean())
+            _append(curves["validation"], step=run.step, tokens=done, seconds=seconds, loss=loss)
+            accelerator.log({"validation/loss": loss}, step=run.step)
+            watch.lap("evaluation")
+        kept = run.step in plan.keep_at
+        due = False
+        if at_point and run.step < recipe.steps:  # one clock for all processes
+            [due] = broadcast_object_list([time.perf_counter() - last_saved > conduct.checkpoint_seconds])
+        if kept or due:
+            watch.lap("training")
+            state = (run.step, {**curves, "seconds": watch.seconds}, run.state.gather())
+            if kept and accelerator.is_main_process:
+                write_state(branch_point(plan.folder, run.step), identity(recipe.trunk(), corpus.digest()), *state)
+            if due and accelerator.is_main_process:
+                checkpoints.save(*state)
+            last_saved = time.perf_counter()
+            watch.lap("saving")
+    watch.lap("training")
+    return None
+
+
+class Run:
+    """A model in training: it knows its step, and each step is decided by recipe, data and step alone."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        stream: np.ndarray,
+        bare: PreTrainedModel,
+        accelerator: Accelerator,
+        windows_at_once: int,
+        compiled: bool = False,
+    ) -> None:
+        self.recipe, self.bare, self.accelerator = recipe, bare, accelerator
+        if accelerator.device.type == "cuda":
+            torch.set_float32_matmul_precision("high" if recipe.precision == "tf32" else "highest")
+            torch.backends.cudnn.allow_tf32 = recipe.precision == "tf32"  # cuDNN's LSTM has a switch of its own
+        self.config = deepcopy(bare.config)  # as it is saved
+        bare.loss_type = "ForCausalLM"  # GPT2LMHeadModel's name does not tell transformers which loss it takes
+        bare.config.pad_token_id = None  # or transformers looks for padding in every batch, and waits for the device
+        if bare.config.model_type == "gpt2":
+            bare.set_attn_implementation(UNPADDED_CAUSAL)
+        self.model, wrapped = accelerator.prepare(bare, build_optimizer(bare, recipe.weight_decay))
+        # The wrapper costs 0.1 ms a step and serves the scaling of gradients, which bf16 has no need of.
+        self.state = State(dict(bare.named_parameters()), wrapped.optimizer)
+        if compiled:
+            self.model = torch.compile(self.model)
+        self.model.train()
+        self.batches = WindowBatches(stream, recipe.context, recipe.batch_size, recipe.seed)
+        self.windows_at_once = windows_at_once
+        self.step = self._since = 0
+        self._loss = torch.zeros((), device=accelerator.device)
+        self._norm = torch.zeros((), device=accelerator.device)
+
+    def go_on_from(self, step: int, tensors: dict[str, Tensor]) -> None:
+        """Take up the run at `step` with its weights and moments."""
+        self.state.place(tensors)
+        self.step = self._since = step
+
+    def advance(self) -> float:
+        """Do one step of the optimiser; return its learning rate."""
+        recipe, accelerator = self.recipe, self.accelerator
+        processes, process = accelerator.num_processes, accelerator.process_index
+        tokens = self.batches.batch(self.step)[process::processes].to(accelerator.device, non_blocking=True)
+        pieces = tokens.split(self.windows_at_once)
+        for number, piece in enumerate(pieces, 1):
+            if recipe.dropout:  # masks depend on seed, step, process and piece: a resumed run draws the same
+                drawn = ((self.step * processes) + process) * len(pieces) + number
+                torch.manual_seed((recipe.seed << 40) + drawn)
+            # Processes exchange their gradients once a step.
+            with nullcontext() if number == len(pieces) else accelerator.no_sync(self.model):
+                with torch.autocast(accelerator.device.type, torch.bfloat16, recipe.precision == "bf16"):
+                    loss = self.model(input_ids=piece, labels=piece, use_cache=False).loss
+                loss = loss * (len(piece) / len(tokens))
+                accelerator.backward(loss)
+            self._loss += loss.detach()  # read only where the curve has a point: each reading waits for the device
+        self._norm += accelerator.clip_grad_norm_(self.state.parameters.values(), CLIP_NORM)
+        rate = rate_at(self.step, recipe)
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = rate
+        self.state.optimizer.step()
+        self.state.optimizer.zero_grad()
+        self.step += 1
+        return rate
+
+    def means(self) -> tuple[float, float]:
+        """Return the mean training loss and gradient norm (before clipping) since the last call."""
+        steps = self.step - self._since
+        loss = float(self.accelerator.reduce(self._loss, "mean")) / steps
+        norm = float(self._norm) / steps
+        self._loss.zero_()
+        self._norm.zero_()
+        self._since = self.step
+        return loss, norm
+
+
 class Stopwatch:
-    """The seconds of training alone: it stands while a run is evaluated or saved."""
+    """The seconds that a run spends on training, evaluation and saving."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._since = seconds, time.perf_counter()
-
-    def read(self) -> float:
-        """Return the seconds so far."""
-        return self._seconds + time.perf_counter() - self._since
-
-    @contextmanager
-    def stopped(self) -> Iterator[float]:
-        """Stand still; give the seconds so far."""
-        self._seconds = self.read()
-        yield self._seconds
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = dict(seconds)
         self._since = time.perf_counter()
 
+    def lap(self, name: str) -> float:
+        """Count the time since the last lap as `name`; return the seconds of `name` so far."""
+        now = time.perf_counter()
+        self.seconds[name] += now - self._since
+        self._since = now
+        return self.seconds[name]
 
-def finished_record(recipe: Recipe, corpus_digest: str, folder: Path) -> dict[str, Any] | None:
-    """Return the record of a run that is done, None if it is still to do.
 
-    Raises DoorError if the folder holds another run: nothing finished is ever overwritten.
+def finished_record(plan: Plan, corpus_digest: str) -> dict[str, Any] | None:
+    """Return the record of a run that is done, None if it is still to do (or failed for want of memory or space).
+
+    A trunk is done when it holds all states that are asked of it. Raises DoorError if the folder holds another run:
+    nothing finished is ever overwritten.
     """
-    record = read_record(folder)
-    if record is None:
+    record = read_record(plan.folder)
+    if record is None or record["status"] == FAILED:
         return None
+    wrong = f"delete {plan.folder} or choose another --output_root"
     if record["corpus"] != corpus_digest:
-        raise DoorError(
-            f"{folder} was trained on another corpus or vocabulary: delete it or choose another --output_root"
-        )
-    wanted = asdict(recipe)
-    different = [
-        f"{k} {record['recipe'].get(k)!r}, not {v!r}" for k, v in wanted.items() if record["recipe"].get(k) != v
-    ]
+        raise DoorError(f"{plan.folder} was trained on another corpus or vocabulary: {wrong}")
+    wanted, found = asdict(plan.recipe), record["recipe"]
+    if plan.recipe.schedule == TRUNK:
+        wanted.pop("tokens")  # a trunk grows with the budgets that branch off it
+    different = [f"{k} {found.get(k)!r}, not {v!r}" for k, v in wanted.items() if found.get(k) != v]
     if different:
-        raise DoorError(
-            f"{folder} holds another run ({'; '.join(different)}): delete it or choose another --output_root"
-        )
+        raise DoorError(f"{plan.folder} holds another run ({'; '.join(different)}): {wrong}")
+    if record["status"] == FINISHED and not all(branch_point(plan.folder, step).is_file() for step in plan.keep_at):
+        return None
     return record
 
 
-def _counts(
-    model: PreTrainedModel, recipe: Recipe, steps: int, batches: WindowBatches, unique_tokens: int
-) -> dict[str, Any]:
-    groups = count_parameters(model)
-    tokens = steps * recipe.tokens_per_step
-    per_token = flops_per_token(model, recipe.context)
+def _counts(run: Run, unique_tokens: int) -> dict[str, Any]:
+    groups = count_parameters(run.bare)
+    flops = count_flops(run.bare, run.recipe.context)
+    tokens = run.step * run.recipe.tokens_per_step
     return {
         "n_params": groups["total"],
         "n_params_non_embedding": groups["total"] - groups["tables"],
         "n_params_by_group": groups,
-        "steps": steps,
+        "steps": run.step,
         "tokens": tokens,
         "unique_tokens": unique_tokens,
-        "epochs": tokens / (len(batches.stream) - 1),
-        "flops_per_token": per_token,
-        "flops": per_token * tokens,
+        "epochs": tokens / (len(run.batches.stream) - 1),
+        "flops_per_token": sum(flops.values()),
+        "flops_per_token_by_module": flops,
+        "flops": sum(flops.values()) * tokens,
         "flops_6nd": 6 * groups["total"] * tokens,
     }
 
 
-def _costs(flops: int, steps: int, recipe: Recipe, seconds: float) -> dict[str, Any]:
+def _costs(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
+    tokens = run.step * run.recipe.tokens_per_step
+    flops = sum(count_flops(run.bare, run.recipe.context).values()) * tokens
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    device = run.accelerator.device
     return {
-        "seconds": seconds,
-        "tokens_per_second": steps * recipe.tokens_per_step / seconds,
-        "flops_per_second": flops / seconds,
+        "seconds": seconds["training"],
+        "seconds_evaluation": seconds["evaluation"],
+        "seconds_saving": seconds["saving"],
+        "tokens_per_second": tokens / seconds["training"],
+        "flops_per_second": flops / seconds["training"],
         "threads": torch.get_num_threads(),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "peak_device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     }
 
 
-def _scores(split: str, model: PreTrainedModel, stream: np.ndarray, context: int, boundary: int) -> dict[str, float]:
-    result = held_out_loss(model, stream, context, boundary)
+def _scores(split: str, model: PreTrainedModel, corpus: Corpus, context: int) -> dict[str, Any]:
+    losses = held_out_losses(model, corpus, split, context)
     return {
-        f"{split}_loss": result.loss,
-        f"{split}_loss_standard_error": result.standard_error,
-        f"{split}_bits_per_character": result.loss / log(2),
-        f"{split}_tokens": result.tokens,
+        f"{split}_loss": losses.whole.loss,
+        f"{split}_loss_standard_error": losses.whole.standard_error,
+        f"{split}_bits_per_character": losses.whole.loss / log(2),
+        f"{split}_tokens": losses.whole.tokens,
+        f"{split}_loss_of_headers": losses.headers,
+        f"{split}_loss_of_bodies": losses.bodies,
+        f"{split}_loss_by_position": losses.by_position,
     }
 
 
-def save_model(model: PreTrainedModel, corpus: Corpus, folder: Path) -> None:
+def save_model(config: PreTrainedConfig, weights: dict[str, Tensor], corpus: Corpus, folder: Path) -> None:
     """Write weights, configuration and tokenizer so that from_pretrained(folder) loads them."""
+    model = AutoModelForCausalLM.from_config(config)  # the trained one may be sharded
+    model.load_state_dict(weights, strict=False)  # a tied head is its table
     with whole_folder(folder / ".model", mark="config.json") as temporary:
         try:
             model.save_pretrained(temporary)
@@ -280,55 +487,13 @@ def _append(curve: dict[str, list[Any]], **values: float) -> None:
 
 
 def _empty_curves() -> dict[str, Any]:
-    train: dict[str, list[float]] = {"step": [], "tokens": [], "seconds": [], "loss": [], "learning_rate": []}
-    validation: dict[str, list[float]] = {"step": [], "tokens": [], "seconds": [], "loss": []}
-    return {"train": train, "validation": validation, "seconds": 0.0}
-
-
-class Checkpoint:
-    """A run's state on disk: weights, optimiser, step and curves in one safetensors file. Nothing is unpickled."""
-
-    def __init__(self, path: Path, recipe: Recipe, corpus_digest: str) -> None:
-        self.path = path
-        content = json.dumps([asdict(recipe), corpus_digest], sort_keys=True)
-        self.identity = hashlib.sha256(content.encode()).hexdigest()
-
-    def save(self, step: int, curves: dict[str, Any], model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
-        """Write the state whole or not at all."""
-        tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
-        for name, parameter in model.named_parameters():
-            tensors |= {f"{key}.{name}": value for key, value in optimizer.state[parameter].items()}
-        content = safetensors.torch.save(
-            {name: value.contiguous().cpu() for name, value in tensors.items()},
-            metadata={"identity": self.identity, "step": str(step), "curves": json.dumps(curves)},
-        )
-        with whole_file(self.path) as temporary:
-            temporary.write_bytes(content)
-
-    def restore(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
-        """Load the state into model and optimiser; return its step and curves, or those of a fresh start.
-
-        Raises DoorError if the file is damaged or of another run.
-        """
-        if not self.path.is_file():
-            return 0, _empty_curves()
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("identity") != self.identity:
-                    raise DoorError(
-                        f"{self.path} belongs to another recipe or corpus: delete {self.path.parent} to train it anew"
-                    )
-                for name, parameter in model.named_parameters():
-                    with torch.no_grad():
-                        parameter.copy_(file.get_tensor(f"model.{name}"))
-                    optimizer.state[parameter] = {
-                        key: file.get_tensor(f"{key}.{name}").to("cpu" if key == "step" else parameter.device)
-                        for key in ("step", "exp_avg", "exp_avg_sq")
-                    }
-                return int(metadata["step"]), json.loads(metadata["curves"])
-        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-            raise DoorError(f"{self.path} is damaged ({error}): delete it to train this run from its start") from None
+    train = ("step", "tokens", "seconds", "loss", "learning_rate", "gradient_norm")
+    return {
+        "train": {name: [] for name in train},
+        "validation": {name: [] for name in train[:4]},
+        "seconds": {"training": 0.0, "evaluation": 0.0, "saving": 0.0},
+        "branched_at": 0,
+    }
 
 
 @cache

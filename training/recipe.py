@@ -1,20 +1,30 @@
-"""The recipe: everything that decides one run, the rate rule LR(N), the optimiser and the schedule."""
+"""The recipe: everything that decides one run, the rate rule LR(N), the schedules and the optimiser."""
 
-from dataclasses import dataclass
-from math import cos, pi
+from dataclasses import dataclass, replace
+from math import cos, pi, sqrt
+from typing import Any
 
 import torch
 from torch import nn
+
+from training.record import TRUNK
 
 BETAS = (0.9, 0.98)
 CLIP_NORM = 1.0
 WARMUP_SHARE = 0.02
 FINAL_RATE_SHARE = 0.01
+COOLDOWN_SHARE = 0.2  # of a WSD run (Hägele et al. 2024, section 3)
+COSINE, WSD = "cosine", "wsd"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides one run: with the same corpus, machine and versions, the same recipe gives the same weights."""
+    """What decides one run: with the same corpus, machine and versions, the same recipe gives the same weights.
+
+    `schedule`: cosine; wsd (warm-up, constant, 1-sqrt cooldown), which may start from a checkpoint of the trunk that
+    it shares with other budgets; or trunk, the constant part alone. `warmup` is in steps. `one_in` trains on every
+    one_in-th family of tunes only, and these parts are nested. `init_from` is a folder or a Hub id.
+    """
 
     architecture: str
     size: str
@@ -24,7 +34,11 @@ class Recipe:
     context: int
     learning_rate: float
     weight_decay: float
+    warmup: int
     dropout: float = 0.0
+    schedule: str = COSINE
+    one_in: int = 1
+    precision: str = "fp32"
     init_from: str | None = None
 
     @property
@@ -35,7 +49,26 @@ class Recipe:
     @property
     def steps(self) -> int:
         """Steps that reach `tokens`."""
-        return max(1, round(self.tokens / self.tokens_per_step))
+        return steps_of(self.tokens, self.batch_size, self.context)
+
+    @property
+    def cooldown_start(self) -> int:
+        """The step from which a WSD run's rate falls: up to it, runs of one trunk are the same."""
+        return self.steps - round(COOLDOWN_SHARE * self.steps)
+
+    def trunk(self, tokens: int = 0) -> "Recipe":
+        """Return the trunk's recipe: this one without what sets the budgets of one trunk apart."""
+        return replace(self, schedule=TRUNK, tokens=tokens)
+
+
+def steps_of(tokens: int, batch_size: int, context: int) -> int:
+    """Return the steps that reach a number of tokens."""
+    return max(1, round(tokens / (batch_size * (context - 1))))
+
+
+def warmup_steps(steps: int) -> int:
+    """Return the steps of warm-up of a run of `steps`; budgets that share a trunk take the smallest one's."""
+    return max(1, round(WARMUP_SHARE * steps))
 
 
 # Peak rate = coefficient · N^-exponent, N without tables; fitted to the sweep in results/rate_sweep.json.
@@ -48,20 +81,27 @@ def learning_rate(architecture: str, n_params_non_embedding: int) -> float:
     return float(f"{coefficient * n_params_non_embedding**-exponent:.3g}")
 
 
-def rate_at(step: int, steps: int, peak: float) -> float:
-    """Return the rate of `step` (from 0): a linear warm-up, then a cosine that ends at the last step."""
-    warmup = max(1, round(WARMUP_SHARE * steps))
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    place = (step - warmup) / max(1, steps - 1 - warmup)
-    return peak * (FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + cos(pi * min(1.0, place))))
+def rate_at(step: int, recipe: Recipe) -> float:
+    """Return the rate of `step` (from 0): a linear warm-up, then what the schedule says, to the last step.
+
+    Cosine: to FINAL_RATE_SHARE of the peak. WSD: constant, then peak · (1 - sqrt(share of the cooldown done)).
+    """
+    peak, steps = recipe.learning_rate, recipe.steps
+    if step < recipe.warmup:
+        return peak * (step + 1) / recipe.warmup
+    if recipe.schedule == COSINE:
+        place = (step - recipe.warmup) / max(1, steps - 1 - recipe.warmup)
+        return peak * (FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + cos(pi * min(1.0, place))))
+    if recipe.schedule == TRUNK or step < recipe.cooldown_start:
+        return peak
+    return peak * (1 - sqrt((step - recipe.cooldown_start) / (steps - recipe.cooldown_start)))
 
 
-def build_optimizer(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, weight_decay: float, **options: Any) -> torch.optim.AdamW:
     """Return fused AdamW that decays the matrices of products only, not tables, biases or norms."""
     tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     parameters = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in parameters if p.ndim > 1 and id(p) not in tables]
     others = [p for p in parameters if p.ndim <= 1 or id(p) in tables]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
+    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True, **options)

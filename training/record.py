@@ -1,5 +1,6 @@
 """The run record: one self-describing JSON a run. This module is its only reader, and imports no torch."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,17 +8,26 @@ from typing import Any
 from door import DoorError, read_json, write_json
 
 RECORD = "record.json"
-FINISHED, DIVERGED = "finished", "diverged"
+FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 FOLDERS = {"gpt": "GPT_initial_training", "lstm": "LSTM_training"}
-BEST = "best_model"
+BEST, FINE_TUNED = "best_model", "fine_tuned_model"
+TRUNK = "trunk"
 BASELINE = "ngram_baseline.json"
 NEEDED = {"status", "recipe", "corpus", "n_params", "n_params_non_embedding"}
 NEEDED_OF_RECIPE = {"architecture", "size", "seed", "tokens"}
 
 
-def run_folder(root: Path, architecture: str, size: str, seed: int) -> Path:
-    """Return where a ladder's run stands."""
-    return root / FOLDERS[architecture] / size / f"seed_{seed}"
+def run_folder(root: Path, architecture: str, size: str, arm: str, seed: int) -> Path:
+    """Return where a ladder's run stands. The arm names what sets it apart from others of its size and seed."""
+    return root / FOLDERS[architecture] / size / arm / f"seed_{seed}"
+
+
+def arm_of(tokens: int, schedule: str, one_in: int) -> str:
+    """Return the name of an arm: tokens_2000000, tokens_2000000-wsd, tokens_2000000-one_in_4, trunk."""
+    if schedule == TRUNK:
+        return TRUNK if one_in == 1 else f"{TRUNK}-one_in_{one_in}"
+    schedule = "" if schedule == "cosine" else f"-{schedule}"
+    return f"tokens_{tokens}{schedule}" + (f"-one_in_{one_in}" if one_in > 1 else "")
 
 
 def baseline_file(root: Path) -> Path:
@@ -49,45 +59,40 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The runs of one architecture."""
+    """The runs of one architecture at one budget on all of the training data, and how many others there are."""
 
     architecture: str
     finished: list[dict[str, Any]]
-    unfinished: list[dict[str, Any]]  # diverged: reported, never fitted
+    unfinished: list[dict[str, Any]]  # diverged or failed: reported, never fitted
+    others: int
 
 
-def read_ladder(root: Path, architecture: str) -> Ladder:
-    """Return all runs of an architecture's ladder below `root`, smallest first.
-
-    Raises DoorError if there is none, or if they were trained on different corpora or numbers of tokens.
-    """
-    folder = root / FOLDERS[architecture]
-    records = [read_record(path.parent) for path in sorted(folder.glob(f"*/*/{RECORD}"))]
-    runs = sorted((r for r in records if r is not None), key=lambda r: (r["n_params"], r["recipe"]["seed"]))
-    if not runs:
-        raise DoorError(f"{folder} holds no finished run: train the ladder with accelerate launch training/run.py")
-    _check_alike(runs, folder)
-    finished = [r for r in runs if r["status"] == FINISHED]
-    return Ladder(architecture, finished, [r for r in runs if r["status"] != FINISHED])
+def read_runs(root: Path, architecture: str) -> list[dict[str, Any]]:
+    """Return the records of all runs of an architecture's ladder below `root`, smallest first, without the trunks."""
+    records = [read_record(path.parent) for path in sorted((root / FOLDERS[architecture]).rglob(RECORD))]
+    runs = [record for record in records if record is not None and record["recipe"].get("schedule") != TRUNK]
+    return sorted(runs, key=lambda run: (run["n_params"], run["recipe"]["tokens"], run["recipe"]["seed"]))
 
 
 def read_ladders(root: Path) -> dict[str, Ladder]:
-    """Return the ladder of each architecture that has runs below `root`.
+    """Return the ladder of each architecture that has runs below `root`, at the budget that most runs have.
 
-    Raises DoorError if there is none, or if their runs are of different corpora or numbers of tokens.
+    Of equally frequent budgets the largest counts, and only runs on all of the training data. Raises DoorError if
+    there is no run, or if runs are of different corpora.
     """
-    there = [name for name, folder in FOLDERS.items() if any((root / folder).glob(f"*/*/{RECORD}"))]
-    if not there:
+    runs = {architecture: read_runs(root, architecture) for architecture in FOLDERS}
+    everything = [run for members in runs.values() for run in members]
+    if not everything:
         raise DoorError(f"{root} holds no finished run: train the ladders with accelerate launch training/run.py")
-    ladders = {architecture: read_ladder(root, architecture) for architecture in there}
-    _check_alike([run for ladder in ladders.values() for run in ladder.finished + ladder.unfinished], root)
-    return ladders
+    corpora = sorted({run["corpus"] for run in everything})
+    if len(corpora) > 1:
+        raise DoorError(f"{root} mixes runs of different corpora ({corpora}): keep one kind there")
+    budgets = Counter(run["recipe"]["tokens"] for run in everything if run["recipe"].get("one_in", 1) == 1)
+    budget = max(budgets, key=lambda tokens: (budgets[tokens], tokens), default=0)
+    return {architecture: _ladder(architecture, members, budget) for architecture, members in runs.items() if members}
 
 
-def _check_alike(runs: list[dict[str, Any]], folder: Path) -> None:
-    for name, values in {
-        "corpora": {run["corpus"] for run in runs},
-        "numbers of tokens": {run["recipe"]["tokens"] for run in runs},
-    }.items():
-        if len(values) > 1:
-            raise DoorError(f"{folder} mixes runs of different {name} ({sorted(values)}): keep one kind there")
+def _ladder(architecture: str, runs: list[dict[str, Any]], budget: int) -> Ladder:
+    mine = [run for run in runs if run["recipe"]["tokens"] == budget and run["recipe"].get("one_in", 1) == 1]
+    finished = [run for run in mine if run["status"] == FINISHED]
+    return Ladder(architecture, finished, [run for run in mine if run not in finished], len(runs) - len(mine))

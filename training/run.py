@@ -2,12 +2,14 @@
 
 Without an argument it trains the ladders of studies/quick.yaml. With flags it trains what they name, for example
 --gpt_sizes 15k 30k 60k --lstm_sizes 15k 30k 60k (a law needs three sizes of both architectures). `--part best` then
-trains the best run further. `--part sweep` trains every size with several rates and fits the rate rule LR(N). What is
+trains the best run further. `--part sweep` trains every size with several rates and fits the rate rule LR(N).
+`--init_from MODEL` trains any model further on another corpus. `--dry_run` says what all that would cost. What is
 finished is skipped, what was interrupted goes on from its checkpoint.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,60 +22,84 @@ from filelock import FileLock, Timeout
 from door import DoorError, open_door, read_arguments, read_json, write_json
 from modeling.ladder import LADDER
 from preprocessing.corpus import SPLITS, Corpus, warn_of_unknown
-from training.best import plan_search, train_best
+from training.best import loss_before, plan_fine_tuning, plan_search, train_best
 from training.evaluation import summarise
+from training.grid import Axes, plan_ladders
+from training.loop import COMPILE_CHOICES, Conduct
 from training.ngram import ngram_losses
-from training.recipe import Recipe
-from training.record import BEST, baseline_file, run_folder
-from training.study import make_job, report_failures, run_jobs
+from training.probe import choose_precision, print_costs
+from training.recipe import COSINE, WSD, Recipe
+from training.record import BEST, FINE_TUNED, baseline_file
+from training.study import Job, report_failures, run_jobs
 from training.sweep import plan_sweep, write_sweep
+from training.tracking import TENSORBOARD, TRACKIO, Tracking
 
 QUICK = Path(__file__).parent.parent / "studies" / "quick.yaml"
 ORDERS = range(1, 8)
 BASELINE_ORDER = 3
+AUTO = "auto"
+
+
+def option(default: Any, about: str, choices: list[str] | None = None) -> Any:
+    """Return a field with its default, its help and what may be given."""
+    metadata = {"help": about} | ({"choices": choices} if choices else {})
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
 class StudyArguments:
-    """The axes of a study: every size with every seed, all with the same tokens."""
+    """The axes of a study: every size with every budget, part of the data and seed."""
 
-    part: str = field(default="ladders", metadata={"help": "what to train", "choices": ["ladders", "best", "sweep"]})
-    corpus: str = field(default="data/processed_music_data", metadata={"help": "the corpus folder"})
-    output_root: str = field(default="data", metadata={"help": "the folder that the training folders stand in"})
-    gpt_sizes: list[str] = field(default_factory=list, metadata={"help": f"of {list(LADDER)}"})
-    lstm_sizes: list[str] = field(default_factory=list, metadata={"help": "names of the GPT sizes they match"})
-    seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "one run a size and seed"})
-    tokens: int = field(default=2_000_000, metadata={"help": "training tokens of every run (a token is a character)"})
-    batch_size: int = field(default=4, metadata={"help": "windows a step"})
-    context: int = field(default=256, metadata={"help": "characters a window"})
-    weight_decay: float = field(default=0.1, metadata={"help": "decoupled, on matrices only"})
-    gpt_rates: list[float] = field(default_factory=list, metadata={"help": "sweep: peak rates tried at every GPT size"})
-    lstm_rates: list[float] = field(default_factory=list, metadata={"help": "sweep: the same for the LSTM"})
-    sweep_file: str = field(default="results/rate_sweep.json", metadata={"help": "sweep: where its table goes"})
-    search_tokens: int = field(default=300_000, metadata={"help": "best model: tokens of each run of the search"})
-    search_rates: list[float] = field(
-        default_factory=lambda: [0.03, 0.1, 0.3], metadata={"help": "best model: rates tried, times the best run's"}
-    )
-    search_dropouts: list[float] = field(
-        default_factory=lambda: [0.0, 0.1], metadata={"help": "best model: dropouts tried"}
-    )
-    search_weight_decays: list[float] = field(
-        default_factory=lambda: [0.01, 0.1], metadata={"help": "best model: decays tried"}
-    )
-    best_tokens: int = field(default=4_000_000, metadata={"help": "best model: tokens of the long run"})
-    at_once: int = field(default=0, metadata={"help": "runs side by side; 0: one a core on CPU, else one"})
-    checkpoint_seconds: float = field(default=20.0, metadata={"help": "how often a run is saved"})
+    part: str = option("ladders", "what to train", ["ladders", "best", "sweep"])
+    corpus: str = option("data/processed_music_data", "the corpus folder")
+    output_root: str = option("data", "the folder that the training folders stand in")
+    gpt_sizes: list[str] = option([], f"of {list(LADDER)}")
+    lstm_sizes: list[str] = option([], "names of the GPT sizes they match")
+    seeds: list[int] = option([0], "one run a size, budget and seed")
+    tokens: list[int] = option([2_000_000], "budgets: training tokens of a run (a token is a character)")
+    flops: list[float] = option([], "budgets as training FLOPs (IsoFLOP): each size gets the tokens that they buy")
+    one_in: list[int] = option([1], "parts of the data: 4 trains on one in 4 families of tunes, which are in one in 2")
+    schedule: str = option(COSINE, "wsd: all budgets of a size branch off one trunk", [COSINE, WSD])
+    batch_size: int = option(4, "windows a step")
+    context: int = option(256, "characters a window")
+    weight_decay: float = option(0.1, "decoupled, on matrices only")
+    gpt_rates: list[float] = option([], "sweep: peak rates tried at every GPT size")
+    lstm_rates: list[float] = option([], "sweep: the same for the LSTM")
+    sweep_file: str = option("results/rate_sweep.json", "sweep: where its table goes")
+    search_tokens: int = option(300_000, "best model: tokens of each run of the search")
+    search_rates: list[float] = option([0.03, 0.1, 0.3], "best model: rates tried, times the best run's")
+    search_dropouts: list[float] = option([0.0, 0.1], "best model: dropouts tried")
+    search_weight_decays: list[float] = option([0.01, 0.1], "best model: decays tried")
+    best_tokens: int = option(4_000_000, "best model: tokens of the long run")
+    init_from: str | None = option(None, "fine-tuning: the model to train further, a folder or a Hub id")
+    fine_tuning_epochs: float = option(4.0, "fine-tuning: passes over the corpus")
+    fine_tuning_rate: float = option(0.1, "fine-tuning: peak rate, times the rule's")
+    fine_tuning_dropout: float = option(0.1, "fine-tuning: dropout")
+    dry_run: bool = option(False, "print what the runs will cost, and train nothing")
+    at_once: int = option(0, "runs side by side; 0: one a core on CPU, else one")
+    precision: str = option(AUTO, "auto: bf16 where it is measured faster", [AUTO, "fp32", "tf32", "bf16"])
+    compile: str = option(AUTO, "torch.compile; auto: GPTs on a GPU, where a run is long", COMPILE_CHOICES)
+    windows_at_once: int = option(0, "windows in a forward pass, the rest of a batch is accumulated; 0: what fits")
+    checkpoint_seconds: float = option(20.0, "how often a run is saved")
+    log_with: list[str] = option([TRACKIO], "trackers", [TRACKIO, TENSORBOARD, "none"])
 
     def __post_init__(self) -> None:
         for name in ("gpt_sizes", "lstm_sizes"):
             for size in getattr(self, name):
                 if size not in LADDER:
                     raise DoorError(f"--{name} {size}: no such size, the ladder has {', '.join(LADDER)}")
-        for name in ("tokens", "batch_size", "search_tokens", "best_tokens"):
-            if getattr(self, name) < 1:
-                raise DoorError(f"--{name} {getattr(self, name)}: must be at least 1")
+        for name in ("tokens", "one_in", "batch_size", "search_tokens", "best_tokens"):
+            value = getattr(self, name)
+            if min(value if isinstance(value, list) else [value], default=0) < 1:
+                raise DoorError(f"--{name} {value}: must be at least 1")
         if self.context < 2:
             raise DoorError(f"--context {self.context}: must be at least 2")
+        self.log_with = [name for name in self.log_with if name != "none"]
+        for name in self.log_with:
+            if find_spec(name) is None:
+                raise DoorError(f"--log_with {name}: not installed, pip install {name}")
 
 
 def write_baseline(corpus: Corpus, root: Path) -> None:
@@ -92,57 +118,96 @@ def write_baseline(corpus: Corpus, root: Path) -> None:
     write_json(path, {"corpus": corpus.digest(), "smoothing": "Witten-Bell", **chosen, "orders": rows})
 
 
-def plan_recipes(arguments: StudyArguments) -> list[Recipe]:
-    """Return a recipe for every architecture, size and seed; the rate is still open (0)."""
-    if not arguments.gpt_sizes and not arguments.lstm_sizes:
-        raise DoorError("no sizes: give --gpt_sizes or --lstm_sizes, or a study file such as studies/quick.yaml")
-    return [
-        Recipe(
-            architecture=architecture,
-            size=size,
-            seed=seed,
-            tokens=arguments.tokens,
-            batch_size=arguments.batch_size,
-            context=arguments.context,
-            learning_rate=0.0,
-            weight_decay=arguments.weight_decay,
-        )
-        for architecture, sizes in (("gpt", arguments.gpt_sizes), ("lstm", arguments.lstm_sizes))
-        for size in sizes
-        for seed in arguments.seeds
-    ]
-
-
 def share_machine(wanted: int) -> tuple[int, int]:
     """Return how many runs go side by side and with how many threads each.
 
-    On a CPU each run has one core. A GPU, or several processes that accelerate
-    launched, train one run at a time.
+    On a CPU each run has one core. A GPU trains one at a time unless told otherwise; several processes that
+    accelerate launched share each run.
     """
-    if PartialState().num_processes > 1 or PartialState().device.type != "cpu":
+    state = PartialState()
+    if state.num_processes > 1 or (state.device.type != "cpu" and wanted < 2):
         return 1, torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
     at_once = wanted or cores
     return at_once, max(1, cores // at_once)
 
 
-def train_ladders(arguments: StudyArguments, corpus: Corpus, root: Path) -> None:
-    jobs = [make_job(r, corpus, run_folder(root, r.architecture, r.size, r.seed)) for r in plan_recipes(arguments)]
-    write_baseline(corpus, root)
-    report_failures(run_jobs(jobs, corpus, *share_machine(arguments.at_once), arguments.checkpoint_seconds, "ladders"))
-    print(f"{root}: all {len(jobs)} runs are finished")
+class Study:
+    """What the parts of a study have in common."""
+
+    def __init__(self, arguments: StudyArguments, corpus: Corpus, root: Path) -> None:
+        self.arguments, self.corpus, self.root = arguments, corpus, root
+        self.at_once, self.threads = share_machine(arguments.at_once)
+        self.conduct = Conduct(
+            arguments.checkpoint_seconds,
+            arguments.windows_at_once,
+            arguments.compile,
+            Tracking(tuple(arguments.log_with), root),
+        )
+
+    def ladders(self) -> list[Job]:
+        """Plan the ladders, in the precision that was asked for or that is fastest here."""
+        arguments = self.arguments
+        axes = Axes(
+            {"gpt": arguments.gpt_sizes, "lstm": arguments.lstm_sizes},
+            arguments.seeds,
+            arguments.tokens,
+            arguments.flops,
+            arguments.one_in,
+        )
+        shared = self.recipe("fp32" if arguments.precision == AUTO else arguments.precision)
+        jobs = plan_ladders(axes, shared, self.corpus, self.root)
+        if arguments.precision == AUTO:
+            precision = choose_precision(jobs, self.corpus, self.root, self.threads)
+            jobs = plan_ladders(axes, self.recipe(precision), self.corpus, self.root)
+        return jobs
+
+    def recipe(self, precision: str) -> Recipe:
+        """Return what all runs of the study have in common; what the axes say is still open."""
+        arguments = self.arguments
+        return Recipe(
+            architecture="",
+            size="",
+            seed=arguments.seeds[0],
+            tokens=0,
+            batch_size=arguments.batch_size,
+            context=arguments.context,
+            learning_rate=0.0,
+            weight_decay=arguments.weight_decay,
+            warmup=0,
+            schedule=arguments.schedule,
+            precision=precision,
+        )
+
+    def run(self, jobs: list[Job], title: str) -> list[Any]:
+        """Train the jobs."""
+        return run_jobs(jobs, self.corpus, self.at_once, self.threads, self.conduct, title)
 
 
-def train_sweep(arguments: StudyArguments, corpus: Corpus, root: Path) -> None:
-    jobs = plan_sweep(plan_recipes(arguments), {"gpt": arguments.gpt_rates, "lstm": arguments.lstm_rates}, corpus, root)
-    outcomes = run_jobs(jobs, corpus, *share_machine(arguments.at_once), arguments.checkpoint_seconds, "sweep")
-    for architecture, rule in write_sweep(outcomes, Path(arguments.sweep_file))["rules"].items():
-        law = f"rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}"
-        print(f"{architecture}: {law}, best rate on an edge: {rule['on_edge']}")
+def train_ladders(study: Study) -> None:
+    jobs = study.ladders()
+    if study.arguments.dry_run:
+        print_costs(jobs, study.corpus, study.at_once, study.threads)
+        return
+    if PartialState().is_main_process:
+        write_baseline(study.corpus, study.root)
+    report_failures(study.run(jobs, "ladders"))
+    print(f"{study.root}: all {len(jobs)} runs are finished")
+
+
+def train_sweep(study: Study) -> None:
+    arguments = study.arguments
+    jobs = plan_sweep(study.ladders(), {"gpt": arguments.gpt_rates, "lstm": arguments.lstm_rates}, study.root)
+    if arguments.dry_run:
+        print_costs(jobs, study.corpus, study.at_once, study.threads)
+        return
+    for architecture, rule in write_sweep(study.run(jobs, "sweep"), Path(arguments.sweep_file))["rules"].items():
+        print(f"{architecture}: rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}")
     print(f"the sweep's table: {arguments.sweep_file}")
 
 
-def train_on(arguments: StudyArguments, corpus: Corpus, root: Path) -> None:
+def train_on(study: Study) -> None:
+    arguments, root, corpus = study.arguments, study.root, study.corpus
     search = plan_search(
         root,
         corpus,
@@ -151,9 +216,36 @@ def train_on(arguments: StudyArguments, corpus: Corpus, root: Path) -> None:
         arguments.search_dropouts,
         arguments.search_weight_decays,
     )
-    machine = share_machine(arguments.at_once)
-    record = train_best(search, root, corpus, arguments.best_tokens, *machine, arguments.checkpoint_seconds)
+    if arguments.dry_run:
+        print_costs(search, corpus, study.at_once, study.threads)
+        return
+    record = train_best(search, root, corpus, arguments.best_tokens, study.at_once, study.threads, study.conduct)
     print(f"{root / BEST}: test loss {record['test_loss']:.4f} nats per character")
+
+
+def fine_tune(study: Study) -> None:
+    arguments = study.arguments
+    shared = replace(
+        study.recipe("fp32" if arguments.precision == AUTO else arguments.precision),
+        dropout=arguments.fine_tuning_dropout,
+        schedule=COSINE,
+    )
+    job = plan_fine_tuning(
+        shared,
+        str(arguments.init_from),
+        study.corpus,
+        study.root,
+        arguments.fine_tuning_epochs,
+        arguments.fine_tuning_rate,
+    )
+    if arguments.dry_run:
+        print_costs([job], study.corpus, 1, study.threads)
+        return
+    threads = study.at_once * study.threads
+    outcomes = run_jobs([job], study.corpus, 1, threads, study.conduct, "fine-tuning")
+    report_failures(outcomes)
+    before, after = loss_before(job, study.corpus), (outcomes[0].record or {})["validation_loss"]
+    print(f"{study.root / FINE_TUNED}: validation loss {before:.4f} before, {after:.4f} after, in nats per character")
 
 
 PARTS = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep}
@@ -168,13 +260,16 @@ def main() -> None:
             f"--context {arguments.context}: too long for a corpus whose shortest split has {shortest} tokens"
         )
     root.mkdir(parents=True, exist_ok=True)
-    if not PartialState().is_main_process:
-        PARTS[arguments.part](arguments, corpus, root)
+    # Accelerate has to be told that there is no GPU, or processes launched together would each train alone.
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    train_part = fine_tune if arguments.init_from is not None else PARTS[arguments.part]
+    if not state.is_main_process:
+        train_part(Study(arguments, corpus, root))
         return
     try:
         with FileLock(root / ".training.lock", timeout=0):
             warn_of_unknown(corpus.stats)
-            PARTS[arguments.part](arguments, corpus, root)
+            train_part(Study(arguments, corpus, root))
     except Timeout:
         raise DoorError(
             f"{root}: another study is training there: wait for it, or give another --output_root"

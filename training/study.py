@@ -2,41 +2,56 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate import PartialState
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
 from door import DoorError, describe_os_error
-from modeling.counting import count_parameters, flops_per_token
+from modeling.counting import count_flops, count_parameters
 from preprocessing.corpus import Corpus
-from training.loop import build_config, finished_record, train
+from training.loop import Conduct, Plan, Progress, build_config, finished_record, train
 from training.recipe import Recipe, learning_rate
+from training.record import FAILED, FINISHED, arm_of, read_record, write_record
 
 OVERHEAD_FLOPS = 225_000  # what a token costs a CPU beside its arithmetic; it only shapes the bar's time left
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run to do: its recipe, its folder, and what it is expected to cost (in FLOPs, overhead included)."""
+    """A run to do, and its model's size and cost: parameters, and training FLOPs per token."""
 
-    recipe: Recipe
-    folder: Path
-    cost: int
-    score_test: bool = False
+    plan: Plan
+    n_params: int
+    n_params_non_embedding: int
+    flops_per_token: int
 
     @property
     def name(self) -> str:
-        return f"{self.recipe.architecture} {self.recipe.size} seed {self.recipe.seed}"
+        recipe = self.plan.recipe
+        arm = arm_of(recipe.tokens, recipe.schedule, recipe.one_in)
+        return f"{recipe.architecture} {recipe.size} {arm} seed {recipe.seed}"
+
+    @property
+    def start(self) -> int:
+        """The tokens that another run, the trunk, has paid for."""
+        recipe = self.plan.recipe
+        return 0 if self.plan.trunk is None else recipe.cooldown_start * recipe.tokens_per_step
+
+    @property
+    def cost(self) -> int:
+        """FLOPs of the run itself, overhead included."""
+        return (self.plan.recipe.tokens - self.start) * (self.flops_per_token + OVERHEAD_FLOPS)
 
 
 @dataclass(frozen=True)
@@ -47,38 +62,52 @@ class Outcome:
     record: dict[str, Any] | None
     error: str | None
 
+    @property
+    def failure(self) -> tuple[str, str] | None:
+        """(status, reason) of a run that did not finish, None for one that did."""
+        if self.record is None:
+            return FAILED, str(self.error)
+        return None if self.record["status"] == FINISHED else (self.record["status"], self.record["reason"])
 
-def measure(recipe: Recipe, corpus: Corpus) -> tuple[int, int]:
-    """Return parameters without tables and FLOPs per token of a recipe's model, without allocating it."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(build_config(recipe, corpus))
-    groups = count_parameters(model)
-    return groups["total"] - groups["tables"], flops_per_token(model, recipe.context)
 
+def measure(recipe: Recipe, corpus: Corpus) -> tuple[int, int, int]:
+    """Return parameters, those without tables, and FLOPs per token of a recipe's model, without allocating it.
 
-def make_job(recipe: Recipe, corpus: Corpus, folder: Path, score_test: bool = False) -> Job:
-    """Complete a recipe (a rate of 0 stands for the rule's) and estimate its cost."""
+    Raises DoorError if the size cannot be built with the recipe's context.
+    """
     try:
-        n, flops = measure(recipe, corpus)
+        config = build_config(recipe, corpus)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        flops = sum(count_flops(model, recipe.context).values())
     except ValueError as error:
         raise DoorError(f"{recipe.architecture} {recipe.size} with --context {recipe.context}: {error}") from None
-    if recipe.learning_rate == 0:
-        recipe = replace(recipe, learning_rate=learning_rate(recipe.architecture, n))
-    return Job(recipe, folder, recipe.tokens * (flops + OVERHEAD_FLOPS), score_test)
+    groups = count_parameters(model)
+    return groups["total"], groups["total"] - groups["tables"], flops
+
+
+def make_job(plan: Plan, corpus: Corpus) -> Job:
+    """Complete a plan: a rate of 0 stands for the rule's."""
+    total, without_tables, flops = measure(plan.recipe, corpus)
+    if plan.recipe.learning_rate == 0:
+        rate = learning_rate(plan.recipe.architecture, without_tables)
+        plan = replace(plan, recipe=replace(plan.recipe, learning_rate=rate))
+    return Job(plan, total, without_tables, flops)
 
 
 def run_jobs(
-    jobs: Sequence[Job], corpus: Corpus, at_once: int, threads: int, checkpoint_seconds: float, title: str
+    jobs: Sequence[Job], corpus: Corpus, at_once: int, threads: int, conduct: Conduct, title: str
 ) -> list[Outcome]:
     """Train all jobs, `at_once` processes of `threads` threads each, and return an outcome for each.
 
-    Finished ones are skipped (and counted in what is printed). One that fails costs nothing but itself.
+    Finished ones are skipped (and counted in what is printed). One that fails costs nothing but itself and what
+    branches off it; it is marked in its folder with its reason, and tried again the next time.
     """
     jobs = list(dict.fromkeys(jobs))  # a size named twice is one run
     digest = corpus.digest()
     done: dict[Job, Outcome] = {}
     for job in jobs:
-        record = finished_record(job.recipe, digest, job.folder)
+        record = finished_record(job.plan, digest)
         if record is not None:
             done[job] = Outcome(job, record, None)
     todo = sorted((job for job in jobs if job not in done), key=lambda job: -job.cost)  # the long ones first: no tail
@@ -86,11 +115,38 @@ def run_jobs(
         print(f"{title}: {len(done)} of {len(jobs)} runs are finished already", flush=True)
     if todo:
         with _Bar(todo, title) as bar:
-            if at_once > 1 or threads != torch.get_num_threads():
-                done |= _run_in_processes(todo, corpus, at_once, threads, checkpoint_seconds, bar)
-            else:
-                done |= {job: _run_here(job, corpus, checkpoint_seconds, bar) for job in todo}
+            for outcome in _run(todo, corpus, at_once, threads, conduct, bar):
+                done[outcome.job] = outcome
+                bar.end(outcome.job)
+                if outcome.error is not None:
+                    _mark(outcome, digest)
     return [done[job] for job in jobs]
+
+
+def _run(
+    todo: Sequence[Job], corpus: Corpus, at_once: int, threads: int, conduct: Conduct, bar: "_Bar"
+) -> Iterator[Outcome]:
+    if at_once > 1 or threads != torch.get_num_threads():
+        yield from _run_in_processes(todo, corpus, at_once, threads, conduct, bar)
+    else:
+        for job in sorted(todo, key=lambda job: job.plan.trunk is not None):
+            yield attempt(job, corpus, conduct, partial(bar.update, job))
+
+
+def _mark(outcome: Outcome, digest: str) -> None:
+    """Leave the reason of a failure in the run's folder, unless another run's record stands there."""
+    job = outcome.job
+    with suppress(OSError, DoorError):  # a full disk has no room for the reason either
+        if (read_record(job.plan.folder) or {"status": FAILED})["status"] == FAILED:
+            record = {
+                "status": FAILED,
+                "reason": outcome.error,
+                "recipe": asdict(job.plan.recipe),
+                "corpus": digest,
+                "n_params": job.n_params,
+                "n_params_non_embedding": job.n_params_non_embedding,
+            }
+            write_record(job.plan.folder, record)
 
 
 class _Bar:
@@ -117,45 +173,47 @@ class _Bar:
         if loss is not None:
             text = f"{self.ended}/{len(self.costs)} runs done; {job.name}: loss {loss:.3f}"
             self.bar.set_postfix_str(text, refresh=False)
-        spent = max(self.costs[job], min(job.cost, job.cost * tokens // job.recipe.tokens))
+        part = (tokens - job.start) / (job.plan.recipe.tokens - job.start)
+        spent = max(self.costs[job], round(job.cost * min(1, part)))
         self.bar.update(spent - self.costs[job])
         self.costs[job] = spent
 
     def end(self, job: Job) -> None:
         self.ended += 1
         self.bar.set_postfix_str(f"{self.ended}/{len(self.costs)} runs done", refresh=False)
-        self.update(job, job.recipe.tokens, None)
+        self.update(job, job.plan.recipe.tokens, None)
 
 
-def _run_here(job: Job, corpus: Corpus, checkpoint_seconds: float, bar: _Bar) -> Outcome:
+def attempt(job: Job, corpus: Corpus, conduct: Conduct, tell: Progress) -> Outcome:
+    """Train one job in this process; what a user can mend becomes the outcome's line."""
     try:
-        record = train(job.recipe, corpus, job.folder, partial(bar.update, job), checkpoint_seconds, job.score_test)
-        return Outcome(job, record, None)
+        return Outcome(job, train(job.plan, corpus, tell, conduct), None)
     except DoorError as error:
         return Outcome(job, None, str(error))
     except OSError as error:
+        if PartialState().num_processes > 1:  # the others would wait for this one
+            raise
         return Outcome(job, None, describe_os_error(error))
-    finally:
-        bar.end(job)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and "No executable batch size" not in str(error):  # Accelerate's word for it
+            raise
+        return Outcome(job, None, "out of memory, even with one window at a time")
 
 
 def _run_in_processes(
-    todo: Sequence[Job], corpus: Corpus, at_once: int, threads: int, checkpoint_seconds: float, bar: _Bar
-) -> dict[Job, Outcome]:
+    todo: Sequence[Job], corpus: Corpus, at_once: int, threads: int, conduct: Conduct, bar: _Bar
+) -> Iterator[Outcome]:
     # A server that has imported the libraries forks each run: fresh memory for an honest peak, no import to wait for.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training.study"])
     waiting = list(todo)
     running: dict[Any, tuple[Job, Any]] = {}
-    outcomes: dict[Job, Outcome] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < at_once:
-                job = waiting.pop(0)
+            for job in _ready(waiting, [job for job, _ in running.values()])[: at_once - len(running)]:
+                waiting.remove(job)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(
-                    target=_work, args=(job, corpus, threads, checkpoint_seconds, theirs), daemon=True
-                )
+                process = context.Process(target=_work, args=(job, corpus, threads, conduct, theirs), daemon=True)
                 process.start()
                 theirs.close()
                 running[ours] = (job, process)
@@ -164,37 +222,39 @@ def _run_in_processes(
                 try:
                     message = pipe.recv()
                 except EOFError:
-                    message = Outcome(job, None, f"the process ended without a word (exit code {process.exitcode})")
+                    process.join()
+                    message = Outcome(job, None, _epitaph(process.exitcode))
                 if isinstance(message, Outcome):
-                    outcomes[job] = Outcome(job, message.record, message.error)
-                    bar.end(job)
                     del running[pipe]
                     process.join()
+                    yield Outcome(job, message.record, message.error)
                 else:
                     bar.update(job, *message)
     finally:
         for _, process in running.values():
             process.terminate()
-    return outcomes
 
 
-def _work(job: Job, corpus: Corpus, threads: int, checkpoint_seconds: float, pipe: Any) -> None:
-    """Train one job in this process; tell progress, and at the end the outcome, through the pipe."""
-    parent = os.getppid()
+def _ready(waiting: Sequence[Job], running: Sequence[Job]) -> list[Job]:
+    """Return the jobs whose trunk is neither waiting nor running."""
+    growing = {job.plan.folder for job in [*waiting, *running] if job.plan.keep_at}
+    return [job for job in waiting if job.plan.trunk not in growing]
+
+
+def _epitaph(exit_code: int | None) -> str:
+    if exit_code == -signal.SIGKILL:
+        return "its process was killed from outside, which is what a system does that runs out of memory"
+    return f"its process ended without a word (exit code {exit_code})"
+
+
+def _work(job: Job, corpus: Corpus, threads: int, conduct: Conduct, pipe: Any) -> None:
+    """Train one job in this process; tell progress, and at the end the outcome, through the pipe.
+
+    Once whoever started the study is gone, the first word to it is a BrokenPipeError, and so the end.
+    """
     torch.set_num_threads(threads)
-
-    def tell(tokens: int, loss: float | None) -> None:
-        if os.getppid() != parent:  # whoever started the study is gone: nobody would read the result
-            raise SystemExit(1)
-        pipe.send((tokens, loss))
-
     try:
-        record = train(job.recipe, corpus, job.folder, tell, checkpoint_seconds, job.score_test)
-        outcome = Outcome(job, record, None)
-    except DoorError as error:
-        outcome = Outcome(job, None, str(error))
-    except OSError as error:
-        outcome = Outcome(job, None, describe_os_error(error))
+        outcome = attempt(job, corpus, conduct, lambda *news: pipe.send(news))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
@@ -205,11 +265,9 @@ def _work(job: Job, corpus: Corpus, threads: int, checkpoint_seconds: float, pip
 
 
 def report_failures(outcomes: Sequence[Outcome]) -> None:
-    """Raise DoorError with a line for every run that has no finished record; do nothing if there is none."""
-    failed = [
-        f"{outcome.job.name} ({outcome.job.folder}): {outcome.error or (outcome.record or {}).get('reason')}"
-        for outcome in outcomes
-        if outcome.error is not None or (outcome.record or {}).get("status") != "finished"
-    ]
+    """Raise DoorError with a table of all runs that have no finished record; do nothing if there is none."""
+    failed = [(outcome.job, *outcome.failure) for outcome in outcomes if outcome.failure is not None]
     if failed:
-        raise DoorError(f"{len(failed)} of {len(outcomes)} runs did not finish:\n  " + "\n  ".join(failed))
+        width = max(len(job.name) for job, _, _ in failed)
+        rows = [f"  {job.name:{width}}  {status:8}  {reason}  ({job.plan.folder})" for job, status, reason in failed]
+        raise DoorError(f"{len(failed)} of {len(outcomes)} runs did not finish:\n" + "\n".join(rows))

@@ -7,27 +7,24 @@ from typing import Any
 import numpy as np
 
 from door import DoorError, write_json
-from preprocessing.corpus import Corpus
-from training.recipe import Recipe
-from training.study import Job, Outcome, make_job
+from training.loop import Plan
+from training.study import Job, Outcome, report_failures
 
 SWEEP = "rate_sweep"
 
 
-def plan_sweep(recipes: list[Recipe], rates: dict[str, list[float]], corpus: Corpus, root: Path) -> list[Job]:
-    """Return a job for each recipe (architecture, size and seed) with each rate of its architecture."""
-    for architecture in {recipe.architecture for recipe in recipes}:
+def plan_sweep(jobs: list[Job], rates: dict[str, list[float]], root: Path) -> list[Job]:
+    """Return each job (architecture, size and seed) with each rate of its architecture."""
+    for architecture in {job.plan.recipe.architecture for job in jobs}:
         if len(set(rates[architecture])) < 3:
             raise DoorError(f"--{architecture}_rates {rates[architecture]}: an optimum needs at least three")
-    return [
-        make_job(
-            replace(recipe, learning_rate=rate),
-            corpus,
-            root / SWEEP / recipe.architecture / recipe.size / f"rate_{rate:g}" / f"seed_{recipe.seed}",
-        )
-        for recipe in recipes
-        for rate in rates[recipe.architecture]
-    ]
+    plans = []
+    for job in jobs:
+        recipe = job.plan.recipe
+        for rate in rates[recipe.architecture]:
+            folder = root / SWEEP / recipe.architecture / recipe.size / f"rate_{rate:g}" / f"seed_{recipe.seed}"
+            plans.append(replace(job, plan=Plan(replace(recipe, learning_rate=rate), folder)))
+    return plans
 
 
 def best_rate(rates: np.ndarray, losses: np.ndarray) -> float | None:
@@ -44,7 +41,8 @@ def best_rate(rates: np.ndarray, losses: np.ndarray) -> float | None:
 def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return `rate = coefficient · N^-exponent` through the best rates of the sizes, and what it was fitted to.
 
-    Sizes whose best rate is on the grid's edge are listed and left out. Raises DoorError if fewer than two are left.
+    Raises DoorError if there are fewer than two sizes, or if a size's best rate is on the grid's edge: a rule through
+    an edge would follow the grid, not the models.
     """
     optima, edges = [], []
     for size in dict.fromkeys(row["size"] for row in rows):
@@ -53,17 +51,24 @@ def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
         losses = np.array([np.mean([r["loss"] for r in mine if r["learning_rate"] == rate]) for rate in rates])
         best = best_rate(rates, losses)
         if best is None:
-            edges.append(size)
+            edges.append(f"{size} at {rates[np.argmin(losses)]:g}")
         else:
             optima.append({"size": size, "n": mine[0]["n_params_non_embedding"], "rate": best})
+    architecture = rows[0]["architecture"]
+    if edges:
+        raise DoorError(f"--{architecture}_rates: the best rate is on the grid's edge ({', '.join(edges)}): widen them")
     if len(optima) < 2:
-        raise DoorError(f"the best rate lies on the grid's edge at {edges}: give its rates a wider range")
+        raise DoorError(f"--{architecture}_sizes: a rule needs at least two sizes")
     slope, intercept = np.polyfit(np.log([o["n"] for o in optima]), np.log([o["rate"] for o in optima]), 1)
-    return {"coefficient": float(np.exp(intercept)), "exponent": float(-slope), "optima": optima, "on_edge": edges}
+    return {"coefficient": float(np.exp(intercept)), "exponent": float(-slope), "optima": optima}
 
 
 def write_sweep(outcomes: list[Outcome], path: Path) -> dict[str, Any]:
-    """Write all runs of a sweep and the rule of each architecture; return what was written."""
+    """Write all runs of a sweep and the rule of each architecture; return what was written.
+
+    A run that diverged counts as infinitely bad. Raises DoorError if a run failed, or if a rule cannot be fitted.
+    """
+    report_failures([outcome for outcome in outcomes if outcome.record is None])
     records = [outcome.record for outcome in outcomes if outcome.record is not None]
     rows = [
         {

@@ -1,0 +1,143 @@
+"""Checkpoints: weights, optimiser, step and curves in one safetensors file, verified by hash. Nothing is unpickled."""
+
+import errno
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from door import DoorError, whole_file
+from training.recipe import Recipe
+
+LATEST, BEFORE = "checkpoint.safetensors", "checkpoint.before.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, beside its step
+
+
+class DamagedError(Exception):
+    """A checkpoint that is not what was written; the text says in what."""
+
+
+def identity(recipe: Recipe, corpus_digest: str) -> str:
+    """Return the hash of what a checkpoint belongs to."""
+    return hashlib.sha256(json.dumps([asdict(recipe), corpus_digest], sort_keys=True).encode()).hexdigest()
+
+
+def branch_point(trunk: Path, step: int) -> Path:
+    """Return where a trunk's run keeps its state of `step`, for budgets whose cooldown starts there."""
+    return trunk / f"step_{step}.safetensors"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run is made of: parameters by name, captured once, and the optimiser that moves them.
+
+    FSDP hands out other objects as parameters after an evaluation, under which the optimiser has no moments.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+
+    def gather(self) -> dict[str, Tensor]:
+        """Return weights and moments whole, on the CPU; every process has to call this."""
+        return {
+            f"{key}.{name}": whole(value)
+            for name, parameter in self.parameters.items()
+            for key, value in {"model": parameter.detach(), **self.optimizer.state[parameter]}.items()
+        }
+
+    def place(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `gather` returned."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(_like(parameter, tensors[f"model.{name}"]))
+                moments = {key: _like(parameter, tensors[f"{key}.{name}"]) for key in MOMENTS}
+                step = tensors[f"step.{name}"].to(parameter.device)  # where fused AdamW wants it
+                self.optimizer.state[parameter] = {"step": step, **moments}
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor, gathered if it is sharded, contiguous on the CPU."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).contiguous().cpu()
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    value = value.to(parameter.device)
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return value
+
+
+def write_state(path: Path, belongs_to: str, step: int, curves: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write the state of a run whole or not at all. Raises OSError naming the file."""
+    metadata = {"belongs_to": belongs_to, "step": str(step), "curves": json.dumps(curves)}
+    metadata["sha256"] = _hash(tensors, metadata)
+    with whole_file(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # the library's own name for a full disk
+            raise OSError(errno.ENOSPC, str(error), str(path)) from None
+
+
+def read_state(path: Path, belongs_to: str) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
+    """Return the step, the curves and the tensors of a state.
+
+    Raises DamagedError if the file is not what was written, DoorError if it is whole but another run's.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise DamagedError(str(error)) from None
+    if metadata.pop("sha256", None) != _hash(tensors, metadata):
+        raise DamagedError("its content does not have the hash that was written with it")
+    if metadata["belongs_to"] != belongs_to:
+        raise DoorError(f"{path} belongs to another recipe or corpus: delete {path.parent} to train it anew")
+    return int(metadata["step"]), json.loads(metadata["curves"]), tensors
+
+
+def _hash(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    content = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        content.update(name.encode())
+        content.update(tensors[name].view(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()
+
+
+class Checkpoints:
+    """The last two states of a run: where the last one is damaged, the one before it serves."""
+
+    def __init__(self, folder: Path, belongs_to: str) -> None:
+        self.latest, self.before, self.belongs_to = folder / LATEST, folder / BEFORE, belongs_to
+
+    def save(self, step: int, curves: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Write the state; the last one becomes the one before."""
+        if self.latest.is_file():
+            self.latest.replace(self.before)
+        write_state(self.latest, self.belongs_to, step, curves, tensors)
+
+    def last(self) -> tuple[tuple[int, dict[str, Any], dict[str, Tensor]] | None, list[str]]:
+        """Return the last whole state (None: there is none) and a line for every damaged one.
+
+        Raises DoorError if a state is another run's.
+        """
+        damaged: list[str] = []
+        for path in (self.latest, self.before):
+            if path.is_file():
+                try:
+                    return read_state(path, self.belongs_to), damaged
+                except DamagedError as error:
+                    damaged.append(f"{path} is damaged ({error})")
+        return None, damaged
+
+    def delete(self) -> None:
+        """Delete both."""
+        self.latest.unlink(missing_ok=True)
+        self.before.unlink(missing_ok=True)
