@@ -30,7 +30,8 @@ class _CausalBlocks(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):  # the inputs' dtype is the one to compute in
             for start in range(0, time, size):
                 end = min(start + size, time)
-                scores = torch.bmm(query[:, start:end], key[:, :end].mT).mul_(scaling)
+                scores = query.new_empty(query.shape[0], end - start, end)
+                scores = torch.baddbmm(scores, query[:, start:end], key[:, :end].mT, beta=0, alpha=scaling)
                 scores[:, :, start:] += future[: end - start, : end - start]
                 probabilities = torch.softmax(scores, -1)
                 output[:, start:end] = torch.bmm(probabilities, value[:, :end])
