@@ -161,7 +161,7 @@ def _clear_partial(path: Path) -> None:
     """Put right what a process that was killed while it wrote the folder `path` has left beside it."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial*"):
         owner = re.fullmatch(r"\.(\d+)\.partial(\.before)?", left.name[len(path.name) + 1 :])
-        if owner is None or psutil.pid_exists(int(owner[1])):
+        if owner is None or (int(owner[1]) != os.getpid() and psutil.pid_exists(int(owner[1]))):
             continue
         if owner[2] and not path.exists():
             left.rename(path)

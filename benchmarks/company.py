@@ -39,7 +39,7 @@ from modeling.counting import count_parameters
 from modeling.ladder import ARCHITECTURE_OF, gpt_config, lstm_config, new_model
 from training.batches import WindowBatches
 from training.loop import hardware
-from training.recipe import BETAS, CLIP_NORM, Recipe, build_optimizer, learning_rate, rate_at
+from training.recipe import BETAS, CLIP_NORM, Recipe, build_optimizer, learning_rate, rate_at, warmup_steps
 
 VOCABULARY = 85  # of the bundled corpus
 FIRST = 2  # token id after the pad's and the boundary's
@@ -73,7 +73,10 @@ def make_recipes(architecture: str, size: str, runs: int) -> list[Recipe]:
     peak = learning_rate(architecture, groups["total"] - groups["tables"])
     tokens = HORIZON * BATCH * (CONTEXT - 1)
     rates, decays = ([values[r % len(values)] for r in range(runs)] for values in (FACTORS, DECAYS))
-    return [Recipe(architecture, size, r, tokens, BATCH, CONTEXT, peak * rates[r], decays[r]) for r in range(runs)]
+    warmup = warmup_steps(HORIZON)
+    return [
+        Recipe(architecture, size, r, tokens, BATCH, CONTEXT, peak * rates[r], decays[r], warmup) for r in range(runs)
+    ]
 
 
 class Run:
@@ -89,7 +92,7 @@ class Run:
         """Train one step and return its loss."""
         tokens = self.batches.batch(step).to(DEVICE, non_blocking=True)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(step, HORIZON, self.recipe.learning_rate)
+            group["lr"] = rate_at(step, self.recipe)
         return self.update(tokens)
 
     def update(self, tokens: Tensor) -> Tensor:
@@ -132,7 +135,7 @@ class GraphedRun(Run):
         with torch.cuda.stream(self.stream):
             self.tokens.copy_(self.batches.batch(step).pin_memory(), non_blocking=True)
             for group in self.optimizer.param_groups:
-                group["lr"].fill_(rate_at(step, HORIZON, self.recipe.learning_rate))
+                group["lr"].fill_(rate_at(step, self.recipe))
             self.graph.replay()
         return self.loss
 
@@ -167,7 +170,7 @@ class BatchedRuns:
         """Train one step of every run and return the losses [runs]."""
         tokens = torch.stack([batches.batch(step) for batches in self.batches]).to(DEVICE, non_blocking=True)
         for i, group in enumerate(self.optimizer.param_groups):
-            group["lr"] = rate_at(step, HORIZON, self.recipes[i // 2].learning_rate)
+            group["lr"] = rate_at(step, self.recipes[i // 2])
         losses = self.losses(self.parameters, tokens)
         parts = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
         torch.cat([part.flatten(1) for part in parts], dim=1, out=self.gradients)

@@ -246,13 +246,11 @@ def warn_of_unknown(stats: dict[str, Any]) -> None:
 
 
 def read_vocabulary(folder: str) -> dict[str, int]:
-    """Return the vocabulary of a corpus or model folder. Raises DoorError if it has none of ours."""
-    if not (Path(folder) / "tokenizer.json").is_file():
-        raise DoorError(f"--vocabulary {folder}: no corpus or model folder (no tokenizer.json in it)")
+    """Return the vocabulary of a corpus or a model, a folder or a Hub id. Raises DoorError if it has none of ours."""
     try:
         vocabulary = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
-    except (OSError, ValueError) as error:
-        raise DoorError(f"--vocabulary {folder}: no tokenizer in it ({' '.join(str(error).split())})") from None
+    except (OSError, ValueError):
+        raise DoorError(f"--vocabulary {folder}: no folder and no model of the Hub with a tokenizer.json") from None
     if not set(SPECIAL_TOKENS) <= set(vocabulary) or any(len(t) > 1 for t in set(vocabulary) - set(SPECIAL_TOKENS)):
         raise DoorError(
             f"--vocabulary {folder}: its tokenizer is not one of characters with {', '.join(SPECIAL_TOKENS)}"

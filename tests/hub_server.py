@@ -1,4 +1,4 @@
-"""A small Hub for tests: the part of its protocol that reading data sets needs, served from a folder.
+"""A small Hub for tests: the part of its protocol that reading data sets and models needs, served from a folder.
 
 The folder holds repositories as OWNER/NAME/. A commit is the hash of a repository's files: changing one makes a new
 commit, and the old one stays readable as it was. `HF_ENDPOINT=server.endpoint` in the environment of a new process
@@ -51,7 +51,7 @@ def entry(path: str, content: bytes) -> dict[str, Any]:
 
 
 def information(name: str, sha: str, tree: Tree) -> dict[str, Any]:
-    """What the API says of a data set; cardData is the front matter of its README."""
+    """What the API says of a repository; cardData is the front matter of its README."""
     found = re.match(r"---\n(.*?)\n---", tree.get("README.md", b"").decode(), re.DOTALL)
     return {
         "id": name,
@@ -79,11 +79,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
+        if found := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
             self.answer(found[1], found[2] or "main", information)
-        elif found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)/?(.*)", path):
+        elif found := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)/tree/([^/]+)/?(.*)", path):
             self.answer(found[1], found[2], lambda _, __, tree: self.listing(tree, found[3]))
-        elif found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif found := re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self.send_part(found[1], found[2], found[3])
         else:
             self.refuse("EntryNotFound")
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         path = unquote(urlsplit(self.path).path)
-        if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/([^/]+)", path):
+        if found := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)/paths-info/([^/]+)", path):
             json_body = self.headers.get("Content-Type", "").startswith("application/json")
             paths = json.loads(body)["paths"] if json_body else parse_qs(body).get("paths", [])
             self.answer(found[1], found[2], lambda _, __, tree: self.named(tree, paths))

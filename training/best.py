@@ -5,7 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from door import DoorError
 from modeling.ladder import ARCHITECTURE_OF
@@ -80,12 +80,15 @@ def plan_fine_tuning(shared: Recipe, source: str, corpus: Corpus, root: Path, ep
     not built with its vocabulary or is read in longer windows than it takes.
     """
     try:
-        config = load_model(source).config
+        config = AutoConfig.from_pretrained(source)
+        if config.model_type not in ARCHITECTURE_OF:  # before its weights come, which may be many gigabytes
+            raise DoorError(f"--init_from {source}: a {config.model_type} model, not one of {list(ARCHITECTURE_OF)}")
+        load_model(source)
         vocabulary = AutoTokenizer.from_pretrained(source).get_vocab()
     except (OSError, ValueError) as error:
-        raise DoorError(f"--init_from {source}: {' '.join(str(error).split())}") from None
-    if config.model_type not in ARCHITECTURE_OF:
-        raise DoorError(f"--init_from {source}: a {config.model_type} model, not one of {list(ARCHITECTURE_OF)}")
+        raise DoorError(
+            f"--init_from {source}: no folder with a model, and no model of the Hub ({str(error).splitlines()[0]})"
+        ) from None
     if vocabulary != corpus.vocabulary:
         raise DoorError(
             f"{corpus.folder} has another vocabulary than {source}: "

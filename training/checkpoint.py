@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from door import DoorError, whole_file
 from training.recipe import Recipe
+from training.record import TRUNK
 
 LATEST, BEFORE = "checkpoint.safetensors", "checkpoint.before.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, beside its step
@@ -25,7 +26,8 @@ class DamagedError(Exception):
 
 
 def identity(recipe: Recipe, corpus_digest: str) -> str:
-    """Return the hash of what a checkpoint belongs to."""
+    """Return the hash of what a checkpoint belongs to; trunks of any length are one, as they grow."""
+    recipe = recipe.trunk() if recipe.schedule == TRUNK else recipe
     return hashlib.sha256(json.dumps([asdict(recipe), corpus_digest], sort_keys=True).encode()).hexdigest()
 
 
@@ -126,8 +128,11 @@ class Checkpoints:
     def last(self) -> tuple[tuple[int, dict[str, Any], dict[str, Tensor]] | None, list[str]]:
         """Return the last whole state (None: there is none) and a line for every damaged one.
 
-        Raises DoorError if a state is another run's.
+        What killed processes have left half written is deleted. Raises DoorError if a state is another run's.
         """
+        for name in (".*.????????.*", ".tmp??????"):  # as whole_file and safetensors call what is not whole yet
+            for left in self.latest.parent.glob(name):
+                left.unlink(missing_ok=True)
         damaged: list[str] = []
         for path in (self.latest, self.before):
             if path.is_file():

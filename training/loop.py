@@ -2,6 +2,7 @@
 
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, find_executable_batch_size, set_seed
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -33,6 +35,8 @@ from modeling.ladder import gpt_config, lstm_config, new_model
 from preprocessing.corpus import Corpus
 from training.batches import WindowBatches
 from training.checkpoint import (
+    BEFORE,
+    LATEST,
     Checkpoints,
     DamagedError,
     State,
@@ -185,7 +189,8 @@ def _train(
     scores: dict[str, Any] = {}
     if reason is None:
         for split in ("validation", "test") if plan.score_test else ("validation",):
-            scores |= _scores(split, run.bare, corpus, recipe.context)
+            with run.autocast():  # another precision moves these losses in the fifth digit, see docs/LOG.md
+                scores |= _scores(split, run.bare, corpus, recipe.context)
         watch.lap("evaluation")
         if not isfinite(scores["validation_loss"]):
             reason, scores = f"the validation loss is {scores['validation_loss']}", {}
@@ -223,6 +228,8 @@ def _train(
 def _go_on(run: "Run", plan: Plan, checkpoints: Checkpoints, digest: str) -> dict[str, Any]:
     """Load the run's last whole checkpoint, or its trunk's state, and return its curves; say what is damaged."""
     state, damaged = checkpoints.last()
+    if state is not None and plan.keep_at and state[0] >= _next_kept(plan):
+        state = None  # it was on its way to other budgets
     if state is None and (plan.trunk is not None or plan.keep_at):
         folder, step = (plan.trunk, plan.recipe.cooldown_start) if plan.trunk else (plan.folder, _longest_trunk(plan))
         point = branch_point(folder, step)
@@ -242,8 +249,13 @@ def _go_on(run: "Run", plan: Plan, checkpoints: Checkpoints, digest: str) -> dic
 
 def _longest_trunk(plan: Plan) -> int:
     """Return the last step that a trunk has kept before the first one that it still has to keep; 0 for none."""
-    missing = [step for step in plan.keep_at if not branch_point(plan.folder, step).is_file()]
-    return max((step for step in plan.keep_at if step < min(missing, default=0)), default=0)
+    return max((step for step in plan.keep_at if step < _next_kept(plan)), default=0)
+
+
+def _next_kept(plan: Plan) -> int:
+    """Return the first step that a trunk still has to keep, or the one behind its last."""
+    missing = (step for step in plan.keep_at if not branch_point(plan.folder, step).is_file())
+    return min(missing, default=plan.recipe.steps + 1)
 
 
 def _curve_part(corpus: Corpus, recipe: Recipe) -> np.ndarray:
@@ -283,7 +295,8 @@ def _run_to_the_end(
             progress(done, loss)
         if run.step % validate_every == 0:
             seconds = watch.lap("training")
-            loss = float(token_losses(run.bare, curve_part, recipe.context).mean())
+            with run.autocast():
+                loss = float(token_losses(run.bare, curve_part, recipe.context).mean())
             _append(curves["validation"], step=run.step, tokens=done, seconds=seconds, loss=loss)
             accelerator.log({"validation/loss": loss}, step=run.step)
             watch.lap("evaluation")
@@ -342,6 +355,10 @@ class Run:
         self.state.place(tensors)
         self.step = self._since = step
 
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the model computes in the recipe's precision."""
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, self.recipe.precision == "bf16")
+
     def advance(self) -> float:
         """Do one step of the optimiser; return its learning rate."""
         recipe, accelerator = self.recipe, self.accelerator
@@ -354,12 +371,14 @@ class Run:
                 torch.manual_seed((recipe.seed << 40) + drawn)
             # Processes exchange their gradients once a step.
             with nullcontext() if number == len(pieces) else accelerator.no_sync(self.model):
-                with torch.autocast(accelerator.device.type, torch.bfloat16, recipe.precision == "bf16"):
+                with self.autocast():
                     loss = self.model(input_ids=piece, labels=piece, use_cache=False).loss
-                loss = loss * (len(piece) / len(tokens))
+                if len(pieces) > 1:
+                    loss = loss * (len(piece) / len(tokens))
                 accelerator.backward(loss)
             self._loss += loss.detach()  # read only where the curve has a point: each reading waits for the device
-        self._norm += accelerator.clip_grad_norm_(self.state.parameters.values(), CLIP_NORM)
+        norm = accelerator.clip_grad_norm_(self.state.parameters.values(), CLIP_NORM)
+        self._norm += norm.full_tensor() if isinstance(norm, DTensor) else norm
         rate = rate_at(self.step, recipe)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
@@ -414,6 +433,8 @@ def finished_record(plan: Plan, corpus_digest: str) -> dict[str, Any] | None:
         raise DoorError(f"{plan.folder} holds another run ({'; '.join(different)}): {wrong}")
     if record["status"] == FINISHED and not all(branch_point(plan.folder, step).is_file() for step in plan.keep_at):
         return None
+    for name in (LATEST, BEFORE):  # there is one only if the process was killed right after its record
+        (plan.folder / name).unlink(missing_ok=True)
     return record
 
 
@@ -470,6 +491,7 @@ def save_model(config: PreTrainedConfig, weights: dict[str, Tensor], corpus: Cor
     """Write weights, configuration and tokenizer so that from_pretrained(folder) loads them."""
     model = AutoModelForCausalLM.from_config(config)  # the trained one may be sharded
     model.load_state_dict(weights, strict=False)  # a tied head is its table
+    shutil.rmtree(folder / ".model", ignore_errors=True)  # half moved, by a process that was killed
     with whole_folder(folder / ".model", mark="config.json") as temporary:
         try:
             model.save_pretrained(temporary)

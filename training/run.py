@@ -94,6 +94,9 @@ class StudyArguments:
             value = getattr(self, name)
             if min(value if isinstance(value, list) else [value], default=0) < 1:
                 raise DoorError(f"--{name} {value}: must be at least 1")
+        for name in ("fine_tuning_epochs", "fine_tuning_rate"):
+            if not getattr(self, name) > 0:
+                raise DoorError(f"--{name} {getattr(self, name)}: must be above 0")
         if self.context < 2:
             raise DoorError(f"--context {self.context}: must be at least 2")
         self.log_with = [name for name in self.log_with if name != "none"]
@@ -245,7 +248,10 @@ def fine_tune(study: Study) -> None:
     outcomes = run_jobs([job], study.corpus, 1, threads, study.conduct, "fine-tuning")
     report_failures(outcomes)
     before, after = loss_before(job, study.corpus), (outcomes[0].record or {})["validation_loss"]
-    print(f"{study.root / FINE_TUNED}: validation loss {before:.4f} before, {after:.4f} after, in nats per character")
+    folder = study.root / FINE_TUNED
+    print(f"{folder}: validation loss {before:.4f} before, {after:.4f} after, in nats per character")
+    samples = folder / "samples"
+    print(f"tunes: python generation/run.py --model {folder} --corpus {arguments.corpus} --output_dir {samples}")
 
 
 PARTS = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep}

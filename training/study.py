@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -248,10 +249,8 @@ def _epitaph(exit_code: int | None) -> str:
 
 
 def _work(job: Job, corpus: Corpus, threads: int, conduct: Conduct, pipe: Any) -> None:
-    """Train one job in this process; tell progress, and at the end the outcome, through the pipe.
-
-    Once whoever started the study is gone, the first word to it is a BrokenPipeError, and so the end.
-    """
+    """Train one job in this process; tell progress, and at the end the outcome, through the pipe."""
+    threading.Thread(target=_end_with_study, daemon=True).start()
     torch.set_num_threads(threads)
     try:
         outcome = attempt(job, corpus, conduct, lambda *news: pipe.send(news))
@@ -262,6 +261,14 @@ def _work(job: Job, corpus: Corpus, threads: int, conduct: Conduct, pipe: Any) -
         outcome = Outcome(job, None, f"{type(error).__name__}: {error}")
     with suppress(BrokenPipeError):
         pipe.send(outcome)
+
+
+def _end_with_study() -> None:
+    """End this process as soon as the study's is gone: given again, its command must not find the folder in use."""
+    study = multiprocessing.parent_process()
+    assert study is not None
+    study.join()
+    os._exit(1)
 
 
 def report_failures(outcomes: Sequence[Outcome]) -> None:

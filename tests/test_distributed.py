@@ -1,0 +1,155 @@
+"""Several processes train one run: by DDP, and by FSDP2, which Accelerate does not offer on a CPU but can be given."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator, PartialState
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from test_exactness import FORKS, OFTEN, assert_same_run
+from test_training import RECIPE, quiet
+from torch.distributed import TCPStore
+from transformers import AutoModelForCausalLM
+
+from training.checkpoint import BEFORE
+from training.evaluation import token_losses
+from training.loop import Conduct, Plan, train
+from training.recipe import Recipe
+from training.record import read_record
+from training.tracking import Tracking
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CPU = ROOT / "configs" / "cpu_two_processes.yaml"
+
+
+def sharding_accelerator(*_):
+    """Stand in for Tracking.accelerator: FSDP2 on the CPU."""
+    accelerator = Accelerator(cpu=True)
+    PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
+    )
+    return accelerator
+
+
+def train_as(rank, port, sharded, plan, corpus, conduct):
+    """Train as one of two processes, told so as torchrun does."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
+    os.environ |= {name: str(value) for name, value in {**place, **address}.items()}
+    if sharded:
+        os.environ["ACCELERATE_USE_FSDP"] = "true"
+        Tracking.accelerator = sharding_accelerator
+    train(plan, corpus, quiet, conduct)
+    torch.distributed.destroy_process_group()
+
+
+def train_by_two(plan, corpus, conduct=OFTEN, sharded=False, kill_at_second_checkpoint=False):
+    """Train by two processes; return how they ended."""
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    shared = (store.port, sharded, plan, corpus, conduct)
+    processes = [FORKS.Process(target=train_as, args=(rank, *shared)) for rank in range(2)]
+    try:
+        for process in processes:
+            process.start()
+        deadline = time.monotonic() + 60
+        while kill_at_second_checkpoint and not (plan.folder / BEFORE).is_file():
+            assert time.monotonic() < deadline
+            assert all(process.is_alive() for process in processes)
+            time.sleep(0.005)
+        for process in [] if kill_at_second_checkpoint else processes:
+            process.join(60)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    return [process.exitcode for process in processes]
+
+
+def assert_close(found, expected):
+    """The records' losses agree within 1e-5."""
+    for curve in ("train_curve", "validation_curve"):
+        assert found[curve]["step"] == expected[curve]["step"]
+        assert found[curve]["loss"] == pytest.approx(expected[curve]["loss"], abs=1e-5)
+    assert found["train_curve"]["gradient_norm"] == pytest.approx(expected["train_curve"]["gradient_norm"], rel=1e-3)
+    assert found["validation_loss"] == pytest.approx(expected["validation_loss"], abs=1e-5)
+
+
+def test_the_door_launched_in_two_processes_trains_as_one_process_does(small_corpus, tmp_path):
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", CPU),
+        *("--main_process_port", 0, ROOT / "training" / "run.py", "--corpus", small_corpus.folder),
+        *("--output_root", tmp_path / "two", "--gpt_sizes", "15k", "--lstm_sizes", "15k", "--tokens", 5_000),
+        *("--context", 64, "--precision", "fp32", "--log_with", "none"),
+    ]
+    with (tmp_path / "log").open("w+") as log:
+        launcher = psutil.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT)
+        try:
+            ended = launcher.wait(90)
+        finally:
+            for process in [*launcher.children(recursive=True), launcher] if launcher.is_running() else []:
+                process.kill()
+        assert ended == 0, (tmp_path / "log").read_text()
+    records = [read_record(path.parent) for path in (tmp_path / "two").rglob("record.json")]
+    assert sorted(record["recipe"]["architecture"] for record in records) == ["gpt", "lstm"]
+    for record in records:
+        assert record["processes"] == 2
+        recipe = Recipe(**record["recipe"])
+        assert_close(record, train(Plan(recipe, tmp_path / recipe.architecture), small_corpus, quiet, Conduct()))
+
+
+def test_a_killed_run_of_two_processes_ends_with_the_same_bits(small_corpus, tmp_path):
+    recipe = replace(RECIPE, dropout=0.1, tokens=6_000)
+    conduct = replace(OFTEN, windows_at_once=1)  # of two that each process has: gradients are accumulated
+    whole, killed = Plan(recipe, tmp_path / "whole"), Plan(recipe, tmp_path / "killed")
+    assert train_by_two(whole, small_corpus, conduct) == [0, 0]
+    ends = train_by_two(killed, small_corpus, conduct, kill_at_second_checkpoint=True)
+    assert -signal.SIGKILL in ends
+    assert 0 not in ends  # the other may have noticed first that it is alone
+    assert read_record(killed.folder) is None
+    assert train_by_two(killed, small_corpus, conduct) == [0, 0]
+    assert_same_run(killed.folder, whole.folder)
+    assert read_record(killed.folder)["windows_at_once"] == 1
+
+
+@pytest.mark.parametrize("architecture", ["gpt", "lstm"])
+def test_a_sharded_run_that_was_killed_trains_as_one_process_does_and_its_model_loads(
+    small_corpus, tmp_path, architecture
+):
+    recipe = replace(RECIPE, architecture=architecture, tokens=4_000)
+    plan = Plan(recipe, tmp_path / "sharded")
+    ends = train_by_two(plan, small_corpus, sharded=True, kill_at_second_checkpoint=True)
+    assert -signal.SIGKILL in ends
+    assert 0 not in ends  # the other may have noticed first that it is alone
+    assert train_by_two(plan, small_corpus, sharded=True) == [0, 0]
+    record = read_record(plan.folder)
+    assert record["processes"] == 2
+    assert_close(record, train(Plan(recipe, tmp_path / "one"), small_corpus, quiet, Conduct()))
+    model = AutoModelForCausalLM.from_pretrained(plan.folder)
+    losses = token_losses(model, np.asarray(small_corpus.tokens("validation")), 64)
+    assert losses.mean() == pytest.approx(record["validation_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_launch_configuration_says_nothing_that_accelerate_does_not_know(config):
+    kind = load_config_from_file(str(config)).distributed_type  # raises for unknown fields
+    fields = yaml.safe_load(config.read_text())
+    parser = launch_command_parser()
+    assert set(fields.get("fsdp_config", {})) <= {action.dest for action in parser._actions}
+    node = ["--machine_rank", "1", "--main_process_ip", "10.0.0.1"] if fields["num_machines"] > 1 else []
+    launch, *_ = _validate_launch_command(parser.parse_args(["--config_file", str(config), *node, "training/run.py"]))
+    assert launch.num_processes == fields["num_processes"]
+    assert launch.use_fsdp == (kind == DistributedType.FSDP) == config.stem.startswith("fsdp")
+    assert (launch.use_cpu, launch.multi_gpu) == (config == CPU, not launch.use_fsdp)

@@ -1,0 +1,231 @@
+"""A run that is killed, at whatever moment, ends with the bits of one that never was."""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+from itertools import chain, count
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_training import RECIPE, comparable, quiet
+
+from training.checkpoint import BEFORE, LATEST
+from training.grid import Axes, plan_ladders
+from training.loop import Conduct, Plan, train
+from training.recipe import WSD
+from training.record import read_record
+from training.study import run_jobs
+
+FORKS = multiprocessing.get_context("forkserver")  # its children have the libraries imported already
+FORKS.set_forkserver_preload(["training.study"])
+OFTEN = Conduct(checkpoint_seconds=0)
+
+
+def exit_code(seconds, work, *arguments):
+    """Do `work` in a process of its own, killed after so many seconds; return how it ended."""
+    process = FORKS.Process(target=work, args=arguments)
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+def train_alone(plan, corpus, conduct=OFTEN, dies_before=0):
+    """Train, and die by SIGKILL before the change of that number to a name in any folder (0: never).
+
+    A temporary file that was about to get its name is cut in half first.
+    """
+    number = count(1)
+
+    def die(event, arguments):
+        if event in {"os.rename", "os.remove", "os.rmdir"} and next(number) == dies_before:
+            source = Path(arguments[0])
+            if source.name.startswith(".") and source.is_file():
+                os.truncate(source, source.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(die)
+    train(plan, corpus, quiet, conduct)
+
+
+def dies_in_checkpoint(number, kept):
+    """Return what `train_alone` dies before so that the checkpoint of that number is the first that is not whole.
+
+    A checkpoint makes way for the next, gets its name and takes its temporary one away; a kept state only the latter.
+    """
+    return 3 * (number - 1) - 1 + 2 * kept + 2
+
+
+def weights_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_weights(found, expected):
+    found, expected = weights_of(found), weights_of(expected)
+    assert found.keys() == expected.keys()
+    assert not [name for name in expected if not torch.equal(found[name], expected[name])]
+
+
+def assert_same_run(found, expected):
+    assert_same_weights(found, expected)
+    assert comparable(read_record(found)) == comparable(read_record(expected))
+    assert sorted(path.name for path in found.iterdir()) == sorted(path.name for path in expected.iterdir())
+
+
+# --- a run -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("architecture", "windows_at_once"), [("gpt", 3), ("lstm", 1)])
+def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bits(
+    small_corpus, tmp_path, architecture, windows_at_once
+):
+    recipe = replace(RECIPE, architecture=architecture, dropout=0.1, tokens=8_000)
+    conduct = replace(OFTEN, windows_at_once=windows_at_once)
+    start = time.perf_counter()
+    train(Plan(recipe, tmp_path / "whole"), small_corpus, quiet, conduct)
+    whole = time.perf_counter() - start
+    draw, killed = random.Random(0), Plan(recipe, tmp_path / "killed")
+    ends = []
+    while 0 not in ends:
+        assert set(ends) <= {-signal.SIGKILL}
+        patience = 0.3 * 1.4 ** len(ends)  # of the time that the run takes: on any machine it ends
+        ends.append(exit_code(whole * patience * draw.uniform(0.5, 2), train_alone, killed, small_corpus, conduct))
+    assert len(ends) > 3
+    assert_same_run(killed.folder, tmp_path / "whole")
+
+
+def test_a_run_killed_between_all_changes_of_its_folder_ends_with_the_same_bits(small_corpus, tmp_path):
+    recipe = replace(RECIPE, dropout=0.1, tokens=3 * RECIPE.tokens_per_step)
+    whole, killed = Plan(recipe, tmp_path / "whole"), Plan(recipe, tmp_path / "killed")
+    train(whole, small_corpus, quiet, OFTEN)
+    seen = set()
+    for dies_before in chain([4], count(1)):  # the fourth is the second checkpoint's name: the first stands aside
+        ended = exit_code(60, train_alone, killed, small_corpus, OFTEN, dies_before)
+        if ended == 0:
+            break
+        assert ended == -signal.SIGKILL
+        seen.add(tuple(sorted(path.name for path in killed.folder.iterdir() if ".partial" not in path.name)))
+    half_moved = {".model", "config.json", LATEST}
+    assert any(half_moved <= set(names) and "model.safetensors" not in names for names in seen)
+    assert any({"record.json", LATEST} <= set(names) for names in seen)
+    assert (BEFORE,) in {tuple(name for name in names if not name.startswith(".")) for names in seen}
+    assert_same_run(killed.folder, whole.folder)
+
+
+# --- trunks and their branches ---------------------------------------------------------------------------------------
+
+
+class Grid:
+    """A WSD grid of one size with dropout: a trunk, and a branch for each budget (in steps)."""
+
+    def __init__(self, corpus, root, architecture="gpt"):
+        self.corpus, self.root = corpus, root
+        self.shared = replace(RECIPE, schedule=WSD, dropout=0.1)
+        self.sizes = {architecture: ["15k"]}
+
+    def plans(self, *budgets):
+        axes = Axes(self.sizes, [0], [steps * RECIPE.tokens_per_step for steps in budgets], [], [1])
+        return [job.plan for job in plan_ladders(axes, self.shared, self.corpus, self.root)]
+
+    def train(self, *budgets):
+        """Train as a study does; return the first step that each run took, None for one that was finished."""
+        heard = []
+        for plan in self.plans(*budgets):
+            first = []
+            train(plan, self.corpus, lambda tokens, _, first=first: first.append(tokens), OFTEN)
+            heard.append(first[0] // RECIPE.tokens_per_step if first else None)
+        return heard
+
+    def kill_trunk(self, *budgets, dies_before):
+        assert exit_code(60, train_alone, self.plans(*budgets)[0], self.corpus, OFTEN, dies_before) == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def alone(small_corpus, tmp_path_factory):
+    """WSD runs of 10, 15 and 20 steps, each trained alone, by budget."""
+    root = tmp_path_factory.mktemp("alone")
+    folders = {}
+    for plan in Grid(small_corpus, root).plans(10, 15, 20)[1:]:
+        train(replace(plan, trunk=None), small_corpus, quiet, Conduct())
+        folders[plan.recipe.steps] = plan.folder
+    return folders
+
+
+def assert_branches_are(grid, alone, *budgets):
+    for plan, budget in zip(grid.plans(*budgets)[1:], budgets, strict=True):
+        assert read_record(plan.folder)["trunk"]["step"] == round(0.8 * budget)
+        assert_same_weights(plan.folder, alone[budget])
+
+
+def test_a_branch_ends_with_the_bits_of_the_same_run_trained_alone(small_corpus, tmp_path, alone):
+    grid = Grid(small_corpus, tmp_path)
+    grid.train(10, 20)
+    assert_branches_are(grid, alone, 10, 20)
+
+
+def test_a_larger_budget_added_later_grows_the_trunk_from_its_last_kept_state(small_corpus, tmp_path, alone):
+    grid = Grid(small_corpus, tmp_path)
+    grid.train(10)
+    assert grid.train(10, 20) == [9, None, 17]
+    assert_branches_are(grid, alone, 10, 20)
+
+
+@pytest.mark.parametrize(("budgets", "goes_on_at"), [((10, 20), 14), ((10, 15), 9)], ids=str)
+def test_a_trunk_killed_on_its_way_goes_on_also_to_other_budgets(small_corpus, tmp_path, alone, budgets, goes_on_at):
+    """It has a checkpoint of step 13, on its way from step 8 to step 16; a budget of 15 branches off at step 12."""
+    grid = Grid(small_corpus, tmp_path)
+    grid.kill_trunk(10, 20, dies_before=dies_in_checkpoint(14, kept=1))
+    first, *_ = grid.train(*budgets)
+    assert first == goes_on_at
+    assert_branches_are(grid, alone, *budgets)
+    assert not (grid.plans(10, 20)[0].folder / LATEST).exists()
+
+
+# --- a study ---------------------------------------------------------------------------------------------------------
+
+
+def run_study(jobs, corpus):
+    run_jobs(jobs, corpus, len(jobs), 1, OFTEN, "study")
+
+
+def test_workers_end_with_the_study_that_was_killed_and_the_same_study_ends_as_if_it_had_not_been(
+    small_corpus, tmp_path
+):
+    """One of its runs would take minutes to its first point."""
+    shared = replace(RECIPE, dropout=0.1, learning_rate=0.0)
+    jobs = plan_ladders(Axes({"gpt": ["15k"], "lstm": ["15k"]}, [0], [15_000], [], [1]), shared, small_corpus, tmp_path)
+    endless = plan_ladders(Axes({"gpt": ["15k"]}, [0], [900_000_000], [], [1]), shared, small_corpus, tmp_path)
+    study = FORKS.Process(target=run_study, args=([*jobs, *endless], small_corpus))
+    study.start()
+    family = []
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.rglob(LATEST))) < 2:
+            assert time.monotonic() < deadline
+            assert study.is_alive()
+            time.sleep(0.01)
+        family = psutil.Process(study.pid).children(recursive=True)
+        study.kill()
+        study.join()
+        gone, alive = psutil.wait_procs(family, timeout=5)
+        assert alive == []
+        assert len(gone) >= 4  # the server that forks and its three runs
+    finally:
+        study.kill()
+        for process in family:
+            if process.is_running():
+                process.kill()
+    assert not list(tmp_path.rglob("record.json"))
+    run_study(jobs, small_corpus)
+    for job in jobs:
+        whole = tmp_path / "whole" / job.plan.recipe.architecture
+        train(replace(job.plan, folder=whole), small_corpus, quiet, Conduct())
+        assert_same_run(job.plan.folder, whole)
