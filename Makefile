@@ -1,12 +1,13 @@
 # make study   the quick study, end to end        make test    the tests
 # make smoke   the same path on a tiny grid       make check   lint, format and types
 # make publish the study, then its results to results/quick and its findings to the README
+# make dashboard   the curves of the runs in a browser, while they are trained
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: study publish smoke test check install clean
+.PHONY: study publish smoke dashboard test check install clean
 .DEFAULT_GOAL := study
 
 install: $(READY)
@@ -39,6 +40,9 @@ smoke: $(READY)
 	@$(BIN)/python generation/run.py --model $(SMOKE)/best_model --output_dir $(SMOKE)/best_model/samples \
 		--corpus $(SMOKE)/processed_music_data --n 4 --max_characters 200
 	@$(BIN)/python model_cards/run.py --output_root $(SMOKE)
+
+dashboard: $(READY)
+	@TRACKIO_DIR=data/trackio $(BIN)/python -c 'import trackio; trackio.show(open_browser=False)'
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

@@ -200,7 +200,9 @@ def _train(
         "recipe": asdict(recipe),
         "corpus": digest,
         **_counts(run, unique_tokens),
-        "trunk": None if plan.trunk is None else {"folder": plan.trunk.name, "step": curves["branched_at"]},
+        "trunk": None
+        if plan.trunk is None
+        else {"run": "/".join(plan.trunk.parts[-2:]), "step": curves["branched_at"]},
         **_costs(run, watch.seconds),
         **before,
         "train_curve": curves["train"],
@@ -368,7 +370,7 @@ class Run:
         for number, piece in enumerate(pieces, 1):
             if recipe.dropout:  # masks depend on seed, step, process and piece: a resumed run draws the same
                 drawn = ((self.step * processes) + process) * len(pieces) + number
-                torch.manual_seed((recipe.seed << 40) + drawn)
+                torch.manual_seed(((recipe.seed << 40) + drawn) % 2**63)
             # Processes exchange their gradients once a step.
             with nullcontext() if number == len(pieces) else accelerator.no_sync(self.model):
                 with self.autocast():
