@@ -59,7 +59,8 @@ def new_tunes(tmp_path_factory, build_from, models) -> Corpus:
 
 def door(monkeypatch, corpus, root, source, *arguments):
     """Fine-tune by the door, in this process."""
-    given = ["--init_from", source, "--corpus", corpus.folder, "--output_root", root, "--context", 64, *arguments]
+    given = ["--init_from", source, "--corpus", corpus.folder, "--output_root", root, "--context", 64]
+    given += ["--precision", "fp32", "--fine_tuning_epochs", 3, *arguments]
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, given), "--log_with", "none"])
     monkeypatch.setattr(training.run, "share_machine", lambda _: (1, 1))
     open_door(training.run.main)
@@ -195,7 +196,7 @@ def test_what_is_no_model_of_this_project_is_refused_by_name_and_nothing_is_said
 def test_a_fine_tuning_of_nothing_is_refused(models, new_tunes, tmp_path, monkeypatch, capsys, name):
     with pytest.raises(SystemExit):
         door(monkeypatch, new_tunes, tmp_path, models / "gpt", f"--{name}", 0)
-    assert f"error: --{name} 0.0: must be above 0" in capsys.readouterr().err
+    assert f"error: --{name} 0.0: must be from" in capsys.readouterr().err
 
 
 def test_a_model_without_its_tokenizer_is_refused(models, new_tunes, tmp_path):

@@ -25,6 +25,7 @@ from training.probe import CHOICE, choose_precision, expected_seconds
 from training.recipe import Recipe
 from training.record import read_record
 from training.study import make_job, report_failures, run_jobs
+from training.sweep import plan_sweep
 from training.tracking import Tracking
 
 ROOT = Path(__file__).parent.parent
@@ -353,3 +354,42 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(training.run, "find_spec", lambda _: None)
     with pytest.raises(DoorError, match="--log_with trackio: not installed, pip install trackio"):
         training.run.StudyArguments()
+
+
+# --- bad arguments ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("weight_decay", float("nan")),
+        ("flops", [float("inf")]),
+        ("gpt_rates", [-1.0, 0.01]),
+        ("search_rates", [0.0]),
+        ("fine_tuning_epochs", float("nan")),
+        ("fine_tuning_dropout", 1.5),
+        ("seeds", [-1]),
+        ("windows_at_once", -3),
+        ("checkpoint_seconds", float("nan")),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_flag(flag, value):
+    with pytest.raises(DoorError, match=f"--{flag} .*: must be from"):
+        training.run.StudyArguments(**{flag: value})
+
+
+def test_a_part_of_the_data_too_small_for_a_window_is_refused(small_corpus):
+    with pytest.raises(DoorError, match="--one_in 100000: too small a part"):
+        planned(small_corpus, one_in=[100_000])
+
+
+def test_a_sweep_over_several_budgets_is_refused(small_corpus, tmp_path):
+    axes = Axes({"gpt": ["15k"]}, [0], [12_000, 24_000], [], [1])
+    jobs = plan_ladders(axes, RECIPE, small_corpus, tmp_path)
+    with pytest.raises(DoorError, match="--part sweep: one budget"):
+        plan_sweep(jobs, {"gpt": [0.01, 0.02, 0.03]}, tmp_path)
+
+
+def test_a_run_that_diverges_before_its_first_point_is_marked_diverged(small_corpus, tmp_path):
+    record = train(Plan(replace(RECIPE, weight_decay=1e30), tmp_path), small_corpus, quiet, Conduct())
+    assert record["status"] == "diverged"

@@ -36,6 +36,8 @@ def plan_ladders(axes: Axes, shared: Recipe, corpus: Corpus, root: Path) -> list
             base = replace(shared, architecture=architecture, size=size)
             budgets = _budgets(axes, base, corpus)
             for one_in in axes.one_in:
+                if len(corpus.training_tokens(one_in)[0]) < 2 * base.context:
+                    raise DoorError(f"--one_in {one_in}: too small a part of this corpus for windows of {base.context}")
                 for seed in axes.seeds:
                     jobs += _arm(replace(base, seed=seed, one_in=one_in), budgets, corpus, root)
     if not jobs:
@@ -52,7 +54,7 @@ def _budgets(axes: Axes, recipe: Recipe, corpus: Corpus) -> list[int]:
     if budgets[0] < least:
         raise DoorError(
             f"--flops {min(axes.flops):g}: that buys {recipe.architecture} {recipe.size} {budgets[0]} tokens only: "
-            f"leave the size out or give {least * flops_per_token:.2g}"
+            f"leave the size out or give {1.01 * least * flops_per_token:.3g}"
         )
     return budgets
 

@@ -287,12 +287,13 @@ def _run_to_the_end(
         at_point = run.step % train_every == 0 or run.step == recipe.steps
         if at_point:
             loss, norm = run.means()
+            seconds = watch.lap("training")
             if not isfinite(loss + norm):
                 return f"the training loss is {loss} and the gradient's norm {norm} at step {run.step}"
             if loss > exploded and curves["train"]["step"]:  # the first steps of a sound run may lie there too
                 return f"the training loss is {loss:.3g} at step {run.step}, {EXPLODED} times that of guessing evenly"
             point = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
-            _append(curves["train"], step=run.step, tokens=done, seconds=watch.lap("training"), **point)
+            _append(curves["train"], step=run.step, tokens=done, seconds=seconds, **point)
             accelerator.log({f"train/{name}": value for name, value in point.items()}, step=run.step)
             progress(done, loss)
         if run.step % validate_every == 0:

@@ -51,10 +51,10 @@ def expected_seconds(job: Job, step_seconds: float, validation_tokens: int) -> f
     return step_seconds * (steps + evaluated / recipe.tokens_per_step / 3)
 
 
-def choose_precision(jobs: Sequence[Job], corpus: Corpus, root: Path, threads: int) -> str:
+def choose_precision(jobs: Sequence[Job], corpus: Corpus, root: Path, threads: int, keep: bool = True) -> str:
     """Return the precision that trains the study's costliest model of each architecture fastest on this machine.
 
-    The choice is kept in `root`, so that a study that goes on later goes on in the same one.
+    If `keep`, the choice is kept in `root`, so that a study that goes on later goes on in the same one.
     """
     if (root / CHOICE).is_file():
         return str(read_json(root / CHOICE)["precision"])
@@ -67,8 +67,9 @@ def choose_precision(jobs: Sequence[Job], corpus: Corpus, root: Path, threads: i
         for precision in times:
             times[precision] += seconds_per_step(replace(costliest, precision=precision), corpus, threads, 0.5)
     precision = "bf16" if times["fp32"] > WORTH * times["bf16"] else "fp32"
-    device = PartialState().device
-    write_json(root / CHOICE, {"precision": precision, "seconds_per_step": times, "hardware": hardware(device)})
+    if keep:
+        device = PartialState().device
+        write_json(root / CHOICE, {"precision": precision, "seconds_per_step": times, "hardware": hardware(device)})
     return precision
 
 

@@ -38,6 +38,23 @@ QUICK = Path(__file__).parent.parent / "studies" / "quick.yaml"
 ORDERS = range(1, 8)
 BASELINE_ORDER = 3
 AUTO = "auto"
+LEAST = 1e-12
+RANGES = {
+    "seeds": (0, 2**31),
+    "flops": (1, 1e30),
+    "weight_decay": (0, 1e6),
+    "gpt_rates": (LEAST, 1e6),
+    "lstm_rates": (LEAST, 1e6),
+    "search_rates": (LEAST, 1e6),
+    "search_dropouts": (0, 0.99),
+    "search_weight_decays": (0, 1e6),
+    "fine_tuning_epochs": (0.01, 1e6),
+    "fine_tuning_rate": (LEAST, 1e6),
+    "fine_tuning_dropout": (0, 0.99),
+    "at_once": (0, 1024),
+    "windows_at_once": (0, 2**20),
+    "checkpoint_seconds": (0, 1e6),
+}
 
 
 def option(default: Any, about: str, choices: list[str] | None = None) -> Any:
@@ -74,9 +91,9 @@ class StudyArguments:
     search_weight_decays: list[float] = option([0.01, 0.1], "best model: decays tried")
     best_tokens: int = option(4_000_000, "best model: tokens of the long run")
     init_from: str | None = option(None, "fine-tuning: the model to train further, a folder or a Hub id")
-    fine_tuning_epochs: float = option(4.0, "fine-tuning: passes over the corpus")
-    fine_tuning_rate: float = option(0.1, "fine-tuning: peak rate, times the rule's")
-    fine_tuning_dropout: float = option(0.1, "fine-tuning: dropout")
+    fine_tuning_epochs: float = option(4.0, "fine-tuning: passes over the corpus; many tunes, or a GPT, gain by 8")
+    fine_tuning_rate: float = option(0.5, "fine-tuning: peak rate, times the rule's; many tunes gain by 1")
+    fine_tuning_dropout: float = option(0.0, "fine-tuning: dropout")
     dry_run: bool = option(False, "print what the runs will cost, and train nothing")
     at_once: int = option(0, "runs side by side; 0: one a core on CPU, else one")
     precision: str = option(AUTO, "auto: bf16 where it is measured faster", [AUTO, "fp32", "tf32", "bf16"])
@@ -94,9 +111,11 @@ class StudyArguments:
             value = getattr(self, name)
             if min(value if isinstance(value, list) else [value], default=0) < 1:
                 raise DoorError(f"--{name} {value}: must be at least 1")
-        for name in ("fine_tuning_epochs", "fine_tuning_rate"):
-            if not getattr(self, name) > 0:
-                raise DoorError(f"--{name} {getattr(self, name)}: must be above 0")
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            for one in value if isinstance(value, list) else [value]:
+                if not least <= one <= most:  # false for NaN
+                    raise DoorError(f"--{name} {one}: must be from {least:g} to {most:g}")
         if self.context < 2:
             raise DoorError(f"--context {self.context}: must be at least 2")
         self.log_with = [name for name in self.log_with if name != "none"]
@@ -161,7 +180,7 @@ class Study:
         shared = self.recipe("fp32" if arguments.precision == AUTO else arguments.precision)
         jobs = plan_ladders(axes, shared, self.corpus, self.root)
         if arguments.precision == AUTO:
-            precision = choose_precision(jobs, self.corpus, self.root, self.threads)
+            precision = choose_precision(jobs, self.corpus, self.root, self.threads, not arguments.dry_run)
             jobs = plan_ladders(axes, self.recipe(precision), self.corpus, self.root)
         return jobs
 
@@ -227,27 +246,23 @@ def train_on(study: Study) -> None:
 
 
 def fine_tune(study: Study) -> None:
-    arguments = study.arguments
-    shared = replace(
-        study.recipe("fp32" if arguments.precision == AUTO else arguments.precision),
-        dropout=arguments.fine_tuning_dropout,
-        schedule=COSINE,
-    )
-    job = plan_fine_tuning(
-        shared,
-        str(arguments.init_from),
-        study.corpus,
-        study.root,
-        arguments.fine_tuning_epochs,
-        arguments.fine_tuning_rate,
-    )
+    arguments, corpus, threads = study.arguments, study.corpus, study.at_once * study.threads
+
+    def plan(precision: str) -> Job:
+        shared = replace(study.recipe(precision), dropout=arguments.fine_tuning_dropout, schedule=COSINE)
+        epochs, rate_share = arguments.fine_tuning_epochs, arguments.fine_tuning_rate
+        return plan_fine_tuning(shared, str(arguments.init_from), corpus, study.root, epochs, rate_share)
+
+    precision = arguments.precision
+    if precision == AUTO:
+        precision = choose_precision([plan("fp32")], corpus, study.root, threads, not arguments.dry_run)
+    job = plan(precision)
     if arguments.dry_run:
-        print_costs([job], study.corpus, 1, study.threads)
+        print_costs([job], corpus, 1, threads)
         return
-    threads = study.at_once * study.threads
-    outcomes = run_jobs([job], study.corpus, 1, threads, study.conduct, "fine-tuning")
+    outcomes = run_jobs([job], corpus, 1, threads, study.conduct, "fine-tuning")
     report_failures(outcomes)
-    before, after = loss_before(job, study.corpus), (outcomes[0].record or {})["validation_loss"]
+    before, after = loss_before(job, corpus), (outcomes[0].record or {})["validation_loss"]
     folder = study.root / FINE_TUNED
     print(f"{folder}: validation loss {before:.4f} before, {after:.4f} after, in nats per character")
     samples = folder / "samples"
@@ -263,7 +278,8 @@ def main() -> None:
     shortest = min(len(corpus.tokens(split)) for split in SPLITS)
     if arguments.context > shortest // 2:
         raise DoorError(
-            f"--context {arguments.context}: too long for a corpus whose shortest split has {shortest} tokens"
+            f"--context {arguments.context}: too long for a corpus whose shortest split has {shortest} tokens: "
+            f"give {shortest // 2} or less, or build it from more tunes"
         )
     root.mkdir(parents=True, exist_ok=True)
     # Accelerate has to be told that there is no GPU, or processes launched together would each train alone.

@@ -18,6 +18,11 @@ def plan_sweep(jobs: list[Job], rates: dict[str, list[float]], root: Path) -> li
     for architecture in {job.plan.recipe.architecture for job in jobs}:
         if len(set(rates[architecture])) < 3:
             raise DoorError(f"--{architecture}_rates {rates[architecture]}: an optimum needs at least three")
+        arms = {job.plan.folder.parent.name for job in jobs}
+        if len(arms) > 1:
+            raise DoorError(
+                f"--part sweep: one budget, on all of the data, with a cosine, not {', '.join(sorted(arms))}"
+            )
     plans = []
     for job in jobs:
         recipe = job.plan.recipe
