@@ -28,16 +28,18 @@ class Axes:
 def plan_ladders(axes: Axes, shared: Recipe, corpus: Corpus, root: Path) -> list[Job]:
     """Return the runs of a grid, with the trunks that its WSD runs branch off; `shared` is what all have in common.
 
-    Raises DoorError if there are no sizes, or if a budget of FLOPs buys a size fewer than FEWEST_STEPS steps.
+    Raises DoorError if there are no sizes, if a budget of FLOPs buys a size fewer than FEWEST_STEPS steps, or if a part
+    of the data holds no two windows.
     """
+    for one_in in axes.one_in:
+        if len(corpus.training_tokens(one_in)[0]) < 2 * shared.context:
+            raise DoorError(f"--one_in {one_in}: too small a part of this corpus for windows of {shared.context}")
     jobs: list[Job] = []
     for architecture, sizes in axes.sizes.items():
         for size in sizes:
             base = replace(shared, architecture=architecture, size=size)
             budgets = _budgets(axes, base, corpus)
             for one_in in axes.one_in:
-                if len(corpus.training_tokens(one_in)[0]) < 2 * base.context:
-                    raise DoorError(f"--one_in {one_in}: too small a part of this corpus for windows of {base.context}")
                 for seed in axes.seeds:
                     jobs += _arm(replace(base, seed=seed, one_in=one_in), budgets, corpus, root)
     if not jobs:

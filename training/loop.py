@@ -183,9 +183,10 @@ def _train(
     run = Run(recipe, stream, build_model(recipe, corpus), accelerator, windows_at_once, compiled)
     checkpoints = Checkpoints(folder, identity(recipe, digest))
     curves = _go_on(run, plan, checkpoints, digest)
+    curve_part = np.asarray(corpus.tokens("validation"))[: CURVE_WINDOWS * (recipe.context - 1) + 1]
     conduct.tracking.start(accelerator, folder, recipe, run.step)
     watch = Stopwatch(curves["seconds"])
-    reason = _run_to_the_end(run, plan, corpus, progress, conduct, checkpoints, curves, watch)
+    reason = _run_to_the_end(run, plan, digest, curve_part, progress, conduct, checkpoints, curves, watch)
     scores: dict[str, Any] = {}
     if reason is None:
         for split in ("validation", "test") if plan.score_test else ("validation",):
@@ -194,19 +195,20 @@ def _train(
         watch.lap("evaluation")
         if not isfinite(scores["validation_loss"]):
             reason, scores = f"the validation loss is {scores['validation_loss']}", {}
+    counts = _counts(run, unique_tokens)
     record = {
         "status": FINISHED if reason is None else DIVERGED,
         "reason": reason,
         "recipe": asdict(recipe),
         "corpus": digest,
-        **_counts(run, unique_tokens),
+        **counts,
         "trunk": None
         if plan.trunk is None
         else {"run": "/".join(plan.trunk.parts[-2:]), "step": curves["branched_at"]},
-        **_costs(run, watch.seconds),
+        **_costs(run.accelerator.device, watch.seconds, counts["flops"], counts["tokens"]),
         **before,
         "train_curve": curves["train"],
-        "validation_curve": {**curves["validation"], "characters": len(_curve_part(corpus, recipe)) - 1},
+        "validation_curve": {**curves["validation"], "characters": len(curve_part) - 1},
         "processes": accelerator.num_processes,
         "windows_at_once": windows_at_once,
         "compiled": compiled,
@@ -260,14 +262,11 @@ def _next_kept(plan: Plan) -> int:
     return min(missing, default=plan.recipe.steps + 1)
 
 
-def _curve_part(corpus: Corpus, recipe: Recipe) -> np.ndarray:
-    return np.asarray(corpus.tokens("validation"))[: CURVE_WINDOWS * (recipe.context - 1) + 1]
-
-
 def _run_to_the_end(
     run: "Run",
     plan: Plan,
-    corpus: Corpus,
+    digest: str,
+    curve_part: np.ndarray,
     progress: Progress,
     conduct: Conduct,
     checkpoints: Checkpoints,
@@ -276,10 +275,9 @@ def _run_to_the_end(
 ) -> str | None:
     """Advance until the last step, keeping curves and checkpoints; return the reason if the run has to stop before."""
     recipe, accelerator = plan.recipe, run.accelerator
-    curve_part = _curve_part(corpus, recipe)
     train_every = max(1, recipe.steps // CURVE_POINTS)
     validate_every = max(1, recipe.steps // VALIDATION_POINTS)
-    exploded = EXPLODED * log(len(corpus.vocabulary))
+    exploded = EXPLODED * log(run.config.vocab_size)
     last_saved = time.perf_counter()
     while run.step < recipe.steps:
         rate = run.advance()
@@ -311,7 +309,7 @@ def _run_to_the_end(
             watch.lap("training")
             state = (run.step, {**curves, "seconds": watch.seconds}, run.state.gather())
             if kept and accelerator.is_main_process:
-                write_state(branch_point(plan.folder, run.step), identity(recipe.trunk(), corpus.digest()), *state)
+                write_state(branch_point(plan.folder, run.step), identity(recipe.trunk(), digest), *state)
             if due and accelerator.is_main_process:
                 checkpoints.save(*state)
             last_saved = time.perf_counter()
@@ -460,11 +458,8 @@ def _counts(run: Run, unique_tokens: int) -> dict[str, Any]:
     }
 
 
-def _costs(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
-    tokens = run.step * run.recipe.tokens_per_step
-    flops = sum(count_flops(run.bare, run.recipe.context).values()) * tokens
+def _costs(device: torch.device, seconds: dict[str, float], flops: int, tokens: int) -> dict[str, Any]:
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    device = run.accelerator.device
     return {
         "seconds": seconds["training"],
         "seconds_evaluation": seconds["evaluation"],

@@ -60,10 +60,8 @@ def choose_precision(jobs: Sequence[Job], corpus: Corpus, root: Path, threads: i
         return str(read_json(root / CHOICE)["precision"])
     times = {"fp32": 0.0, "bf16": 0.0}
     for architecture in {job.plan.recipe.architecture for job in jobs}:
-        costliest = max(
-            (job.plan.recipe for job in jobs if job.plan.recipe.architecture == architecture),
-            key=lambda recipe: next(job.flops_per_token for job in jobs if job.plan.recipe is recipe),
-        )
+        mine = [job for job in jobs if job.plan.recipe.architecture == architecture]
+        costliest = max(mine, key=lambda job: job.flops_per_token).plan.recipe
         for precision in times:
             times[precision] += seconds_per_step(replace(costliest, precision=precision), corpus, threads, 0.5)
     precision = "bf16" if times["fp32"] > WORTH * times["bf16"] else "fp32"
