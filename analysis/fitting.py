@@ -1,112 +1,776 @@
-"""Fit scaling laws in log space with a Huber loss, many weighted copies of one problem at a time.
+"""Fit scaling laws in log space, many weighted copies of one problem at a time.
 
-L(N) = E + a·N^-alpha, in nats per character; E is fixed at 0 for the plain power law. The objective is the weighted
-sum of Huber(log L_fitted - log L_measured). Starts come from variable projection (for a fixed alpha the law is linear
-in E and a); damped Newton steps with the exact Hessian and the bound E >= 0 lead from there to convergence.
+The objective is the sum of weight · Huber(log L_fitted - log L_measured). Starts come from variable projection over a
+grid of exponents (for fixed exponents a law is linear in its coefficients, which are kept >= 0); damped Newton steps
+with the exact Hessian within bounds lead from there to convergence. Bootstrap resamples, fits with a size left out and
+profile likelihoods are further rows of weights or of held parameters, and are solved together.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
 from scipy.stats import f as f_distribution
+from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
-Array = NDArray[np.float64]
-Interval = tuple[float | None, float | None]  # None: open on that side
+from analysis.laws import LAWS, Array, Columns, Jet, Law, Parameter
 
-DELTA = 0.01  # a run more than 1 % off the law counts as an outlier
+Interval = tuple[float | None, float | None]  # None: open on that side
+Mask = NDArray[np.bool_]
+
+DELTA = 1e-3  # the field's: Hoffmann et al. 2022
 RESAMPLES = 1000
 LEVEL = 0.95
 EDGES = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-MAX_EXPONENT = 3.0  # steeper is no scaling law but a step; a fit that comes here is at its bound
-SMALLEST_FLOOR = 1e-3  # nats per character; a floor whose interval reaches below it is not told from none
-START_EXPONENTS = np.geomspace(0.005, MAX_EXPONENT, 80)
-PROFILE_POINTS = 200
-MAX_STEPS = 500
-TOLERANCE = 1e-12
-PARAMETERS = ("E", "log_a", "alpha")
-LAWS = {"power": (False, True, True), "power_floor": (True, True, True)}  # which parameters are free
+SMALLEST_FLOOR = 1e-3  # nats per token; a floor whose interval reaches below it is not told from none
+SMALLEST_SHARE = 1e-6  # of the loss; a term that is nowhere larger has vanished
+MAX_STEPS = 150
+TOLERANCE = 1e-12  # what a step could still gain, of the objective
+FIRST_DAMPING = 1.0
+CHECKED = 100  # resamples that are fitted from starts of their own, too
+CACHE = 2**16  # numbers in one array of a chunk of problems: it stays in a core's cache
+BEST_STARTS = 24  # of all starts, those that are best for the whole table before any step
+PROFILE_POINTS = 24  # each side
+REACH = 4.0  # a profile is drawn this many standard errors far, then farther until it has risen
+FARTHEST = 5  # times four
+MAX_RESTARTS = 4
+# Floor and exponent trade off: while one is unknown, so is the other.
+TRADES_OFF = (
+    ("alpha", {"A", "E"}),
+    ("beta", {"B", "d", "E"}),
+    ("E", {"A", "alpha", "B", "beta", "d"}),
+)
 
 
 @dataclass
 class Estimate:
-    """One parameter with its 95 % intervals, and whether the data identify it.
+    """One parameter with its standard error and 95 % intervals, and whether the data identify it.
 
-    The bootstrap resamples runs and so measures the noise of seeds; the jackknife leaves out one size at a time and so
-    measures, too, how far the law is from the truth; in the profile the other parameters follow. An interval is open
-    where the profile stays flat, or where too many of the fits it is made from did not converge.
+    `bootstrap` resamples clusters and so measures their noise; `jackknife` leaves out one size at a time and so
+    measures, too, how far the law is from the truth; in `profile` the other parameters follow. An interval is open
+    where the profile stays flat, or where too many of the fits it is made from did not converge. `reason` says why a
+    parameter is not identified.
     """
 
     value: float
+    standard_error: float | None
     bootstrap: Interval
     jackknife: Interval
     profile: Interval
     identified: bool
+    reason: str | None
+
+
+@dataclass
+class Profile:
+    """One parameter held at values `at` [points], as it is fitted, and how far the objective rose, the others refitted.
+
+    `limit` is the rise at the edges of the 95 % interval.
+    """
+
+    at: Array
+    rise: Array
+    limit: float
+    interval: Interval
 
 
 @dataclass
 class Fit:
-    """A law fitted to points.
+    """A law fitted to points. `domain` holds the range of each variable, `freedom` clusters less parameters.
 
-    `resampled` [resamples, 3] and `without_one` [sizes, 3] hold E, log a and alpha of the fits to resampled runs and to
-    all sizes but one, for what is derived from them.
+    `theta` [parameters], `resampled` [resamples, parameters] and `without_one` [sizes, parameters] are as they are
+    fitted (coefficients as logarithms); rows of fits that did not converge are NaN. `residuals` [points] are log
+    measured less log fitted loss.
     """
 
-    law: str
+    law: Law
+    variables: dict[str, str]
+    domain: dict[str, tuple[float, float]]
     points: int
+    clusters: int
+    freedom: int
+    delta: float
+    starts: int
     objective: float
     converged: bool
     at_bound: list[str]
     parameters: dict[str, Estimate]
+    correlations: Array
+    residuals: Array
+    theta: Array
     resampled: Array = field(repr=False)
     without_one: Array = field(repr=False)
+    profiles: dict[str, "Profile"] = field(repr=False)
 
     @property
-    def theta(self) -> Array:
-        """E, log a, alpha: [3]."""
-        return np.array([self.parameters[name].value if name in self.parameters else 0.0 for name in PARAMETERS])
+    def identified(self) -> bool:
+        """True if every parameter is identified."""
+        return all(estimate.identified for estimate in self.parameters.values())
 
-    def predict(self, n: Array) -> Array:
-        """Return the fitted loss at sizes `n`: [points], nats per character."""
-        return predict(self.theta[None], np.log(n))[0]
+    def columns(self, **given: ArrayLike) -> Columns:
+        """Return variables by the names that the law uses."""
+        return columns_of(self.law, given)[0]
 
-    def band(self, n: Array) -> tuple[Array, Array]:
-        """Return the lower and upper edge of the pointwise 95 % bootstrap band at sizes `n`."""
-        curves = predict(self.resampled[np.isfinite(self.resampled).all(axis=1)], np.log(n))
-        low, high = np.quantile(curves, EDGES, axis=0) if len(curves) else np.full((2, len(n)), np.nan)
+    def predict(self, **given: ArrayLike) -> Array:
+        """Return the fitted loss at given variables, for example n=… and d=…: [points]."""
+        return self.law.predict(self.theta[None], self.columns(**given))[0]
+
+    def band(self, **given: ArrayLike) -> tuple[Array, Array]:
+        """Return the lower and upper edge of the pointwise 95 % bootstrap band."""
+        x = self.columns(**given)
+        whole = self.resampled[np.isfinite(self.resampled).all(axis=1)]
+        if not len(whole):
+            nothing = np.full(len(next(iter(x.values()))), np.nan)
+            return nothing, nothing
+        low, high = np.quantile(self.law.predict(whole, x), EDGES, axis=0)
         return low, high
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the resamples, in full precision."""
-        rows = {name: vars(estimate) for name, estimate in self.parameters.items()}
         return {
-            "law": self.law,
-            "form": "L = E + a·N^-alpha" if self.law == "power_floor" else "L = a·N^-alpha",
+            "law": self.law.name,
+            "form": self.law.form,
+            "source": self.law.source,
+            "variables": list(self.variables.values()),
+            "domain": self.domain,
             "points": self.points,
-            "loss": f"sum of Huber(log residual), delta = {DELTA}",
-            "start": f"the best of {len(START_EXPONENTS)} exponents, or the law without a floor if that is better",
+            "clusters": self.clusters,
+            "freedom": self.freedom,
+            "loss": "squares" if np.isinf(self.delta) else "huber",
+            "delta": None if np.isinf(self.delta) else self.delta,
+            "starts": self.starts,
             "resamples": len(self.resampled),
-            "resamples_converged": int(np.isfinite(self.resampled[:, 0]).sum()),
+            "resamples_converged": int(np.isfinite(self.resampled).all(axis=1).sum()),
             "objective": self.objective,
             "converged": self.converged,
             "at_bound": self.at_bound,
-            "parameters": rows,
+            "identified": self.identified,
+            "parameters": {name: vars(estimate) for name, estimate in self.parameters.items()},
+            "theta": dict(zip(self.law.names, self.theta.tolist(), strict=True)),
+            "correlations": {
+                name: dict(zip(self.law.names, row, strict=True))
+                for name, row in zip(self.law.names, self.correlations.tolist(), strict=True)
+            },
+            "residuals": self.residuals.tolist(),
+            "profiles": {
+                parameter.name: {
+                    "at": parameter.shown(profile.at[np.isfinite(profile.rise)]).tolist(),
+                    "rise": profile.rise[np.isfinite(profile.rise)].tolist(),
+                    "limit": profile.limit,
+                }
+                for parameter, profile in zip(self.law.parameters, self.profiles.values(), strict=True)
+            },
         }
 
 
-def predict(theta: Array, log_n: Array) -> Array:
-    """Return the loss of laws `theta` [laws, 3] at sizes `log_n` [points]: [laws, points]."""
-    return theta[:, :1] + np.exp(theta[:, 1:2] - theta[:, 2:] * log_n)
+def columns_of(law: Law, given: Mapping[str, ArrayLike | None]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the variables a law needs as arrays, and which is which.
+
+    Raises ValueError if one is missing or not positive and finite.
+    """
+    named = {name: np.atleast_1d(np.asarray(values, float)) for name, values in given.items() if values is not None}
+    if law.needs == ("x",):
+        if len(named) != 1:
+            raise ValueError(f"the {law.name} law takes one variable of n, d and c, not {sorted(named) or 'none'}")
+        [(name, values)] = named.items()
+        named, variables = {"x": values}, {"x": name}
+    else:
+        missing = [name for name in law.needs if name not in named]
+        if missing:
+            raise ValueError(f"the {law.name} law needs {', '.join(law.needs)}: {', '.join(missing)} is missing")
+        variables = {name: name for name in law.needs}
+    for name, values in named.items():
+        if not (np.isfinite(values).all() and (values > 0).all()):
+            raise ValueError(f"{variables.get(name, name)} must be positive and finite")
+    return {name: named[name] for name in law.needs}, variables
 
 
-def interval(samples: Array) -> Interval:
-    """Return the two-sided percentile interval of [resamples], open if more than 2 % of them are not finite."""
+def resample(clusters: int, count: int = RESAMPLES, seed: int = 0, distinct: int = 3) -> Array:
+    """Return how often each cluster is drawn in each resample [count, clusters], `distinct` different ones at least."""
+    generator = np.random.default_rng(seed)
+    share = np.full(clusters, 1 / clusters)
+    draws = generator.multinomial(clusters, share, size=count).astype(float)
+    while len(few := np.flatnonzero((draws > 0).sum(axis=1) < min(distinct, clusters))):
+        draws[few] = generator.multinomial(clusters, share, size=len(few))
+    return draws
+
+
+def seed_weights(log_loss: Array, groups: ArrayLike, at: Array) -> Array:
+    """Return weights [points], 1 on average, inverse to the variance of the seeds.
+
+    `groups` says which points are seeds of one setting. The few seeds of one setting cannot tell its variance, so
+    log variance is regressed on `at` [points] (log N, say), over all settings of at least two seeds, by the likelihood
+    of the chi-squared variances (the logarithms of theirs have long tails).
+    """
+    groups, log_loss = np.asarray(groups), np.asarray(log_loss, float)
+    rows = []
+    for group in np.unique(groups):
+        members = groups == group
+        count = int(members.sum())
+        if count > 1:
+            rows.append((float(at[members].mean()), float(log_loss[members].var(ddof=1)), count - 1))
+    if not rows or max(variance for _, variance, _ in rows) == 0:
+        return np.ones(len(log_loss))
+    place, variance, freedom = (np.array(column) for column in zip(*rows, strict=True))
+    smallest = 1e-3 * variance.max()  # seeds that happen to agree do not prove that there is no noise
+    variance = np.maximum(variance, smallest) / variance.max()
+    centre = np.average(place, weights=freedom)
+
+    def deviance(line: Array) -> float:
+        log_variance = line[0] + line[1] * (place - centre)
+        return float(freedom @ (log_variance + variance * np.exp(-log_variance)))
+
+    slope = float(minimize(deviance, np.zeros(2)).x[1]) if np.ptp(place) > 0 else 0.0
+    weights = np.exp(-slope * (at - centre))
+    return weights / weights.mean()
+
+
+@np.errstate(all="ignore")  # a step too far has no finite objective: it is refused; a huge factor is an open interval
+def fit(
+    law: str | Law,
+    loss: ArrayLike,
+    *,
+    n: ArrayLike | None = None,
+    d: ArrayLike | None = None,
+    c: ArrayLike | None = None,
+    u: ArrayLike | None = None,
+    keys: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    sizes: ArrayLike | None = None,
+    delta: float = DELTA,
+    draws: Array | None = None,
+    resamples: int | None = None,
+    seed: int = 0,
+) -> Fit:
+    """Fit a scaling law to measured losses [points], nats per token.
+
+    Args:
+        law: a name of analysis.laws.LAWS or a law of one's own.
+        loss: final losses of runs, positive.
+        n, d, c, u, keys: parameters, tokens seen, FLOPs, unique untransposed tokens and keys used of each run; the law
+            says which it needs. A law of one variable takes the one that is given.
+        weights: of each point in the objective, for example `seed_weights`.
+        clusters: what the bootstrap draws: points of one label (a trunk, a seed) are drawn together. Default: points.
+        sizes: what the jackknife leaves out, a label a point. Default: the distinct values of the law's first variable.
+        delta: of the Huber loss, on log loss; infinity gives least squares.
+        draws: how often each cluster is drawn [resamples, clusters], so that two fits can share them; clusters in the
+            order of their sorted labels. Default: `resample`.
+        resamples, seed: of the bootstrap; RESAMPLES without a number.
+
+    Raises:
+        ValueError: if a variable is missing or not positive and finite, or there are too few points.
+    """
+    law = LAWS[law] if isinstance(law, str) else law
+    given = {"n": n, "d": d, "c": c, "u": u, "keys": keys}
+    x, variables = columns_of(law, given if law.needs == ("x",) else {name: given[name] for name in law.needs})
+    loss = np.atleast_1d(np.asarray(loss, float))
+    count, free = len(loss), len(law.parameters)
+    if any(len(values) != count for values in x.values()):
+        raise ValueError(
+            f"there are {count} losses, but {', '.join(f'{len(x[k])} of {v}' for k, v in variables.items())}"
+        )
+    if not (np.isfinite(loss).all() and (loss > 0).all()):
+        raise ValueError("losses must be positive and finite")
+    for name in {"x", "n", "d"} & x.keys():
+        if len(np.unique(x[name])) < 3:
+            raise ValueError(
+                f"{len(np.unique(x[name]))} different values of {variables[name]} are too few for a law: 3 are needed"
+            )
+    if count <= free:
+        raise ValueError(
+            f"{count} points are too few for the {free} parameters of the {law.name} law: {free + 1} are needed"
+        )
+    base = np.ones(count) if weights is None else np.asarray(weights, float)
+    if base.shape != (count,) or not (np.isfinite(base) & (base >= 0)).all() or (base > 0).sum() <= free:
+        raise ValueError(
+            f"weights must be finite, not negative, one for each of {count} losses, more than {free} not zero"
+        )
+    for name, labels in (("clusters", clusters), ("sizes", sizes)):
+        if labels is not None and np.shape(labels) != (count,):
+            raise ValueError(f"there are {count} losses, but {np.size(labels)} {name}")
+    if not delta > 0:
+        raise ValueError(f"delta must be positive, not {delta}")
+    _, cluster = np.unique(np.arange(count) if clusters is None else np.asarray(clusters), return_inverse=True)
+    _, size = np.unique(x[law.needs[0]] if sizes is None else np.asarray(sizes), return_inverse=True)
+    if draws is None:
+        draws = resample(int(cluster.max()) + 1, RESAMPLES if resamples is None else resamples, seed)
+    problem = Problem(law, x, np.log(loss), delta)
+    grid = problem.best_starts(base)
+    best = problem.lowest(base, grid)
+    freedom = max(1, len(np.unique(cluster)) - free)
+    for _ in range(MAX_RESTARTS):
+        covariance, inverse = problem.covariance(best.theta[0], base, cluster)
+        profiles, lower = problem.profiles(best, base, covariance, inverse, freedom)
+        if lower is None:
+            break
+        best = problem.solve(base[None], lower[None])  # a profile has come upon a deeper valley
+    resampled = problem.refit(draws[:, cluster] * base, best, grid)
+    without_one = problem.refit((size != np.arange(size.max() + 1)[:, None]) * base, best, grid)
+    for solution in (resampled, without_one):
+        solution.theta[~solution.converged] = np.nan  # kept in place, so that two fits of the same draws stay paired
+    shown = np.stack([law.parameters[i].shown(resampled.theta[:, i]) for i in range(free)], axis=1)
+    finite = np.isfinite(resampled.theta).all(axis=1)
+    estimates = {}
+    at_bound = problem.bounds_hit(best.theta[0])
+    enough = len(np.unique(cluster)) > max(free, 3)
+    for i, parameter in enumerate(law.parameters):
+        value = float(best.theta[0, i])
+        intervals = (
+            percentiles(resampled.theta[:, i], freedom),
+            jackknife(value, without_one.theta[:, i]),
+            profiles[parameter.name].interval,
+        )
+        reason = _doubt(parameter, bool(best.converged[0]), enough, parameter.name in at_bound, *intervals)
+        bootstrap, left_out, profile = (_shown(parameter, interval) for interval in intervals)
+        spread = _finite(shown[finite, i].std(ddof=1)) if finite.sum() > 1 else None
+        estimates[parameter.name] = Estimate(
+            float(parameter.shown(value)),
+            spread,
+            bootstrap,
+            left_out,
+            profile,
+            reason is None,
+            reason,
+        )
+    _spread_doubt(estimates)
+    return Fit(
+        law=law,
+        variables=variables,
+        domain={variables[name]: (float(values.min()), float(values.max())) for name, values in x.items()},
+        points=count,
+        clusters=len(np.unique(cluster)),
+        freedom=freedom,
+        delta=delta,
+        starts=len(problem.grid()),
+        objective=float(best.objective[0]),
+        converged=bool(best.converged[0]),
+        at_bound=at_bound,
+        parameters=estimates,
+        correlations=_correlations(resampled.theta[finite]),
+        residuals=np.log(loss) - np.log(law.predict(best.theta, x)[0]),
+        theta=best.theta[0],
+        resampled=resampled.theta,
+        without_one=without_one.theta,
+        profiles=profiles,
+    )
+
+
+def _shown(parameter: Parameter, edges: Interval) -> Interval:
+    """Return an interval of what is fitted as one of what reports show; a side beyond all numbers is open."""
+    low, high = (None if edge is None else _finite(parameter.shown(edge)) for edge in edges)
+    return (high, low) if parameter.scale == "decay" else (low, high)
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _correlations(resampled: Array) -> Array:
+    """Return the correlations of the fitted parameters over resamples; of one that does not vary they are 0."""
+    if len(resampled) < 2:
+        return np.eye(resampled.shape[1])
+    spread = resampled.std(axis=0)
+    standard = (resampled - resampled.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return standard.T @ standard / len(resampled)
+
+
+def _doubt(parameter: Parameter, converged: bool, enough: bool, at_bound: bool, *intervals: Interval) -> str | None:
+    """Return why a parameter is not identified, or None if it is."""
+    bootstrap, left_out, profile = intervals
+    lowest = {"E": SMALLEST_FLOOR, "alpha": 0.0, "beta": 0.0}.get(parameter.name, parameter.lower)
+    if not converged:
+        return "the fit did not converge"
+    if not enough:
+        return "there are too few clusters to tell the noise"
+    if at_bound:
+        return "the best fit lies at its bound"
+    if None in profile:
+        return f"its profile is flat {'below' if profile[0] is None else 'above'}"
+    if None in bootstrap or None in left_out:
+        return "too many resamples did not converge"
+    for name, (low, high) in zip(("bootstrap", "jackknife", "profile"), intervals, strict=True):
+        if low is not None and low <= lowest:
+            return f"its {name} interval reaches {'zero' if lowest <= SMALLEST_FLOOR and lowest >= 0 else 'its bound'}"
+        if high is not None and high >= parameter.upper:
+            return f"its {name} interval reaches its bound"
+    return None
+
+
+def _spread_doubt(estimates: dict[str, Estimate]) -> None:
+    """Mark what trades off with a parameter that is not identified: exponent and factor, both with the floor."""
+    for first, others in TRADES_OFF:
+        if first in estimates and not estimates[first].identified:
+            for name in others & estimates.keys():
+                if estimates[name].identified:
+                    estimates[name].identified = False
+                    estimates[name].reason = f"it trades off with {first}, which is not identified"
+
+
+@dataclass
+class Solution:
+    """Minima of several problems: theta [problems, parameters], objective and convergence [problems]."""
+
+    theta: Array
+    objective: Array
+    converged: Mask
+
+    def better_of(self, other: "Solution") -> "Solution":
+        """Return, problem by problem, the lower of two minima."""
+        mine = self.objective <= other.objective
+        return Solution(
+            np.where(mine[:, None], self.theta, other.theta),
+            np.where(mine, self.objective, other.objective),
+            np.where(mine, self.converged, other.converged),
+        )
+
+
+@dataclass
+class Problem:
+    """A law, the points that it is fitted to, and the loss: what many weighted problems share."""
+
+    law: Law
+    x: Columns
+    log_loss: Array
+    delta: float
+
+    # Starts
+
+    def grid(self) -> Array:
+        """Return starting values of the parameters that the loss is not linear in: [starts, those parameters]."""
+        return np.array(list(product(*(p.starts for p in self.law.parameters if not p.linear))))
+
+    def _project(self, weights: Array, start: Array) -> tuple[Array, Array]:
+        """Return theta [problems, parameters] and the relative squared error of the best coefficients for one start."""
+        parameters = self.law.parameters
+        linear = [i for i, parameter in enumerate(parameters) if parameter.linear]
+        others = [i for i, parameter in enumerate(parameters) if not parameter.linear]
+        held = np.zeros(len(parameters))
+        held[others] = start
+        terms = np.stack(self.law.basis(held, self.x)) / np.exp(self.log_loss)
+        scale = terms.max(axis=1, keepdims=True)
+        terms = terms / scale
+        count = len(terms)
+        matrix = (weights @ (terms[:, None] * terms).reshape(count * count, -1).T).reshape(-1, count, count)
+        found, gain = _nonnegative(matrix, weights @ terms.T)
+        theta = np.tile(held, (len(weights), 1))
+        shown = found / scale[:, 0]
+        for place, i in enumerate(linear):
+            value = shown[:, place]
+            # A term that is better left out starts at a millionth of the loss.
+            tiny = SMALLEST_SHARE / scale[place, 0]
+            theta[:, i] = value if parameters[i].scale == "as is" else np.log(np.maximum(value, tiny))
+        return theta, weights.sum(axis=1) - gain
+
+    def best_starts(self, weights: Array) -> Array:
+        """Return the best BEST_STARTS starts of the grid for one problem, best first: [starts, those parameters]."""
+        grid = self.grid()
+        return grid[np.argsort([self._project(weights[None], start)[1][0] for start in grid])[:BEST_STARTS]]
+
+    def starts(self, weights: Array, grid: Array) -> Array:
+        """Return the best start of a grid for each row of `weights` [problems, points]: [problems, parameters]."""
+        best = np.full(len(weights), np.inf)
+        theta = np.empty((len(weights), len(self.law.parameters)))
+        for start in grid:
+            trial, error = self._project(weights, start)
+            better = error < best
+            best[better], theta[better] = error[better], trial[better]
+        return theta
+
+    # Newton
+
+    def _jets(self, theta: Array) -> list[Jet]:
+        return [Jet(theta[:, i : i + 1], {i: 1.0}, {}) for i in range(theta.shape[1])]
+
+    def evaluate(self, theta: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
+        """Return objective, gradient, exact Hessian and its positive part (iteratively reweighted) of each problem."""
+        count = theta.shape[1]
+        objective = np.empty(len(theta))
+        gradient = np.empty((len(theta), count))
+        hessian, positive = np.empty((2, len(theta), count, count))
+        step = max(1, CACHE // len(self.log_loss))
+        for begin in range(0, len(theta), step):
+            part = slice(begin, begin + step)
+            objective[part], gradient[part], hessian[part], positive[part] = self._evaluate(theta[part], weights[part])
+        return objective, gradient, hessian, positive
+
+    def _evaluate(self, theta: Array, w: Array) -> tuple[Array, Array, Array, Array]:
+        count = theta.shape[1]
+        loss = self.law.formula(self._jets(theta), self.x)
+        shape = w.shape
+        value = np.broadcast_to(loss.value, shape)
+        residual = np.log(value) - self.log_loss
+        slope = np.clip(residual, -self.delta, self.delta)
+        objective = (w * slope * (residual - slope / 2)).sum(axis=1)
+        inside = w * (slope == residual)
+        slope_w = w * slope
+        pull = slope_w / value
+        relative = np.zeros((len(theta), count, shape[1]))
+        for i, derivative in loss.first.items():
+            relative[:, i] = derivative / value
+        gradient = (relative @ slope_w[:, :, None])[:, :, 0]
+        hessian = (relative * (inside - slope_w)[:, None]) @ relative.transpose(0, 2, 1)
+        for (i, j), bend in loss.second.items():
+            total = (pull * bend).sum(axis=1) if np.ndim(bend) == 2 else pull @ np.broadcast_to(bend, shape[1:])
+            hessian[:, i, j] += total
+            if i != j:
+                hessian[:, j, i] += total
+        pulled = w * np.divide(slope, residual, out=np.ones(shape), where=slope != residual)
+        positive = (relative * pulled[:, None]) @ relative.transpose(0, 2, 1)
+        return objective, gradient, hessian, positive
+
+    @np.errstate(all="ignore")
+    def solve(self, weights: Array, theta: Array, held: Mask | None = None) -> Solution:
+        """Minimise from `theta` [problems, parameters] for each row of `weights`; what is `held` keeps its value."""
+        lower = np.array([parameter.lower for parameter in self.law.parameters])
+        upper = np.array([parameter.upper for parameter in self.law.parameters])
+        theta = np.clip(theta, lower, upper)
+        fixed = np.zeros(theta.shape, dtype=bool) if held is None else held
+        damping = np.full(len(theta), FIRST_DAMPING)
+        converged = np.zeros(len(theta), dtype=bool)
+        state = list(self.evaluate(theta, weights))
+        state[0] = np.where(np.isfinite(state[0]), state[0], np.inf)
+        least = 1e-26 * weights.sum(axis=1)  # a perfect fit ends at rounding
+        on = np.flatnonzero(np.isfinite(state[0]))
+        for _ in range(MAX_STEPS):
+            if not len(on):
+                break
+            now = theta[on]
+            objective, gradient, hessian, positive = (part[on] for part in state)
+            stays = fixed[on] | ((now <= lower) & (gradient > 0)) | ((now >= upper) & (gradient < 0))
+            gradient = np.where(stays, 0.0, gradient)
+            blocked = stays[:, :, None] | stays[:, None, :]
+            scale = np.sqrt(np.einsum("bii->bi", positive))
+            scale = np.where(stays | (scale == 0), 1.0, scale)
+            both = scale[:, :, None] * scale[:, None, :]
+            newton = np.where(blocked, 0.0, hessian / both)
+            metric = np.where(blocked, 0.0, positive / both) + 1e-9 * np.eye(theta.shape[1])
+            metric = metric + np.einsum("bi,ij->bij", stays * 1.0, np.eye(theta.shape[1]))
+            # Little damped, a step is Newton's; half-way, one of reweighted least squares; much damped, a short one.
+            much = damping[on, None, None]
+            left = (newton + much * (1 + much / 100) * metric) / (1 + much)
+            left = left + np.einsum("bi,ij->bij", stays * 1.0, np.eye(theta.shape[1]))
+            right = -gradient / scale
+            step = _solve(left, right)
+            # What would cross its bound goes there, and the others take the step that is best then.
+            wanted = now + step / scale
+            crosses = (wanted < lower) | (wanted > upper)
+            if (rows := np.flatnonzero(crosses.any(axis=1))).size:
+                out = crosses[rows]
+                to_bound = np.where(out, (np.clip(wanted, lower, upper) - now)[rows] * scale[rows], 0.0)
+                rest = np.where(out, to_bound, right[rows] - np.einsum("bij,bj->bi", left[rows], to_bound))
+                apart = np.where(out[:, :, None] | out[:, None, :], 0.0, left[rows])
+                step[rows] = _solve(apart + np.einsum("bi,ij->bij", out * 1.0, np.eye(theta.shape[1])), rest)
+            gain = -(step * -right).sum(axis=1) - np.einsum("bi,bij,bj->b", step, newton, step) / 2
+            downhill = (step * right).sum(axis=1) > 0
+            proposal = np.clip(now + step / scale, lower, upper)
+            proposed = self.evaluate(proposal, weights[on])
+            better = downhill & (proposed[0] < objective)
+            near = downhill & (gain >= 0) & (gain <= TOLERANCE * objective + least[on])
+            small = near & (damping[on] <= 1e-2)
+            # At the bottom rounding alone is left of the gradient, and no step need lead downhill.
+            flat = (right**2).sum(axis=1) <= 1e-22 * objective + 1e-4 * least[on]
+            still = flat | (downhill & (np.abs(step).max(axis=1) < 1e-13))
+            moved = on[better]
+            theta[moved] = proposal[better]
+            for whole, part in zip(state, proposed, strict=True):
+                whole[moved] = part[better]
+            damping[on] = np.clip(
+                damping[on] * np.where(better | near, 1 / 8, np.where(downhill, 4.0, 10.0)), 1e-12, 1e12
+            )
+            converged[on[small | still]] = True
+            on = on[~(small | still) & (damping[on] < 1e12)]
+        return Solution(theta, state[0], converged)
+
+    def lowest(self, weights: Array, grid: Array) -> Solution:
+        """Return the lowest minimum found from all starts of a grid, for one problem: some lead to a worse one."""
+        starts = np.concatenate([self._project(weights[None], start)[0] for start in grid])
+        found = self.solve(np.repeat(weights[None], len(grid), axis=0), starts)
+        i = [np.argmin(found.objective * np.where(found.converged, 1 - 1e-9, 1.0))]  # of equals one that converged
+        return Solution(found.theta[i], found.objective[i], found.converged[i])
+
+    def refit(self, weights: Array, near: Solution, grid: Array) -> Solution:
+        """Fit the same points with other weights [problems, points] from a known minimum.
+
+        The first CHECKED are fitted from starts of their own, too; if one of these finds a lower minimum, all are.
+        """
+        known = self.solve(weights, np.repeat(near.theta, len(weights), axis=0))
+        some = weights[:CHECKED]
+        own = self.solve(some, self.starts(some, grid))
+        if len(some) == len(weights):
+            return known.better_of(own)
+        if (own.objective >= known.objective[:CHECKED] * (1 - 1e-9)).all() and known.converged.all():
+            return known
+        return known.better_of(self.solve(weights, self.starts(weights, grid)))
+
+    # Intervals
+
+    @np.errstate(all="ignore")
+    def covariance(self, theta: Array, weights: Array, cluster: NDArray[np.int_]) -> Array:
+        """Return the cluster-robust covariance of theta and the inverse Hessian: [2, parameters, parameters].
+
+        The sandwich of Liang & Zeger 1986 with the degrees of freedom of clusters less parameters. Where most residuals
+        are on the linear branch of the Huber loss, the Hessian is that of the loss smoothed to the residuals' own width
+        (Powell 1991): the points within delta alone would be too few to tell it.
+        """
+        loss = self.law.formula(self._jets(theta[None]), self.x)
+        value = np.broadcast_to(loss.value, (1, len(self.log_loss)))[0]
+        relative = np.stack(
+            [np.broadcast_to(loss.first.get(i, 0.0) / value, (1, len(value)))[0] for i in range(len(theta))], axis=1
+        )
+        residual = np.log(value) - self.log_loss
+        width = max(self.delta, 1.4826 * float(np.median(np.abs(residual))))
+        inside = weights * (np.abs(residual) <= width) * (1.0 if np.isinf(width) else self.delta / width)
+        scores = np.zeros((cluster.max() + 1, len(theta)))
+        np.add.at(scores, cluster, (weights * np.clip(residual, -self.delta, self.delta))[:, None] * relative)
+        hessian = (relative * inside[:, None]).T @ relative
+        if not (np.isfinite(hessian).all() and np.isfinite(scores).all()):
+            return np.full((2, len(theta), len(theta)), np.nan)
+        scale = np.sqrt(np.maximum(np.diag(hessian), 1e-300))
+        inverse = np.linalg.pinv(hessian / scale / scale[:, None], rcond=1e-12) / scale / scale[:, None]
+        correction = len(scores) / max(1, len(scores) - len(theta))
+        return np.stack([correction * inverse @ (scores.T @ scores) @ inverse, inverse])
+
+    def profiles(
+        self, best: Solution, weights: Array, covariance: Array, inverse: Array, freedom: int
+    ) -> tuple[dict[str, Profile], Array | None]:
+        """Return the profile of each parameter, and a theta that is better than the best one if any was found.
+
+        The limit is that of an F test, scaled by how much larger the cluster-robust variance of the parameter is than
+        the one that independent points would have (Chandler & Bate 2007).
+        """
+        theta = best.theta[0]
+        ratio = np.diag(covariance) / np.diag(inverse)
+        limits = np.maximum(np.nan_to_num(ratio * f_distribution.ppf(LEVEL, 1, freedom) / 2), 1e-20)
+        errors = np.sqrt(2 * limits * np.diag(inverse)) / 2  # half of where a parabola would reach the limit
+        errors = np.where(np.isfinite(errors) & (errors > 0), errors, 1e-6 * np.maximum(1.0, np.abs(theta)))
+        sides = [
+            _Side(i, sign * errors[i], limits[i], theta, inverse[i] / inverse[i, i])
+            for i in range(len(theta))
+            for sign in (-1, 1)
+        ]
+        lowest, lower = best.objective[0] * (1 - 1e-9), None
+        for _ in range(FARTHEST):
+            going = [side for side in sides if not side.done]
+            if not going:
+                break
+            # All parameters and both sides are one batch of problems, each with another parameter held.
+            starts = np.concatenate([side.next_starts(self.law.parameters[side.i]) for side in going])
+            held = np.repeat([np.arange(len(theta)) == side.i for side in going], PROFILE_POINTS, axis=0)
+            found = self.solve(np.broadcast_to(weights, (len(starts), len(weights))), starts, held)
+            if (found.objective < lowest).any():
+                lower = found.theta[np.argmin(found.objective)]
+                lowest = found.objective.min()
+            rises = (found.objective - best.objective[0]).reshape(len(going), -1)
+            for side, thetas, rise in zip(going, found.theta.reshape(*rises.shape, -1), rises, strict=True):
+                side.add(thetas, rise, self.law.parameters[side.i])
+        profiles = {
+            parameter.name: _join(sides[2 * i], sides[2 * i + 1], theta[i], limits[i])
+            for i, parameter in enumerate(self.law.parameters)
+        }
+        return profiles, lower
+
+    def bounds_hit(self, theta: Array) -> list[str]:
+        """Return the parameters that lie at a bound, and the factors of terms that have vanished."""
+        with np.errstate(all="ignore"):
+            loss = self.law.formula(self._jets(theta[None]), self.x)
+        hit = []
+        for i, parameter in enumerate(self.law.parameters):
+            of_the_loss = np.max(np.abs(loss.first[i] / loss.value))
+            vanished = parameter.linear and parameter.scale == "log" and of_the_loss < SMALLEST_SHARE
+            if vanished or theta[i] <= parameter.lower or theta[i] >= parameter.upper:
+                hit.append(parameter.name)
+        return hit
+
+
+class _Side:
+    """One side of a profile: parameter i is held ever farther, from start to start, until the objective has risen."""
+
+    def __init__(self, i: int, error: float, limit: float, theta: Array, direction: Array) -> None:
+        self.i, self.limit, self.origin = i, limit, theta[i]
+        self.reach = REACH * error
+        self.last, self.direction = theta, np.nan_to_num(direction)
+        self.at, self.rise = theta[i : i + 1], np.zeros(1)
+        self.done = False
+
+    def next_starts(self, parameter: Parameter) -> Array:
+        """Return where to hold the parameter next, the others moved along: [points, parameters]."""
+        at = np.linspace(self.at[-1], self.origin + self.reach, PROFILE_POINTS + 1)[1:]
+        at = np.clip(at, parameter.lower, parameter.upper)
+        starts: Array = self.last + (at - self.last[self.i])[:, None] * self.direction
+        starts[:, self.i] = at
+        return starts
+
+    def add(self, theta: Array, rise: Array, parameter: Parameter) -> None:
+        """Take in the minima found there."""
+        self.at = np.concatenate([self.at, theta[:, self.i]])
+        self.rise = np.concatenate([self.rise, np.maximum(rise, 0.0)])
+        self.done = bool((self.rise > self.limit).any()) or self.at[-1] in (parameter.lower, parameter.upper)
+        self.last, self.direction = theta[-1], np.zeros_like(self.direction)
+        self.reach *= 4
+
+    @property
+    def edge(self) -> float | None:
+        """Where the rise reaches the limit; its root is nearly a straight line in the parameter."""
+        outside = np.flatnonzero(self.rise > self.limit)
+        if not len(outside):
+            return None
+        before = slice(outside[0] - 1, outside[0] + 1)
+        return float(np.interp(np.sqrt(self.limit), np.sqrt(self.rise[before]), self.at[before]))
+
+
+def _join(low: _Side, high: _Side, best: float, limit: float) -> Profile:
+    at = np.concatenate([low.at[:0:-1], [best], high.at[1:]])
+    rise = np.concatenate([low.rise[:0:-1], [0.0], high.rise[1:]])
+    return Profile(at, rise, float(limit), (low.edge, high.edge))
+
+
+def _solve(matrix: Array, right: Array) -> Array:
+    """Solve many small systems [problems, n, n]; a singular one gives zeros, a step that is refused."""
+    found = np.zeros_like(right)
+    try:
+        found[:] = np.linalg.solve(matrix, right[..., None])[..., 0]
+    except np.linalg.LinAlgError:
+        whole = np.abs(np.linalg.det(matrix)) > 0
+        found[whole] = np.linalg.solve(matrix[whole], right[whole][..., None])[..., 0]
+    return found
+
+
+def _nonnegative(matrix: Array, right: Array) -> tuple[Array, Array]:
+    """Return the coefficients >= 0 of least squares from normal equations [problems, k, k], and what they explain."""
+    count = right.shape[1]
+    ridge = 1e-13 * np.eye(count) * np.einsum("bii->b", matrix)[:, None, None]
+    found = _solve(matrix + ridge, right)
+    gain = (found * right).sum(axis=1)
+    bad = np.flatnonzero((found < 0).any(axis=1))
+    gain[bad], found[bad] = -np.inf, 0.0
+    for some in range(1, 2**count - 1) if len(bad) else ():
+        chosen = np.array([i for i in range(count) if some >> i & 1])
+        trial = _solve((matrix + ridge)[np.ix_(bad, chosen, chosen)], right[np.ix_(bad, chosen)])
+        explained = (trial * right[np.ix_(bad, chosen)]).sum(axis=1)
+        better = (trial >= 0).all(axis=1) & (explained > gain[bad])
+        gain[bad[better]] = explained[better]
+        found[bad[better]] = 0.0
+        found[np.ix_(bad[better], chosen)] = trial[better]
+    return found, gain
+
+
+def percentiles(samples: Array, freedom: float = np.inf) -> Interval:
+    """Return the two-sided percentile interval of [resamples], open if more than 2 % of them are not finite.
+
+    With few clusters plain percentiles are too narrow. They are read farther out: where Student's t of `freedom`
+    degrees lies on the normal distribution (after Hesterberg 2015). benchmarks/coverage.py measures the coverage.
+    """
     found = samples[np.isfinite(samples)]
-    if len(found) < 0.98 * len(samples):
+    if not len(found) or len(found) < 0.98 * len(samples):
         return None, None
-    low, high = np.quantile(found, EDGES)
+    share = norm.cdf(t_distribution.ppf(EDGES[0], freedom))
+    low, high = np.quantile(found, (share, 1 - share))
     return float(low), float(high)
 
 
@@ -119,173 +783,5 @@ def jackknife(value: float, without_one: Array) -> Interval:
     if not np.isfinite(without_one).all():
         return None, None
     error = np.sqrt((count - 1) / count * np.sum((without_one - without_one.mean()) ** 2))
-    reach = float(t_distribution.ppf((1 + LEVEL) / 2, count - 1) * error)
+    reach = float(t_distribution.ppf(EDGES[1], count - 1) * error)
     return value - reach, value + reach
-
-
-def resample(count: int, clusters: int, seed: int = 0) -> Array:
-    """Return bootstrap weights [count, clusters]: how often each cluster was drawn, at least 3 different ones."""
-    draw = np.random.default_rng(seed)
-    weights = draw.multinomial(clusters, np.full(clusters, 1 / clusters), size=count).astype(float)
-    few = (weights > 0).sum(axis=1) < min(3, clusters)
-    return weights[~few]
-
-
-def fit(law: str, n: Array, loss: Array, weights: Array | None = None) -> Fit:
-    """Fit a law to measured losses [points] of models of `n` [points] parameters.
-
-    `weights` [resamples, points] are the bootstrap's; without them runs are resampled. Raises ValueError if there are
-    fewer than four points or three sizes, or a size or a loss that is not positive and finite.
-    """
-    n, loss = np.asarray(n, float), np.asarray(loss, float)
-    if len(n) < 4 or len(np.unique(n)) < 3:
-        raise ValueError(f"{len(n)} points of {len(np.unique(n))} sizes are too few for a law: 4 of 3 are needed")
-    if not (np.isfinite(n).all() and np.isfinite(loss).all() and (n > 0).all() and (loss > 0).all()):
-        raise ValueError("sizes and losses must be positive and finite")
-    log_n, log_loss = np.log(n), np.log(loss)
-    free = np.array(LAWS[law])
-    theta, objective, converged = minimise(log_n, log_loss, np.ones((1, len(n))), free)
-    weights = resample(RESAMPLES, len(n)) if weights is None else weights
-    resampled, _, resampled_converged = minimise(log_n, log_loss, weights, free)
-    resampled[~resampled_converged] = np.nan  # kept in place, so that two fits of the same resamples stay paired
-    sizes = np.unique(n)
-    without_one, _, without_one_converged = minimise(log_n, log_loss, (n != sizes[:, None]).astype(float), free)
-    without_one[~without_one_converged] = np.nan
-    at_bound = ["E"] * bool(free[0] and theta[0, 0] <= 0) + ["alpha"] * bool(theta[0, 2] >= MAX_EXPONENT)
-    estimates = {}
-    for i, name in enumerate(PARAMETERS):
-        if not free[i]:
-            continue
-        value = float(theta[0, i])
-        found = resampled[np.isfinite(resampled[:, i]), i]
-        spread = float(found.std()) if len(found) else abs(value)
-        profile = _profile(log_n, log_loss, theta[0], float(objective[0]), i, free, spread)
-        intervals = interval(resampled[:, i]), jackknife(value, without_one[:, i]), profile
-        identified = bool(converged[0]) and name not in at_bound and _is_pinned(name, intervals)
-        estimates[name] = Estimate(value, *intervals, identified)
-    if not all(estimates[name].identified for name in ("E", "alpha") if name in estimates):
-        for name in estimates:  # floor and exponent trade off: while one is unknown, so is the other
-            estimates[name].identified = False
-    return Fit(law, len(n), float(objective[0]), bool(converged[0]), at_bound, estimates, resampled, without_one)
-
-
-def _is_pinned(name: str, intervals: tuple[Interval, ...]) -> bool:
-    """Return whether all intervals are closed and, for an exponent or a floor, clear of zero and of the bound."""
-    lowest = {"E": SMALLEST_FLOOR, "alpha": 0.0, "log_a": -np.inf}[name]
-    highest = MAX_EXPONENT if name == "alpha" else np.inf
-    return all(low is not None and high is not None and lowest < low and high < highest for low, high in intervals)
-
-
-@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a step too far has no finite objective: it is refused
-def minimise(
-    log_n: Array, log_loss: Array, weights: Array, free: NDArray[np.bool_], start: Array | None = None
-) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Minimise the objective for each row of `weights` [problems, points].
-
-    Parameters that are not `free` [3] keep their start (0 without one). Returns theta [problems, 3], the objective
-    [problems] and whether each problem converged [problems].
-    """
-    theta = _start(log_n, log_loss, weights, free) if start is None else start.copy()
-    damping = np.full(len(theta), 1e-3)
-    objective = _objective(theta, log_n, log_loss, weights)
-    converged = np.zeros(len(theta), dtype=bool)
-    for _ in range(MAX_STEPS):
-        on = np.flatnonzero(~converged)
-        if not len(on):
-            break
-        now = theta[on]
-        gradient, hessian, scale = _derivatives(now, log_n, log_loss, weights[on])
-        at_floor = (now[:, 0] <= 0) & (gradient[:, 0] > 0)
-        at_top = (now[:, 2] >= MAX_EXPONENT) & (gradient[:, 2] < 0)
-        held = ~free | np.stack([at_floor, np.zeros_like(at_floor), at_top], axis=1)
-        gradient = np.where(held, 0.0, gradient)
-        # What a step could still gain, to second order, against what there is; the second term is for a perfect fit.
-        gain = np.where(held, 0.0, gradient**2 / scale).sum(axis=1)
-        converged[on] = gain <= TOLERANCE * objective[on] + 1e-26
-        hessian = np.where(held[:, :, None] | held[:, None, :], 0.0, hessian)
-        diagonal = np.where(held, 1.0, scale * damping[on, None] + 1e-300)  # never singular; such a step is refused
-        step = np.linalg.solve(hessian + np.einsum("bk,kj->bkj", diagonal, np.eye(3)), -gradient[..., None])[..., 0]
-        proposal = now + step
-        proposal[:, 0] = np.maximum(proposal[:, 0], 0.0)
-        proposal[:, 2] = np.minimum(proposal[:, 2], MAX_EXPONENT)
-        proposed = _objective(proposal, log_n, log_loss, weights[on])
-        better = proposed < objective[on]
-        theta[on[better]] = proposal[better]
-        objective[on[better]] = proposed[better]
-        damping[on] = np.clip(np.where(better, damping[on] / 5, damping[on] * 5), 1e-12, 1e12)
-    return theta, objective, converged
-
-
-def _derivatives(theta: Array, log_n: Array, log_loss: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """Return the objective's gradient [problems, 3], exact Hessian [problems, 3, 3] and Gauss-Newton diagonal."""
-    power = np.exp(theta[:, 1:2] - theta[:, 2:] * log_n)
-    fitted = theta[:, :1] + power
-    residual = np.log(fitted) - log_loss
-    jacobian = np.stack([1 / fitted, power / fitted, -log_n * power / fitted], axis=-1)
-    slope = weights * np.clip(residual, -DELTA, DELTA)
-    gradient = np.einsum("bp,bpk->bk", slope, jacobian)
-    scale = np.einsum("bp,bpk->bk", weights, jacobian**2)
-    # The second derivative of log(E + p) is that of p over E + p, less the square of the first.
-    quadratic = weights * (np.abs(residual) <= DELTA) - slope
-    hessian = np.einsum("bp,bpj,bpk->bjk", quadratic, jacobian, jacobian)
-    direction = np.stack([np.zeros_like(log_n), np.ones_like(log_n), -log_n], axis=-1)
-    hessian += np.einsum("bp,pj,pk->bjk", slope * power / fitted, direction, direction)
-    return gradient, hessian, scale
-
-
-def _start(log_n: Array, log_loss: Array, weights: Array, free: NDArray[np.bool_]) -> Array:
-    """Return the better of the grid's best and, for a law with a floor, the fitted law without one: [problems, 3]."""
-    theta = _project(log_n, np.exp(log_loss), weights, free)
-    if free[0]:
-        plain, objective, _ = minimise(log_n, log_loss, weights, free & (np.arange(3) > 0))
-        better = objective < _objective(theta, log_n, log_loss, weights)
-        theta[better] = plain[better]
-    return theta
-
-
-def _project(log_n: Array, loss: Array, weights: Array, free: NDArray[np.bool_]) -> Array:
-    """Return the best start [problems, 3] over a grid of exponents: for each, E and a by weighted least squares."""
-    best = np.full(len(weights), np.inf)
-    theta = np.zeros((len(weights), 3))
-    w = weights / loss**2
-    for alpha in START_EXPONENTS:
-        x = np.exp(-alpha * (log_n - log_n.mean()))
-        sw, sx, sy = w.sum(1), w @ x, w @ loss
-        sxx, sxy = w @ (x * x), w @ (x * loss)
-        determinant = sw * sxx - sx**2
-        floor = np.where(free[0] & (determinant > 0), (sxx * sy - sx * sxy) / determinant, 0.0)
-        floor = np.clip(np.nan_to_num(floor), 0.0, None)
-        factor = np.maximum((sxy - floor * sx) / sxx, 1e-12)
-        trial = np.stack([floor, np.log(factor) + alpha * log_n.mean(), np.full(len(w), alpha)], axis=1)
-        objective = _objective(trial, log_n, np.log(loss), weights)
-        better = objective < best
-        best, theta[better] = np.where(better, objective, best), trial[better]
-    return theta
-
-
-def _objective(theta: Array, log_n: Array, log_loss: Array, weights: Array) -> Array:
-    size = np.abs(np.log(predict(theta, log_n)) - log_loss)
-    huber = np.where(size <= DELTA, 0.5 * size**2, DELTA * (size - 0.5 * DELTA))
-    return np.nan_to_num((weights * huber).sum(axis=1), nan=np.inf)
-
-
-def _profile(
-    log_n: Array, log_loss: Array, theta: Array, objective: float, i: int, free: NDArray[np.bool_], spread: float
-) -> tuple[float | None, float | None]:
-    """Return where the objective, minimised over the others with parameter i held, has risen by an F test's worth."""
-    others = free.copy()
-    others[i] = False
-    freedom = len(log_n) - int(free.sum())
-    limit = objective * (1 + f_distribution.ppf(LEVEL, 1, freedom) / freedom)
-    reach = max(10 * spread, 0.5 * abs(theta[i]), 1e-3)
-    edges: list[float | None] = []
-    for sign in (-1, 1):
-        values = theta[i] + sign * np.linspace(0, reach, PROFILE_POINTS)
-        if i == 0:
-            values = np.clip(values, 0.0, np.exp(log_loss.max()))
-        start = np.repeat(theta[None], PROFILE_POINTS, axis=0)
-        start[:, i] = values
-        held, risen, _ = minimise(log_n, log_loss, np.ones((PROFILE_POINTS, len(log_n))), others, start)
-        outside = np.flatnonzero(risen > limit)
-        edges.append(float(held[outside[0], i]) if len(outside) else None)
-    return edges[0], edges[1]
