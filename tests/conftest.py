@@ -20,6 +20,10 @@ settings.register_profile("the same every time", derandomize=True, deadline=None
 settings.load_profile("the same every time")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--rewrite-references", action="store_true", help="write tests/references/ anew from the figures")
+
+
 def made_tunes(count: int, seed: int = 0) -> str:
     """Return `count` random tunes of eight bars in 4/4, as one ABC file."""
     draw = np.random.default_rng(seed)
