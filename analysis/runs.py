@@ -1,0 +1,76 @@
+"""Runs as the fits need them: columns of numbers, clusters, pairs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from analysis.fitting import seed_weights
+from analysis.laws import Array
+
+FREEDOM_FOR_WEIGHTS = 12  # seeds beyond the first of their setting; fewer cannot tell a slope of the variance
+
+Run = dict[str, Any]
+Runs = list[Run]
+
+
+def column(runs: Runs, name: str) -> Array:
+    """Return one number of each run: [runs]."""
+    return np.array([run[name] for run in runs], dtype=float)
+
+
+def keys_used(run: Run) -> float:
+    """Return how many keys the training tunes were written in, on average: the training stream over U."""
+    return float(run["tokens"] / run["epochs"] / run["unique_tokens"])
+
+
+def cluster_of(run: Run) -> tuple[str, int, int, int]:
+    """Return what a run shares its noise with: its size, seed, part of the data and keys, whatever the budget.
+
+    Branches of one trunk are one cluster; budgets of one seed share their initial weights and the order of their data.
+    """
+    recipe = run["recipe"]
+    return recipe["size"], recipe["seed"], recipe.get("one_in", 1), round(keys_used(run))
+
+
+def clusters(runs: Runs) -> list[str]:
+    """Return the cluster of each run as a label: [runs]."""
+    return [" ".join(map(str, cluster_of(run))) for run in runs]
+
+
+def setting_of(run: Run) -> tuple[Any, ...]:
+    """Return what the seeds of one setting share."""
+    recipe = run["recipe"]
+    return recipe["size"], recipe["tokens"], recipe.get("one_in", 1), round(keys_used(run))
+
+
+def by_size(runs: Runs) -> dict[str, Runs]:
+    """Group runs by size, in the order of the sizes."""
+    groups: dict[str, Runs] = {}
+    for run in sorted(runs, key=lambda run: run["n_params"]):
+        groups.setdefault(run["recipe"]["size"], []).append(run)
+    return groups
+
+
+def paired(ladders: dict[str, Runs]) -> dict[str, Runs]:
+    """Return the runs that have a partner of the same setting and seed in every architecture, in the same order."""
+
+    def key(run: Run) -> tuple[Any, ...]:
+        return (*setting_of(run), run["recipe"]["seed"], run["recipe"].get("schedule"))
+
+    shared = set.intersection(*({key(run) for run in runs} for runs in ladders.values()))
+    first: Sequence[Run] = next(iter(ladders.values()))
+    places = {key(run): i for i, run in enumerate(first)}
+    return {
+        architecture: sorted((run for run in runs if key(run) in shared), key=lambda run: places[key(run)])
+        for architecture, runs in ladders.items()
+    }
+
+
+def weights_of(runs: Runs) -> Array | None:
+    """Return weights from the spread of seeds, or None if there are too few seeds to tell it."""
+    settings = [" ".join(map(str, setting_of(run))) for run in runs]
+    if sum(count - 1 for count in Counter(settings).values()) < FREEDOM_FOR_WEIGHTS:
+        return None
+    return seed_weights(np.log(column(runs, "validation_loss")), settings, np.log(column(runs, "n_params")))
