@@ -1,25 +1,54 @@
-"""Sentences from numbers: every one cites what it is derived from, and none concludes what the fits do not identify."""
+"""Sentences from fits.json: every one cites what it is derived from, and none concludes what is not identified."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from analysis.figures import NAMES, short
-
 Data = dict[str, Any]
-WORDS = {"power": "power law without a floor", "power_floor": "power law with a floor"}
-AXIS_WORDS = {"n_params": "all parameters", "n_params_non_embedding": "parameters without the tables"}
+NAMES = {"gpt": "GPT", "lstm": "LSTM"}
+LAW_WORDS = {
+    "power": "power law without a floor",
+    "power_floor": "power law with a floor",
+    "chinchilla": "Chinchilla's law of N and D",
+    "data_constrained": "data-constrained law (Muennighoff)",
+    "mupt": "MuPT's equation 2",
+    "sms": "Symbolic Music Scaling law (MuPT)",
+    "transposition": "law of transposed copies",
+}
+AXIS_WORDS = {
+    "n_params": "all parameters",
+    "n_params_non_embedding": "parameters without the tables",
+    "tokens": "tokens seen, D",
+    "flops": "training FLOPs, C",
+}
+SYMBOLS = {"alpha": "α", "beta": "β", "R_D*": "R_D*", "R_N*": "R_N*", "n": "N", "d": "D", "c": "C"}
+GOAL, DECADE = 0.01, 10.0  # foretell a loss one decade above the largest fitted size within 1 %
+UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3))
+
+
+def short(number: float, _: Any = None) -> str:
+    """Return a count as 15K, 1.2M, 3G."""
+    for unit, size in UNITS:
+        if number >= size:
+            return f"{number / size:.3g}{unit}" if number < 1e18 else f"{number:.2e}"
+    return f"{number:.3g}"
+
+
+def figure_of(number: float) -> str:
+    """Return a fitted number with the digits that a reader can use."""
+    return f"{number:.3f}" if 1e-3 <= abs(number) < 1e3 or number == 0 else f"{number:.3g}"
 
 
 def edges(pair: list[float | None], sign: str = "") -> str:
     """Return an interval in brackets; a side that is not bounded is called open."""
-    low, high = ("open" if edge is None else f"{edge:{sign}.3f}" for edge in pair)
-    return f"[{low}, {high}]"
+    texts = ("open" if edge is None else f"{edge:{sign}.3f}" if sign else figure_of(edge) for edge in pair)
+    return f"[{', '.join(texts)}]"
 
 
 def estimate(row: Data) -> str:
-    """Return a value with its bootstrap interval, or the verdict that it is not identified."""
-    text = f"{row['value']:.3f} {edges(row['bootstrap'])}"
-    return text if row["identified"] else f"not identified (best {text})"
+    """Return a value with its bootstrap interval, or the verdict that it is not identified, and why."""
+    text = f"{figure_of(row['value'])} {edges(row['bootstrap'])}"
+    return text if row["identified"] else f"not identified (best {text}; {row['reason']})"
 
 
 def difference(row: Data) -> str:
@@ -27,90 +56,89 @@ def difference(row: Data) -> str:
     return f"{row['value']:+.3f} {edges(row['bootstrap'], '+')} over runs, {edges(row['jackknife'], '+')} over sizes"
 
 
+def find_fit(data: Data, architecture: str, law: str, axis: str = "n_params") -> Data | None:
+    """Return a fit of an architecture, or None if the study has no runs for it."""
+    return next((fit for fit in data["fits"][architecture] if fit["law"] == law and fit["axis"] == axis), None)
+
+
+def chosen_fit(data: Data, architecture: str) -> Data:
+    """Return the law of N that describes an architecture: the one with a floor where that is identified."""
+    floor, power = (find_fit(data, architecture, law) for law in ("power_floor", "power"))
+    chosen = floor if floor is not None and floor["parameters"]["E"]["identified"] else power
+    assert chosen is not None
+    return chosen
+
+
 def law_line(architecture: str, fitted: Data) -> str:
-    """Return one line for one fitted law."""
+    """Return one line for one fitted law of N at one budget."""
     parameters = fitted["parameters"]
     parts = [f"α = {estimate(parameters['alpha'])}"]
     if "E" in parameters:
         parts.append(f"floor at this budget E = {estimate(parameters['E'])}")
     state = "" if fitted["converged"] else "; the fit did NOT converge"
-    return f"{NAMES[architecture]}, {WORDS[fitted['law']]}: {', '.join(parts)}{state}"
-
-
-def interval_table(data: Data) -> list[str]:
-    """Return a Markdown table of all intervals of the laws on all parameters."""
-    rows = [
-        "| | law | parameter | value | over runs | over sizes | profile | identified |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for architecture, name in NAMES.items():
-        for law in WORDS:
-            fitted = find(data["comparisons"], law)["fits"][architecture]
-            for parameter, row in fitted["parameters"].items():
-                cells = (edges(row[kind]) for kind in ("bootstrap", "jackknife", "profile"))
-                verdict = "yes" if row["identified"] else "no"
-                rows.append(f"| {name} | {law} | {parameter} | {row['value']:.4f} | {' | '.join(cells)} | {verdict} |")
-    return rows
-
-
-def find(comparisons: list[Data], law: str, axis: str = "n_params") -> Data:
-    """Return the comparison under one law on one axis."""
-    return next(c for c in comparisons if c["law"] == law and c["axis"] == axis)
+    return f"{NAMES[architecture]}, {LAW_WORDS[fitted['law']]}: {', '.join(parts)}{state}"
 
 
 def law_lines(data: Data) -> list[str]:
-    """Return a line for each architecture and law on all parameters."""
-    laws = [find(data["comparisons"], law)["fits"] for law in WORDS]
-    return [law_line(architecture, fits[architecture]) for architecture in NAMES for fits in laws]
+    """Return a line for each architecture and law of N at the main budget, on all parameters."""
+    found = [(name, find_fit(data, name, law)) for name in data["fits"] for law in ("power", "power_floor")]
+    return [law_line(name, fitted) for name, fitted in found if fitted is not None]
 
 
-def exponent_sentence(comparison: Data) -> str:
-    """Say which exponent is larger, or that this study cannot tell."""
-    number = f"α(GPT) − α(LSTM) = {difference(comparison['delta_alpha'])}"
-    where = f"On {AXIS_WORDS[comparison['axis']]}, {WORDS[comparison['law']]}: {number}."
-    if not comparison["identified"]:
-        return f"{where} It is not identified, as not every parameter of the two fits is."
-    if comparison["steeper"] is None:
-        return f"{where} An interval holds 0: no architecture is shown to scale better."
-    name = NAMES[comparison["steeper"]]
-    if comparison["delta_floor"] is None:
-        return (
-            f"{where} Neither interval holds 0: over the sizes fitted, the loss of the {name} falls faster with size."
-        )
-    floors = f"the floors differ by E(GPT) − E(LSTM) = {difference(comparison['delta_floor'])}"
-    return f"{where} Neither interval holds 0: the {name} nears its own floor faster; {floors}."
+def parameter_table(fits: list[tuple[str, Data]]) -> list[str]:
+    """Return a Markdown table of every parameter of fits with its three intervals and its verdict."""
+    rows = [
+        "| | law | parameter | value | standard error | over runs | over sizes | profile | identified |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for label, fitted in fits:
+        for name, row in fitted["parameters"].items():
+            cells = " | ".join(edges(row[kind]) for kind in ("bootstrap", "jackknife", "profile"))
+            error = "–" if row["standard_error"] is None else figure_of(row["standard_error"])
+            verdict = "yes" if row["identified"] else f"no: {row['reason']}"
+            symbol = SYMBOLS.get(name, name)
+            rows.append(
+                f"| {label} | {fitted['law']} | {symbol} | {figure_of(row['value'])} | {error} | {cells} | {verdict} |"
+            )
+    return rows
 
 
-def crossover_sentence(comparison: Data) -> str:
-    """Say where the GPT's law comes to lie below the LSTM's, if it does."""
-    if not comparison["identified"]:
-        return "Where the fitted lines would cross is not identified either."
-    share = f"it does in {100 * comparison['crossover_share_of_resamples']:.0f} % of the resamples"
-    if comparison["crossover"] is None:
-        return f"The GPT's fitted line does not come to lie below the LSTM's at any size ({share})."
-    bounds = comparison["crossover_interval"]
-    if bounds is None:
-        return f"The GPT's fitted line comes to lie below the LSTM's at no identified N ({share})."
-    text = f"N = {short(comparison['crossover'])} [{short(bounds[0])}, {short(bounds[1])}]"
-    largest = comparison["largest_n"]
-    beyond = bounds[0] > largest
-    warning = f" That lies beyond the largest model trained ({short(largest)}): an extrapolation." if beyond else ""
-    return f"The GPT's fitted line comes to lie below the LSTM's from {text} ({share}).{warning}"
+def fit_sentence(label: str, fitted: Data) -> str:
+    """Say how a law was fitted: points, clusters, loss, starts, convergence, bounds, the strongest correlation."""
+    loss = "least squares on log loss" if fitted["loss"] == "squares" else f"Huber on log loss, δ = {fitted['delta']:g}"
+    state = "converged" if fitted["converged"] else "did NOT converge"
+    bounds = f"; at its bound: {', '.join(fitted['at_bound'])}" if fitted["at_bound"] else ""
+    pairs = [(abs(r), a, b, r) for a, row in fitted["correlations"].items() for b, r in row.items() if a < b]
+    strongest = max(pairs, default=None)
+    tie = f"; strongest correlation {strongest[1]}–{strongest[2]} {strongest[3]:+.3f}" if strongest else ""
+    return (
+        f"{label}: {fitted['form']} ({fitted['source']}); {fitted['points']} points in {fitted['clusters']} clusters, "
+        f"{loss}, objective {fitted['objective']:.6g}, {fitted['starts']} starts, {state}{bounds}; "
+        f"{fitted['resamples_converged']} of {fitted['resamples']} resamples converged{tie}."
+    )
 
 
 def size_table(data: Data) -> list[str]:
-    """Return a Markdown table of losses by size."""
+    """Return a Markdown table of losses by size at the main budget."""
+    names = list(data["fits"])
+    heads = [f"{NAMES[name]} {what}" for name in names for what in ("N", "seeds", "loss (bpc)", "s")]
+    both = len(names) == 2
     rows = [
-        "| size | GPT N | LSTM N | seeds | GPT loss (bpc) | LSTM loss (bpc) | GPT − LSTM | GPT s | LSTM s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| size | {' | '.join(heads)} |{' GPT − LSTM |' if both else ''}",
+        "|---" * (1 + len(heads) + both) + "|",
     ]
     for row in data["sizes"]:
-        gpt, lstm = row["gpt"], row["lstm"]
-        difference = gpt["loss"] - lstm["loss"]
-        rows.append(
-            f"| {row['size']} | {gpt['n_params']:,} | {lstm['n_params']:,} | {row['seeds']} "
-            f"| {_loss(gpt)} | {_loss(lstm)} | {difference:+.3f} | {gpt['seconds']:.0f} | {lstm['seconds']:.0f} |"
-        )
+        cells = [row["size"]]
+        for name in names:
+            entry = row.get(name)
+            cells += (
+                ["–"] * 4
+                if entry is None
+                else [f"{entry['n_params']:,}", str(entry["seeds"]), _loss(entry), f"{entry['seconds']:.0f}"]
+            )
+        if both:
+            cells.append(f"{row['gpt']['loss'] - row['lstm']['loss']:+.3f}" if row.keys() >= {"gpt", "lstm"} else "–")
+        rows.append(f"| {' | '.join(cells)} |")
     return rows
 
 
@@ -119,120 +147,479 @@ def _loss(row: Data) -> str:
     return f"{row['loss']:.3f}{spread} ({row['bits_per_character']:.3f})"
 
 
-def order_sentence(name: str, sizes: list[Data], key: str) -> str:
+def sizes_of(data: Data, architecture: str) -> list[Data]:
+    """Return the rows of the sizes that an architecture has."""
+    return [row for row in data["sizes"] if architecture in row]
+
+
+def order_sentence(data: Data, architecture: str) -> str:
     """Say whether every larger model has the lower mean loss, and name the pairs that do not."""
-    losses = [(row["size"], row[key]["loss"]) for row in sizes]
+    losses = [(row["size"], row[architecture]["loss"]) for row in sizes_of(data, architecture)]
     broken = [f"{b[0]} ({b[1]:.3f}) is not below {a[0]} ({a[1]:.3f})" for a, b in pairwise(losses) if b[1] >= a[1]]
     if broken:
-        return f"{name}: the loss does not fall with every step in size: {'; '.join(broken)}."
-    return f"{name}: every larger model reaches a lower mean validation loss than every smaller one."
+        return f"{NAMES[architecture]}: the loss does not fall with every step in size: {'; '.join(broken)}."
+    return f"{NAMES[architecture]}: every larger model reaches a lower mean validation loss than every smaller one."
 
 
-def baseline_sentence(name: str, smallest: Data, key: str, baseline: Data) -> str:
+def baseline_sentence(data: Data, architecture: str) -> str:
     """Say on which side of the n-gram baseline the smallest model lies."""
-    loss, line = smallest[key]["loss"], baseline["validation_loss"]
+    smallest, baseline = sizes_of(data, architecture)[0], data["baseline"]
+    loss, line = smallest[architecture]["loss"], baseline["validation_loss"]
     side = "beats" if loss < line else "does NOT beat"
-    order = baseline["order"]
     better = [str(row["order"]) for row in baseline["orders"] if row["validation_loss"] <= loss]
     others = f"n-grams of order {', '.join(better)} are better" if better else "no n-gram of any order is better"
     return (
-        f"The smallest {name} ({smallest['size']}, {loss:.3f}) {side} the {order}-gram baseline ({line:.3f}); {others}."
+        f"The smallest {NAMES[architecture]} ({smallest['size']}, {loss:.3f}) {side} the {baseline['order']}-gram "
+        f"baseline ({line:.3f}); {others}."
     )
 
 
-def lead_sentence(sizes: list[Data]) -> str:
-    """Say which architecture has the lower loss at how many sizes of this study's one budget."""
+def lead_sentence(data: Data) -> str:
+    """Say which architecture has the lower loss at how many matched sizes of the main budget."""
+    matched = [row for row in data["sizes"] if row.keys() >= {"gpt", "lstm"}]
     ahead = {"gpt": 0, "lstm": 0}
-    for row in sizes:
-        difference = row["gpt"]["loss"] - row["lstm"]["loss"]
-        if difference:
-            ahead["gpt" if difference < 0 else "lstm"] += 1
+    for row in matched:
+        gap = row["gpt"]["loss"] - row["lstm"]["loss"]
+        if gap:
+            ahead["gpt" if gap < 0 else "lstm"] += 1
     counts = ", ".join(f"the {NAMES[k]} at {n}" for k, n in ahead.items())
-    return f"Of {len(sizes)} matched sizes the lower mean loss belongs to {counts}."
+    return f"Of {len(matched)} matched sizes the lower mean loss belongs to {counts}."
 
 
-def write_report(data: Data) -> str:
-    """Return the whole comparison report as Markdown."""
-    tokens, seeds = data["tokens"], data["seeds"]
-    sizes = data["sizes"]
-    lines = [
-        "# GPT against LSTM on ABC notation",
-        "",
-        f"{data['runs']['gpt']} GPT and {data['runs']['lstm']} LSTM runs of {short(tokens)} tokens each "
-        f"({data['epochs']:.2f} epochs), {len(seeds)} seeds. Loss is in nats per character on "
-        f"{short(data['validation_tokens'])} validation characters; "
-        f"the sampling error of that set is ± {data['validation_standard_error']:.3f} "
-        "(over tunes, the same tunes for every model).",
-        "",
-        *size_table(data),
-        "",
-        order_sentence("GPT", sizes, "gpt"),
-        order_sentence("LSTM", sizes, "lstm"),
-        lead_sentence(sizes),
-        f"All of this holds at one budget of {short(tokens)} tokens; another budget can reverse it.",
-        "",
-        "## Baseline",
-        "",
-        baseline_sentence("GPT", sizes[0], "gpt", data["baseline"]),
-        baseline_sentence("LSTM", sizes[0], "lstm", data["baseline"]),
-        "",
-        "| n-gram order | validation loss | bpc |",
-        "|---|---|---|",
-        *(
-            f"| {r['order']} | {r['validation_loss']:.3f} | {r['bits_per_character']:.3f} |"
-            for r in data["baseline"]["orders"]
-        ),
-        "",
-        "## Laws",
-        "",
-        "N counts all parameters. E is the loss that the law gives an endless model at this one budget of tokens, not",
-        "the entropy of the music. The first interval is the bootstrap's, over runs; a parameter is identified only if",
-        "the interval over sizes (each left out in turn) and the profile likelihood are clear of zero too.",
-        "",
-        *(f"- {line}" for line in law_lines(data)),
-        "",
-        *interval_table(data),
-        "",
-        "## Exponents",
-        "",
-        *(f"- {exponent_sentence(c)} {crossover_sentence(c)}" for c in data["comparisons"]),
-        "",
-        "## Fitted without the largest size",
-        "",
-        *(f"- {held_out_sentence(row)}" for row in data["held_out"]),
-    ]
-    if data["unfinished"]:
-        lines += ["", "## Runs that are not fitted", "", *(f"- {row}" for row in data["unfinished"])]
-    return "\n".join(lines) + "\n"
+def extrapolation_ranking(rows: list[Data]) -> list[Data]:
+    """Return the laws of one architecture by their root mean square error on larger sizes, best first."""
+    ranking = []
+    for law in dict.fromkeys(row["law"] for row in rows):
+        mine = [row["error"] for row in rows if row["law"] == law]
+        ranking.append({"law": law, "tests": len(mine), "error": (sum(e**2 for e in mine) / len(mine)) ** 0.5})
+    return sorted(ranking, key=lambda row: row["error"])
 
 
-def held_out_sentence(row: Data) -> str:
-    """Say by how much a law fitted to the smaller sizes misses the largest."""
-    name = f"{NAMES[row['architecture']]}, {WORDS[row['law']]}"
-    if row["error"] is None:
-        return f"{name}: too few sizes are left to fit it."
-    return f"{name}: the loss of {row['size']} is foretold with an error of {100 * row['error']:+.2f} %."
+def extrapolation_lines(data: Data) -> list[str]:
+    """Rank the laws by their error on sizes larger than any fitted, and say what becomes of a decade."""
+    lines = []
+    for name in data["fits"]:
+        rows = [row for row in data["extrapolation"] if row["architecture"] == name]
+        if not rows:
+            lines.append(f"{NAMES[name]}: too few sizes to leave one out.")
+            continue
+        ranking = extrapolation_ranking(rows)
+        order = ", ".join(f"{LAW_WORDS[r['law']]} {100 * r['error']:.2f} % ({r['tests']} tests)" for r in ranking)
+        lines.append(f"{NAMES[name]}, root mean square error on sizes larger than any fitted: {order}.")
+        for law in (row["law"] for row in ranking):
+            far = [row for row in rows if row["law"] == law and row["times"] >= DECADE]
+            if not far:
+                largest = max((row for row in rows if row["law"] == law), key=lambda row: row["times"])
+                lines.append(
+                    f"{NAMES[name]}, {LAW_WORDS[law]}: no size lies a decade above a fitted range; the farthest is "
+                    f"{_foretold(largest)}"
+                )
+                continue
+            lines.append(f"{NAMES[name]}, {LAW_WORDS[law]}: {_foretold(min(far, key=lambda row: row['times']))}")
+    return lines
 
 
-def chosen_law(data: Data, architecture: str) -> str:
-    """Return the law that describes an architecture: the one with a floor where that is identified."""
-    fitted = find(data["comparisons"], "power_floor")["fits"][architecture]
-    return "power_floor" if fitted["parameters"]["E"]["identified"] else "power"
+def _foretold(row: Data) -> str:
+    verdict = "within" if abs(row["error"]) <= GOAL else "NOT within"
+    inside = "inside" if row["inside"] else "outside"
+    return (
+        f"{row['size']}, {row['times']:.1f} times the largest of {row['fitted_sizes']} sizes fitted: "
+        f"{row['foretold']:.3f} foretold, {row['loss']:.3f} measured, {100 * row['error']:+.2f} % ({verdict} 1 %; "
+        f"{inside} its 95 % band)."
+    )
+
+
+def repetition_lines(data: Data) -> list[str]:
+    """Say what repeated epochs and transposed copies are worth, or that it is not identified."""
+    lines = []
+    for name, found in data["repetition"].items():
+        if found is None:
+            continue
+        for kind, unit, words in (
+            ("epochs", "epochs", "of the same data are worth as much as"),
+            ("keys", "keys", "of every tune are worth as much as"),
+        ):
+            part = found[kind]
+            if part is None:
+                continue
+            if not part["identified"]:
+                lines.append(f"{NAMES[name]}: what repeated {unit} are worth is not identified ({part['reason']}).")
+                continue
+            values = ", ".join(f"{row[unit]}: {row['value']:.2f} {edges(row['bootstrap'])}" for row in part["rows"])
+            lines.append(f"{NAMES[name]}: {unit} {words} this many times the fresh data: {values}.")
+    return lines
+
+
+# GPT against LSTM
+
+
+def find_comparison(data: Data, law: str, axis: str = "n_params") -> Data | None:
+    """Return the comparison under one law on one axis, or None if there is none."""
+    return next((c for c in data["comparison"]["laws"] if c["law"] == law and c["axis"] == axis), None)
+
+
+def exponent_sentence(comparison: Data) -> str:
+    """Say which exponent is larger, or that this study cannot tell."""
+    alpha = comparison["differences"]["alpha"]
+    where = (
+        f"On {AXIS_WORDS[comparison['axis']]}, {LAW_WORDS[comparison['law']]}: α(GPT) − α(LSTM) = {difference(alpha)}."
+    )
+    if not comparison["identified"]:
+        return f"{where} It is not identified: {comparison['reason']}."
+    test = shared_sentence("exponent", alpha["test"])
+    if comparison["steeper"] is None:
+        return f"{where} An interval holds 0: no architecture is shown to scale better. {test}"
+    name = NAMES[comparison["steeper"]]
+    floor = comparison["differences"].get("E")
+    if floor is None:
+        return f"{where} Neither interval holds 0: over the sizes fitted, the loss of the {name} falls faster. {test}"
+    return (
+        f"{where} Neither interval holds 0: the {name} nears its own floor faster; the floors differ by "
+        f"E(GPT) − E(LSTM) = {difference(floor)}. {test}"
+    )
+
+
+def shared_sentence(what: str, test: Data) -> str:
+    """Say whether one value would do for both."""
+    if test["p"] is None:
+        return f"Whether both could share one {what} is not identified: {test['reason']}."
+    freedom = ", ".join(f"{number:.3g}" for number in test["freedom"])
+    verdict = "fits worse than" if test["p"] < 0.05 else "is not told from"
+    return f"One {what} for both {verdict} two: F({freedom}) = {test['statistic']:.2f}, p = {test['p']:.3g}."
+
+
+def crossover_sentence(crossover: Data) -> str:
+    """Say where the GPT's law comes to lie below the LSTM's."""
+    low, high = crossover["interval"]
+    text = f"{short(crossover['value'])} [{short(low)}, {short(high)}]"
+    far = "" if crossover["measured"] else " That lies outside what was measured: an extrapolation."
+    share = f"it does in {100 * crossover['share']:.0f} % of the resamples"
+    where = f"on {AXIS_WORDS[crossover['axis']]}, the GPT's law comes to lie below the LSTM's"
+    return f"{where} from {text} on ({share}).{far}"
+
+
+def crossover_lines(compared: Data) -> list[str]:
+    """Return a line for each crossover that is identified, and one for each reason why others are not."""
+    lines: list[str] = []
+    missing: dict[str, list[str]] = {}
+    for law in compared["laws"]:
+        for crossover in law["crossovers"]:
+            if crossover["reason"] is None:
+                lines.append(f"{LAW_WORDS[law['law']]}: {crossover_sentence(crossover)}")
+            else:
+                where = f"{LAW_WORDS[law['law']]} on {AXIS_WORDS[crossover['axis']]}"
+                missing.setdefault(crossover["reason"], []).append(where)
+    return lines + [f"No crossover is identified under the {'; '.join(laws)}: {why}." for why, laws in missing.items()]
+
+
+RESOURCE_WORDS = {
+    "n_params": "parameters",
+    "n_params_non_embedding": "parameters without tables",
+    "tokens": "tokens",
+    "flops": "training FLOPs",
+    "seconds": "seconds of training",
+    "memory_added_bytes": "bytes of memory",
+}
+
+
+def ratio_table(ratios: list[Data]) -> list[str]:
+    """Return a Markdown table of how much more the GPT needs than the LSTM, at the middle of the losses compared."""
+    rows = ["| resource | at the loss | GPT | LSTM | GPT / LSTM |", "|---|---|---|---|---|"]
+    groups: dict[tuple[str, str | None], list[Data]] = {}
+    for row in ratios:
+        groups.setdefault((row["resource"], row["size"]), []).append(row)
+    for (resource, size), group in groups.items():
+        row = sorted(group, key=lambda row: row["loss"])[len(group) // 2]
+        where = f" at size {size}" if size else ""
+        open_why = f" (interval open: {row['reason']})" if row["reason"] is not None else ""
+        cells = [
+            f"{row['loss']:.3f}",
+            short(row["gpt"]),
+            short(row["lstm"]),
+            f"{row['ratio']:.2f} {edges(row['interval'])}{open_why}",
+        ]
+        rows.append(f"| {RESOURCE_WORDS[resource]}{where} | {' | '.join(cells)} |")
+    return rows
+
+
+def position_lines(positions: Data) -> list[str]:
+    """Say how the loss falls with the characters that a model can see, for each and for their difference."""
+    first, last = positions["bins"][0], positions["bins"][-1]
+    lines = []
+    for name, words in (("gpt", "GPT"), ("lstm", "LSTM"), ("difference", "GPT − LSTM")):
+        curve = positions[name]
+        ends = (
+            f"{curve['loss'][0]:+.3f} at {first[0]}–{first[1]} visible characters, "
+            f"{curve['loss'][-1]:+.3f} at {last[0]}–{last[1]}"
+        )
+        until = curve["falls_until"]
+        fall = "it is not shown to fall anywhere" if until is None else f"it is shown to fall until {until} characters"
+        lines.append(
+            f"{words} ({positions['size']}, {positions['seeds']} seeds): {ends}; change per doubling at the end "
+            f"{curve['slope']:+.4f} {_small(curve['slope_interval'])}; {fall}."
+        )
+    return lines
+
+
+def _small(pair: list[float | None]) -> str:
+    return f"[{', '.join('open' if edge is None else f'{edge:+.4f}' for edge in pair)}]"
+
+
+# The documents
 
 
 def findings(data: Data) -> list[str]:
     """Return what the study found in a few sentences, each with its numbers."""
-    sizes = data["sizes"]
-    first, last = sizes[0], sizes[-1]
-    laws = {k: find(data["comparisons"], chosen_law(data, k))["fits"][k] for k in NAMES}
-    span = f"{short(first['gpt']['n_params'])} to {short(last['gpt']['n_params'])} parameters"
-    return [
-        f"{short(data['tokens'])} training characters ({data['epochs']:.2f} epochs), {span}; losses are in nats per "
-        "character, intervals are 95 % over runs.",
-        *(f"{law_line(k, laws[k])}." for k in NAMES),
-        exponent_sentence(find(data["comparisons"], "power")),
-        f"{lead_sentence(sizes)} At {last['size']} they reach {last['gpt']['loss']:.3f} (GPT) and "
-        f"{last['lstm']['loss']:.3f} (LSTM) nats per character. This is one budget of tokens; another can reverse it.",
-        f"In nats per character: {baseline_sentence('GPT', first, 'gpt', data['baseline'])} "
-        f"{baseline_sentence('LSTM', first, 'lstm', data['baseline'])}",
+    names = list(data["fits"])
+    first, last = data["sizes"][0], data["sizes"][-1]
+    least, most = (min(row[name]["n_params"] for name in names if name in row) for row in (first, last))
+    lines = [
+        f"{short(data['tokens'])} training characters ({data['epochs']:.2f} epochs), {short(least)} to {short(most)} "
+        "parameters; losses are in nats per character, intervals are 95 % over runs.",
+        *(f"{law_line(name, chosen_fit(data, name))}." for name in names),
     ]
+    if data["comparison"] is not None:
+        lines += [exponent_sentence(c) for c in [find_comparison(data, "power")] if c is not None]
+        matched = [row for row in data["sizes"] if row.keys() >= {"gpt", "lstm"}][-1]
+        lines.append(
+            f"{lead_sentence(data)} At {matched['size']} they reach {matched['gpt']['loss']:.3f} (GPT) and "
+            f"{matched['lstm']['loss']:.3f} (LSTM) nats per character. This is one budget of tokens; another can "
+            "reverse it."
+        )
+    return [*lines, f"In nats per character: {' '.join(baseline_sentence(data, name) for name in names)}"]
+
+
+def image(figures: set[str], name: str, caption: str) -> list[str]:
+    """Return the Markdown of a figure if it was drawn."""
+    return [f"![{caption}]({name}.png)", ""] if name in figures else []
+
+
+def write_report(data: Data, figures: set[str]) -> str:
+    """Return the report of a study as Markdown; `figures` are the names of those that lie beside it."""
+    names = list(data["fits"])
+    title = (
+        "GPT against LSTM on ABC notation" if len(names) == 2 else f"How the {NAMES[names[0]]} scales on ABC notation"
+    )
+    runs = " and ".join(f"{data['runs'][name]} {NAMES[name]}" for name in names)
+    budgets = ", ".join(short(budget) for budget in data["budgets"])
+    labelled = [(f"{NAMES[name]}, {AXIS_WORDS[fit['axis']]}", fit) for name in names for fit in data["fits"][name]]
+    lines = [
+        f"# {title}",
+        "",
+        f"{runs} runs; budgets of {budgets} tokens. The tables of sizes and the laws of N are of the main budget, "
+        f"{short(data['tokens'])} tokens ({data['epochs']:.2f} epochs), with {len(data['seeds'])} seeds. Loss is in "
+        f"nats per character on {short(data['validation_tokens'])} validation characters; the sampling error of that "
+        f"set is ± {data['validation_standard_error']:.3f} (over tunes, the same tunes for every model).",
+        "",
+        *image(figures, "combined_scaling_laws", "Loss against parameters; points are runs, bands 95 % intervals."),
+        *size_table(data),
+        "",
+        *(f"- {order_sentence(data, name)}" for name in names),
+        *([f"- {lead_sentence(data)}"] if len(names) == 2 else []),
+        f"- All of this holds at one budget of {short(data['tokens'])} tokens; another budget can reverse it.",
+        "",
+        "## Baseline",
+        "",
+        *(f"- {baseline_sentence(data, name)}" for name in names),
+        "",
+        "| n-gram order | validation loss | bpc |",
+        "|---|---|---|",
+        *(
+            f"| {row['order']} | {row['validation_loss']:.3f} | {row['bits_per_character']:.3f} |"
+            for row in data["baseline"]["orders"]
+        ),
+        "",
+        "## Laws",
+        "",
+        "N counts all parameters. In a law of N alone, E is the loss that the law gives an endless model at this one "
+        "budget of tokens, not the entropy of the music. A parameter is identified only if all three intervals are "
+        "clear of zero and of its bounds: the bootstrap's, over runs; the jackknife's, which leaves out each size; the "
+        "profile's.",
+        "",
+        *(f"- {line}" for line in law_lines(data)),
+        "",
+        *parameter_table(labelled),
+        "",
+        *image(figures, "budgets", "Loss against parameters at every budget; lines are Chinchilla's law."),
+        *image(figures, "residuals", "Measured over fitted loss, run by run."),
+        *image(
+            figures, "profile_likelihoods", "The rise of the objective with each parameter held; 1 is the 95 % limit."
+        ),
+        "How each was fitted:",
+        "",
+        *(f"- {fit_sentence(label, fit)}" for label, fit in labelled),
+        "",
+        "## Sizes larger than any fitted",
+        "",
+        *(f"- {line}" for line in extrapolation_lines(data)),
+        "",
+        *image(figures, "extrapolation", "The error of laws on sizes larger than any that they were fitted to."),
+        *compared_section(data, figures),
+        *allocation_section(data, figures),
+        *repetition_section(data, figures),
+        *rate_section(data, figures),
+    ]
+    if data["unfinished"]:
+        lines += ["## Runs that are not fitted", "", *(f"- {row}" for row in data["unfinished"]), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def compared_section(data: Data, figures: set[str]) -> list[str]:
+    """Return the section on GPT against LSTM, or nothing where only one was trained."""
+    compared = data["comparison"]
+    if compared is None:
+        return []
+    lines = [
+        "## GPT against LSTM",
+        "",
+        f"{compared['pairs']} pairs of runs of one size, budget and seed; a resample draws pairs.",
+        "",
+        *(f"- {exponent_sentence(law)}" for law in compared["laws"]),
+        "",
+        *(f"- {line}" for line in crossover_lines(compared)),
+        "",
+    ]
+    if compared["ratios"]:
+        lines += [
+            "What the GPT needs for the same loss, only where both reached it:",
+            "",
+            *ratio_table(compared["ratios"]),
+            "",
+        ]
+    if compared["positions"] is not None:
+        lines += ["By how many characters a prediction could see:", ""]
+        lines += [f"- {line}" for line in position_lines(compared["positions"])]
+        lines += ["", *image(figures, "loss_by_position", "Loss by place in the context.")]
+    if compared["left_out"]:
+        lines += [*(f"- Left out: {what}: {why}." for what, why in compared["left_out"].items()), ""]
+    return lines
+
+
+WAYS = {
+    "envelope": "envelope of the curves of all sizes",
+    "isoflop": "minima at equal FLOPs",
+    "parametric": "Chinchilla's law",
+}
+
+
+def quantity(row: Data | None, text: Callable[[float], str] = figure_of) -> str:
+    """Return a value with its bootstrap interval."""
+    if row is None:
+        return "–"
+    low, high = ("open" if edge is None else text(edge) for edge in row["bootstrap"])
+    return f"{text(row['value'])} [{low}, {high}]"
+
+
+def allocation_section(data: Data, figures: set[str]) -> list[str]:
+    """Return the section on how compute is best split, or nothing where no way had the runs for it."""
+    ways = {name: found["ways"] for name, found in data["allocation"].items()}
+    if not any(way["reason"] is None for mine in ways.values() for way in mine.values()):
+        return []
+    lines = [
+        "## Where compute is best spent",
+        "",
+        "N_opt = k·C^a and D_opt = k'·C^b minimise the loss at C training FLOPs, counted per module. Intervals are "
+        "over seeds, and where it is said over sizes.",
+        "",
+        "| | way | a of N_opt | over sizes | b of D_opt | from | to FLOPs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, mine in ways.items():
+        for way, found in mine.items():
+            if found["reason"] is None:
+                low, high = found["used"]
+                cells = [
+                    quantity(found["a"]),
+                    edges(found["a"]["jackknife"]),
+                    quantity(found["b"]),
+                    short(low),
+                    short(high),
+                ]
+                lines.append(f"| {NAMES[name]} | {WAYS[way]} | {' | '.join(cells)} |")
+    lines += ["", "| | way | C | N_opt | D_opt | tokens a parameter | loss | |", "|---|---|---|---|---|---|---|---|"]
+    for name, mine in ways.items():
+        for way, found in mine.items():
+            for best in found["optima"]:
+                cells = [
+                    short(best["flops"]),
+                    *(quantity(best[key], short) for key in ("n_params", "tokens", "tokens_per_parameter")),
+                ]
+                note = "extrapolated" if best["extrapolated"] else ""
+                lines.append(
+                    f"| {NAMES[name]} | {WAYS[way]} | {' | '.join(cells)} | {quantity(best['loss'])} | {note} |"
+                )
+    lines.append("")
+    for name, mine in ways.items():
+        lines += [
+            f"- {NAMES[name]}, {WAYS[way]}: not identified, {found['reason']}."
+            for way, found in mine.items()
+            if found["reason"] is not None
+        ]
+        lines.append(f"- {agreement_sentence(name, data['allocation'][name]['comparisons'])}")
+    return [
+        *lines,
+        "",
+        *image(figures, "isoflop", "Loss against parameters at equal training compute; minima are marked."),
+    ]
+
+
+def agreement_sentence(architecture: str, comparisons: list[Data]) -> str:
+    """Say where two ways to the best split differ beyond doubt."""
+    if not comparisons:
+        return f"{NAMES[architecture]}: fewer than two ways are identified, so none can be held against another."
+    apart = [row for row in comparisons if row["differ"]]
+    if not apart:
+        return f"{NAMES[architecture]}: the intervals of all ways overlap in {len(comparisons)} comparisons."
+    texts = []
+    for row in apart:
+        first, second = (WAYS[way] for way in row["ways"])
+        what = f"N_opt at {short(row['flops'])} FLOPs" if row["flops"] else row["quantity"]
+        texts.append(f"{first} and {second} on {what}")
+    return f"{NAMES[architecture]}: the ways DISAGREE, their intervals do not overlap: {'; '.join(texts)}."
+
+
+def repetition_section(data: Data, figures: set[str]) -> list[str]:
+    """Return the section on repeated epochs and transposed copies, or nothing where none was trained."""
+    found = repetition_lines(data)
+    if not found:
+        return []
+    drawing = image(figures, "repetition", "Loss against epochs, by how many characters there are to repeat.")
+    return ["## Repeated epochs and transposed copies", "", *(f"- {line}" for line in found), "", *drawing]
+
+
+def rate_section(data: Data, figures: set[str]) -> list[str]:
+    """Return the section on the learning rate, or nothing without a sweep."""
+    if data["learning_rate"] is None:
+        return []
+    rules = [
+        f"- {NAMES[name]}: best peak rate = {rule['coefficient']:.3g}·N^-{rule['exponent']:.3f} over "
+        f"{len(rule['optima'])} sizes, N without tables."
+        for name, rule in data["learning_rate"]["rules"].items()
+    ]
+    return [
+        "## Learning rate",
+        "",
+        *rules,
+        "",
+        *image(figures, "learning_rate", "The best peak rate of each size swept."),
+    ]
+
+
+def write_table_report(data: Data, figures: set[str]) -> str:
+    """Return the report of a law fitted to a table as Markdown."""
+    fitted = data["fit"]
+    lines = [
+        f"# {LAW_WORDS[fitted['law']][0].upper()}{LAW_WORDS[fitted['law']][1:]} fitted to {data['table']}",
+        "",
+        *image(figures, "law", "Measured and fitted loss."),
+        f"- {fit_sentence('Fit', fitted)}",
+        *(f"- {SYMBOLS.get(name, name)} = {estimate(row)}" for name, row in fitted["parameters"].items()),
+        "",
+        *parameter_table([(data["table"], fitted)]),
+        "",
+        *image(figures, "residuals", "Measured over fitted loss, row by row."),
+        *image(
+            figures, "profile_likelihoods", "The rise of the objective with each parameter held; 1 is the 95 % limit."
+        ),
+    ]
+    return "\n".join(lines).rstrip() + "\n"

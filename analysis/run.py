@@ -1,6 +1,7 @@
-"""Run records → laws, figures and a report: python analysis/run.py"""
+"""Run records, or anyone's table of runs → laws, figures and a report: python analysis/run.py"""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,156 +10,194 @@ import numpy as np
 from tqdm import tqdm
 
 from analysis import figures
-from analysis.comparison import AXES, Comparison, Runs, column, compare, held_out_error, paired
-from analysis.fitting import LAWS
-from analysis.report import chosen_law, law_lines, write_report
+from analysis.fitting import DELTA, RESAMPLES, fit
+from analysis.laws import LAWS
+from analysis.page import write_page
+from analysis.report import find_fit, law_lines, write_report, write_table_report
+from analysis.study import analyse, line_of
+from analysis.table import read_table
 from door import DoorError, open_door, read_arguments, read_json, write_json, write_text
-from training.record import FOLDERS, RECORD, baseline_file, read_ladders
+from training.record import FOLDERS
 
 GPT_FOLDER, COMPARISON_FOLDER = "GPT_analysis", "comparison_analysis"
-DATA = "comparison_data.json"
-MIN_SIZES = 3
+FITS = "fits.json"
+VARIABLES = ("loss", "n", "d", "c", "u", "keys", "cluster")
 
 
 @dataclass
 class AnalysisArguments:
-    """Where the records are and where the results go."""
+    """A study's records, or a table; where the results go."""
 
-    output_root: str = field(default="data", metadata={"help": "the folder that holds the training folders"})
+    output_root: str = field(default="data", metadata={"help": "a study: the folder that holds the training folders"})
+    also: list[str] = field(
+        default_factory=list,
+        metadata={"help": "a study: further such folders, of the same tunes in other numbers of keys"},
+    )
+    sweep_file: str = field(
+        default="results/rate_sweep.json",
+        metadata={"help": "a study: the sweep of learning rates, drawn if it is there"},
+    )
+    table: str | None = field(default=None, metadata={"help": "a table: .csv, .tsv, .jsonl or .parquet, one run a row"})
+    law: str = field(default="chinchilla", metadata={"help": f"a table: one of {', '.join(LAWS)}"})
+    out: str | None = field(default=None, metadata={"help": "a table: the folder for fits.json, figures and report"})
+    loss: str = field(default="loss", metadata={"help": "a table: its column of losses"})
+    n: str | None = field(default=None, metadata={"help": "a table: its column of parameters N"})
+    d: str | None = field(default=None, metadata={"help": "a table: its column of tokens seen D"})
+    c: str | None = field(default=None, metadata={"help": "a table: its column of FLOPs C"})
+    u: str | None = field(default=None, metadata={"help": "a table: its column of unique tokens U"})
+    keys: str | None = field(default=None, metadata={"help": "a table: its column of keys used"})
+    cluster: str | None = field(
+        default=None, metadata={"help": "a table: a column that names what is resampled together (a seed, a trunk)"}
+    )
+    delta: float = field(
+        default=DELTA, metadata={"help": "a table: of the Huber loss on log loss; inf is least squares"}
+    )
+    resamples: int = field(default=RESAMPLES, metadata={"help": "a table: of the bootstrap"})
 
 
-def identity_of(root: Path) -> str:
-    """Return the hash of all that decides the analysis: the records, the baseline and this room's code."""
-    files = [
-        path for folder in FOLDERS.values() for path in (root / folder).rglob("*.json") if path.name != "config.json"
-    ]
+def identity_of(root: Path, also: list[Path], sweep: Path) -> str:
+    """Return the hash of what decides a study's analysis: the records, the baseline, the sweep, this room's code."""
+    roots = [top / folder for top in (root, *also) for folder in FOLDERS.values()]
+    files = [path for folder in roots for path in folder.rglob("*.json") if path.name != "config.json"]
     content = hashlib.sha256()
-    for path in [*sorted(files), *sorted(Path(__file__).parent.glob("*.py"))]:
+    for path in [*sorted(files), *([sweep] if sweep.is_file() else []), *sorted(Path(__file__).parent.glob("*.py"))]:
         content.update(path.read_bytes())
     return content.hexdigest()
 
 
-def gather(root: Path) -> tuple[dict[str, Runs], list[str]]:
-    """Return the finished runs of both ladders and a line for each run that did not finish."""
-    ladders = read_ladders(root)
-    missing = [str(root / folder) for architecture, folder in FOLDERS.items() if architecture not in ladders]
-    if missing:
-        raise DoorError(f"{missing[0]} holds no finished run: train the ladder with accelerate launch training/run.py")
-    unfinished = [
-        f"{run['recipe']['architecture']} {run['recipe']['size']} seed {run['recipe']['seed']}: {run['reason']}"
-        for ladder in ladders.values()
-        for run in ladder.unfinished
-    ]
-    for architecture, ladder in ladders.items():
-        if ladder.others:
-            print(f"left out of the fits: {ladder.others} {architecture} runs of other budgets or parts of the data")
-    folders = [path for folder in FOLDERS.values() for path in sorted((root / folder).rglob("seed_*"))]
-    unfinished += [
-        f"{folder}: no record, the run has not ended" for folder in folders if not (folder / RECORD).is_file()
-    ]
-    for line in unfinished:
-        print(f"left out of the fits: {line}")
-    runs = {architecture: ladder.finished for architecture, ladder in ladders.items()}
-    for run in (run for members in runs.values() for run in members):
-        # The libraries take hundreds of megabytes that have nothing to do with the model.
-        run["memory_added_bytes"] = run["peak_memory_bytes"] - run["memory_before_bytes"]
-    shared = {run["recipe"]["size"] for run in paired(runs)["gpt"]}
-    if len(shared) < MIN_SIZES:
-        raise DoorError(
-            f"{root}: {len(shared)} sizes are finished in both ladders, a law needs {MIN_SIZES}: train more"
-        )
-    return runs, unfinished
+def draw(drawings: dict[Path, Callable[[Path], None]]) -> None:
+    """Draw figures, each at its path, with a progress bar."""
+    for path, drawing in tqdm(drawings.items(), desc="figures"):
+        drawing(path)
 
 
-def describe_sizes(ladders: dict[str, Runs]) -> list[dict[str, Any]]:
-    """Return one row a size with the means over seeds of both architectures."""
-    groups = {architecture: figures.by_size(runs) for architecture, runs in ladders.items()}
-    rows = []
-    for size in groups["gpt"]:
-        row: dict[str, Any] = {"size": size, "seeds": len(groups["gpt"][size])}
-        for architecture, group in groups.items():
-            losses = column(group[size], "validation_loss")
-            row[architecture] = {
-                "n_params": group[size][0]["n_params"],
-                "n_params_non_embedding": group[size][0]["n_params_non_embedding"],
-                "loss": float(losses.mean()),
-                "seed_deviation": float(losses.std(ddof=1)) if len(losses) > 1 else None,
-                "bits_per_character": float(losses.mean() / np.log(2)),
-                "seconds": figures.mean(group[size], "seconds"),
-                "memory_added_bytes": figures.mean(group[size], "memory_added_bytes"),
-            }
-        rows.append(row)
-    return rows
-
-
-def analyse(root: Path) -> tuple[dict[str, Any], list[Comparison], dict[str, Runs]]:
-    """Return what comparison_data.json holds, the comparisons with their fits, and the runs."""
-    runs, unfinished = gather(root)
-    ladders = paired(runs)
-    try:
-        comparisons = compare(ladders)
-    except ValueError as error:
-        raise DoorError(f"{root}: no law can be fitted to its runs: {error}") from None
-    everyone = [run for members in ladders.values() for run in members]
-    largest = max(run["n_params"] for run in everyone)
-    sizes = describe_sizes(ladders)
-    held_out = [
-        {"architecture": a, "law": law, "size": sizes[-1]["size"], "error": held_out_error(law, members, "n_params")}
-        for a, members in ladders.items()
-        for law in LAWS
-    ]
-    data = {
-        "tokens": everyone[0]["tokens"],
-        "epochs": everyone[0]["epochs"],
-        "seeds": sorted({run["recipe"]["seed"] for run in everyone}),
-        "runs": {architecture: len(members) for architecture, members in ladders.items()},
-        "axes": AXES,
-        "validation_tokens": everyone[0]["validation_tokens"],
-        "validation_standard_error": float(np.mean([run["validation_loss_standard_error"] for run in everyone])),
-        "baseline": read_json(baseline_file(root)),
-        "sizes": sizes,
-        "comparisons": [{**c.as_dict(), "largest_n": largest} for c in comparisons],
-        "held_out": held_out,
-        "unfinished": unfinished,
+def study_figures(data: dict[str, Any], gpt: Path, both: Path) -> dict[Path, Callable[[Path], None]]:
+    """Return how to draw every figure that the study has the runs for."""
+    names, costs = list(data["fits"]), ["seconds", "memory_added_bytes"]
+    everything = [*costs, "flops", "tokens_per_second"]
+    drawings: dict[Path, Callable[[Path], None]] = {}
+    if "gpt" in names:
+        drawings |= {
+            gpt / "scaling_law": lambda path: figures.scaling_law(path, data, ["gpt"]),
+            gpt / "training_curves": lambda path: figures.training_curves(path, data, "gpt"),
+            gpt / "training_metrics": lambda path: figures.resources(path, data, costs, ["gpt"]),
+            gpt / "loss_comparison": lambda path: figures.loss_bars(path, data, ["gpt"]),
+        }
+    drawings |= {
+        both / "combined_scaling_laws": lambda path: figures.scaling_law(path, data, names),
+        both / "computational_efficiency": lambda path: figures.resources(path, data, costs, names, per_parameter=True),
+        both / "absolute_resources": lambda path: figures.resources(path, data, everything, names),
+        both / "sample_efficiency": lambda path: figures.sample_efficiency(path, data),
+        both / "loss_comparison_bars": lambda path: figures.loss_bars(path, data, names),
+        both / "residuals": lambda path: figures.residuals(path, data),
+        both / "profile_likelihoods": lambda path: figures.profile_likelihoods(path, figures.profiled(data)),
     }
-    return data, comparisons, ladders
+    if data["extrapolation"]:
+        drawings[both / "extrapolation"] = lambda path: figures.extrapolation(path, data)
+    if data["comparison"] is not None and data["comparison"]["positions"] is not None:
+        drawings[both / "loss_by_position"] = lambda path: figures.loss_by_position(path, data)
+    if any(found["ways"]["isoflop"]["minima"] for found in data["allocation"].values()):
+        drawings[both / "isoflop"] = lambda path: figures.isoflop(path, data)
+    if any(data["repetition"].values()):
+        drawings[both / "repetition"] = lambda path: figures.repetition(path, data)
+    if any(find_fit(data, name, "chinchilla") for name in names):
+        drawings[both / "budgets"] = lambda path: figures.budgets(path, data)
+    if data["learning_rate"] is not None:
+        drawings[both / "learning_rate"] = lambda path: figures.learning_rate(path, data)
+    return drawings
+
+
+def study(arguments: AnalysisArguments) -> None:
+    """Analyse a study's records."""
+    root, also, sweep = (
+        Path(arguments.output_root),
+        [Path(folder) for folder in arguments.also],
+        Path(arguments.sweep_file),
+    )
+    gpt, both = root / GPT_FOLDER, root / COMPARISON_FOLDER
+    identity = identity_of(root, also, sweep)
+    if (both / FITS).is_file() and read_json(both / FITS).get("identity") == identity:
+        print(f"{both}: finished already, nothing to do")
+        return
+    data = analyse(root, also, sweep)
+    for line in data["unfinished"]:
+        print(f"left out of the fits: {line}")
+    drawings = study_figures(data, gpt, both)
+    draw(drawings)
+    report = write_report(data, {path.name for path in drawings if path.parent == both})
+    write_text(both / "report.md", report)
+    write_text(both / "report.html", write_page(report, both))
+    if "gpt" in data["fits"]:
+        write_json(gpt / "scaling_law_fit.json", data["fits"]["gpt"])
+    if data["comparison"] is not None:
+        write_json(both / "comparison_data.json", data["comparison"])
+        for law in data["comparison"]["laws"]:
+            del law["fits"]  # those of the paired runs: the others stand in fits.json
+    write_json(both / FITS, {"identity": identity, **data})  # last: it says that the others are there
+    print("\n".join(law_lines(data)))
+    print(f"figures and fits: {gpt}, {both}; the report: {both / 'report.html'} (or report.md)")
+
+
+def fit_table(arguments: AnalysisArguments) -> None:
+    """Fit a law to a table."""
+    path = Path(str(arguments.table))
+    if arguments.law not in LAWS:
+        raise DoorError(f"--law {arguments.law}: it is none of {', '.join(LAWS)}")
+    if arguments.out is None:
+        raise DoorError("--out: name a folder for fits.json, the figures and the report")
+    if not arguments.delta > 0 or arguments.resamples < 100:
+        raise DoorError("--delta must be above 0 and --resamples 100 or more")
+    out, law = Path(arguments.out), LAWS[arguments.law]
+    named = {name: getattr(arguments, name) for name in VARIABLES}
+    table = read_table(path, {name: column for name, column in named.items() if column is not None})
+    given = [name for name in ("n", "d", "c") if name in table.columns]
+    if law.needs == ("x",) and len(given) != 1:
+        raise DoorError(f"the law {law.name} is of one variable: name one of --n, --d, --c, not {len(given)}")
+    columns = table.need(law.name, given if law.needs == ("x",) else law.needs)
+    try:
+        fitted = fit(
+            law,
+            table.columns["loss"],
+            n=columns.get("n"),
+            d=columns.get("d"),
+            c=columns.get("c"),
+            u=columns.get("u"),
+            keys=columns.get("keys"),
+            clusters=table.clusters,
+            delta=arguments.delta,
+            resamples=arguments.resamples,
+        )
+    except ValueError as error:
+        raise DoorError(f"{path}: {error}") from None
+    fitted_loss = table.columns["loss"] / np.exp(fitted.residuals)
+    data: dict[str, Any] = {
+        "kind": "table",
+        "table": path.name,
+        "columns": {name: column for name, column in named.items() if column is not None},
+        "fit": fitted.as_dict(),
+        "line": line_of(fitted),
+        "points": {**{name: values.tolist() for name, values in table.columns.items()}, "fitted": fitted_loss.tolist()},
+    }
+    drawings: dict[Path, Callable[[Path], None]] = {
+        out / "law": lambda at: figures.table_law(at, data),
+        out / "residuals": lambda at: figures.table_residuals(at, data),
+        out / "profile_likelihoods": lambda at: figures.profile_likelihoods(at, {law.name: data["fit"]}),
+    }
+    draw(drawings)
+    report = write_table_report(data, {at.name for at in drawings})
+    write_text(out / "report.md", report)
+    write_text(out / "report.html", write_page(report, out))
+    write_json(out / FITS, data)
+    print(report[: report.index("\n\n| |")])
+    print(f"\nfits, figures and report: {out} (open report.html)")
 
 
 def main() -> None:
-    root = Path(read_arguments(AnalysisArguments, __doc__ or "").output_root)
-    both = root / COMPARISON_FOLDER
-    identity = identity_of(root)
-    if (both / DATA).is_file() and read_json(both / DATA).get("identity") == identity:
-        print(f"{both}: finished already, nothing to do")
-        return
-    data, comparisons, ladders = analyse(root)
-    fits = {c.law: c.fits for c in comparisons if c.axis == "n_params"}
-    chosen = {architecture: fits[chosen_law(data, architecture)][architecture] for architecture in ladders}
-    gpt_only = {"gpt": ladders["gpt"]}
-    gpt = root / GPT_FOLDER
-    both_names = ["seconds", "memory_added_bytes"]
-    baseline = data["baseline"]
-    drawings = [
-        lambda: figures.scaling_law(gpt / "scaling_law.png", gpt_only, {"gpt": chosen["gpt"]}, baseline),
-        lambda: figures.training_curves(gpt / "training_curves.png", ladders["gpt"]),
-        lambda: figures.resources(gpt / "training_metrics.png", gpt_only, both_names),
-        lambda: figures.loss_bars(gpt / "loss_comparison.png", gpt_only, baseline),
-        lambda: figures.scaling_law(both / "combined_scaling_laws.png", ladders, chosen, baseline),
-        lambda: figures.resources(both / "computational_efficiency.png", ladders, both_names, per_parameter=True),
-        lambda: figures.resources(
-            both / "absolute_resources.png", ladders, [*both_names, "flops", "tokens_per_second"]
-        ),
-        lambda: figures.sample_efficiency(both / "sample_efficiency.png", ladders),
-        lambda: figures.loss_bars(both / "loss_comparison_bars.png", ladders, baseline),
-    ]
-    for draw in tqdm(drawings, desc="figures"):
-        draw()
-    gpt_fits = {axis: {c.law: c.fits["gpt"].as_dict() for c in comparisons if c.axis == axis} for axis in AXES}
-    write_json(gpt / "scaling_law_fit.json", gpt_fits)
-    write_text(both / "report.md", write_report(data))
-    write_json(both / DATA, {"identity": identity, **data})  # last: it says that the others are there
-    print("\n".join(law_lines(data)))
-    print(f"figures and fits: {gpt}, {both}; the report: {both / 'report.md'}")
+    arguments = read_arguments(AnalysisArguments, __doc__ or "")
+    if arguments.table is None:
+        study(arguments)
+    else:
+        fit_table(arguments)
 
 
 if __name__ == "__main__":

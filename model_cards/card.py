@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from analysis.report import exponent_sentence, find, law_lines
+from analysis.report import exponent_sentence, law_lines
 from door import DoorError, read_json
 from training.record import BEST, read_record
 
@@ -22,7 +22,7 @@ class Results:
     root: Path
     best: dict[str, Any]
     search: list[dict[str, Any]]
-    comparison: dict[str, Any]
+    analysis: dict[str, Any]
     samples: dict[str, Any]
 
     @classmethod
@@ -36,7 +36,7 @@ class Results:
             root,
             best,
             [record for record in search if record is not None],
-            read_json(root / "comparison_analysis" / "comparison_data.json"),
+            read_json(root / "comparison_analysis" / "fits.json"),
             read_json(root / BEST / "samples" / "samples.json"),
         )
 
@@ -81,7 +81,8 @@ def shown_tunes(samples: dict[str, Any]) -> list[dict[str, Any]]:
 
 def screen(results: Results) -> str:
     """Return the one screen that ends a study."""
-    root, data = results.root, results.comparison
+    root, data = results.root, results.analysis
+    compared = [] if data["comparison"] is None else data["comparison"]["laws"]
     tunes = []
     for tune in shown_tunes(results.samples):
         verdict = "valid" if tune["valid"] else "not valid"
@@ -94,7 +95,7 @@ def screen(results: Results) -> str:
             "",
             "LAWS (95 % bootstrap intervals; N counts all parameters)",
             *(f"  {line}" for line in law_lines(data)),
-            *(f"  {exponent_sentence(find(data['comparisons'], law))}" for law in ("power", "power_floor")),
+            *(f"  {exponent_sentence(law)}" for law in compared if law["axis"] == "n_params"),
             "BEST MODEL",
             *(f"  {line}" for line in best_lines(results.best)),
             *(f"  {line}" for line in validity_lines(results.samples)),
@@ -104,9 +105,8 @@ def screen(results: Results) -> str:
             f"  corpus    {root / 'processed_music_data'}",
             f"  runs      {root / 'GPT_initial_training'}, {root / 'LSTM_training'}",
             *(f"  figures   {folder}: {names}" for folder, names in figures.items()),
-            f"  fits      {root / 'GPT_analysis' / 'scaling_law_fit.json'}",
-            f"            {root / 'comparison_analysis' / 'comparison_data.json'}",
-            f"  report    {root / 'comparison_analysis' / 'report.md'}",
+            f"  fits      {root / 'comparison_analysis' / 'fits.json'}",
+            f"  report    {root / 'comparison_analysis' / 'report.html'} (or report.md)",
             f"  model     {root / BEST} (card: README.md; tunes: samples/)",
         ]
     )

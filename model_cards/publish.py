@@ -16,17 +16,21 @@ FIGURE = "combined_scaling_laws.png"
 
 
 def publish(results: Results, folder: Path) -> None:
-    """Copy fits, figures, report, samples and card of a study to `folder`, and its records as one JSON a line."""
+    """Copy fits, figures, report, samples and card of a study to `folder`, and its records as one JSON a line.
+
+    The page and the drawings in SVG are left out: the figures as PNG and the report as Markdown say the same.
+    """
     root = results.root
     with whole_folder(folder, mark=RECORDS) as temporary:
         for source in (root / "GPT_analysis", root / "comparison_analysis"):
             for path in sorted(source.iterdir()):
-                shutil.copyfile(path, temporary / path.name)
+                if path.suffix not in (".svg", ".html"):
+                    shutil.copyfile(path, temporary / path.name)
         shutil.copytree(root / "best_model" / "samples", temporary / "samples")
         shutil.copyfile(root / "best_model" / "README.md", temporary / "model_card.md")
         ladders = read_ladders(root).values()
         records = [
-            *(run for ladder in ladders for run in ladder.finished + ladder.unfinished),
+            *(run for ladder in ladders for run in ladder.finished + ladder.others + ladder.unfinished),
             *results.search,
             results.best,
         ]
@@ -39,7 +43,7 @@ def finding_lines(results: Results, folder: Path) -> str:
     recipe = results.best["recipe"]
     model = f"{recipe['architecture'].upper()} {recipe['size']}, trained further"
     best = f"the best model ({model}), {best_lines(results.best)[1]}"
-    lines = [*findings(results.comparison), best, f"valid tunes: {'; '.join(validity)}"]
+    lines = [*findings(results.analysis), best, f"valid tunes: {'; '.join(validity)}"]
     first = f"![Validation loss of GPT and LSTM against parameters]({folder.as_posix()}/{FIGURE})"
     return "\n".join([first, "", *(f"- {line[0].upper()}{line[1:]}" for line in lines), ""])
 

@@ -20,15 +20,15 @@ def published():
     """The committed study as Results."""
     runs = [json.loads(line) for line in (PUBLISHED / "runs.jsonl").read_text().splitlines()]
     started = [run for run in runs if run["recipe"]["init_from"]]
-    comparison = json.loads((PUBLISHED / "comparison_data.json").read_text())
+    analysis = json.loads((PUBLISHED / "fits.json").read_text())
     samples = json.loads((PUBLISHED / "samples" / "samples.json").read_text())
-    return Results(Path("data"), started[-1], started[:-1], comparison, samples)
+    return Results(Path("data"), started[-1], started[:-1], analysis, samples)
 
 
 def test_the_readmes_findings_are_what_the_committed_results_say(published):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     block = readme[readme.index("<!-- findings") : readme.index("<!-- end of findings")]
-    for sentence in findings(published.comparison):
+    for sentence in findings(published.analysis):
         assert sentence in block
     figure = re.search(r"!\[.*\]\((.+\.png)\)", block)
     assert figure is not None
@@ -50,15 +50,15 @@ def test_the_card_s_metadata_parses_and_its_numbers_are_the_records(published):
 
 def test_a_changed_record_changes_the_card(published):
     changed = {**published.best, "test_loss": 9.0, "test_bits_per_character": 9.0 / math.log(2)}
-    card = model_card(Results(published.root, changed, published.search, published.comparison, published.samples))
+    card = model_card(Results(published.root, changed, published.search, published.analysis, published.samples))
     assert f"perplexity {math.exp(9.0):.3f}" in card
 
 
 def test_the_quick_study_s_losses_fall_with_every_step_in_size_and_beat_the_baseline(published):
     for architecture in ("gpt", "lstm"):
-        losses = [row[architecture]["loss"] for row in published.comparison["sizes"]]
+        losses = [row[architecture]["loss"] for row in published.analysis["sizes"]]
         assert losses == sorted(losses, reverse=True)
-        assert losses[0] < published.comparison["baseline"]["validation_loss"]
+        assert losses[0] < published.analysis["baseline"]["validation_loss"]
 
 
 def test_the_screen_shows_laws_model_three_tunes_and_every_place(published):
@@ -67,7 +67,7 @@ def test_the_screen_shows_laws_model_three_tunes_and_every_place(published):
     assert text.count("X:1") == 3
     for line in validity_lines(published.samples):
         assert line in text
-    for place in ("report.md", "scaling_law_fit.json", "best_model", "processed_music_data"):
+    for place in ("report.html", "fits.json", "best_model", "processed_music_data"):
         assert place in text
 
 

@@ -420,7 +420,7 @@ def test_a_run_that_diverges_is_recorded_with_its_reason_and_never_fitted(small_
     assert (len(ladder.finished), len(ladder.unfinished)) == (0, 1)
 
 
-def test_a_ladder_is_of_the_budget_that_most_runs_have_and_counts_the_others(uninterrupted, tmp_path):
+def test_a_ladder_is_of_the_budget_that_most_runs_have_and_keeps_the_others_apart(uninterrupted, tmp_path):
     record = read_record(uninterrupted["gpt"])
 
     def add(tokens, seed, **changes):
@@ -434,7 +434,11 @@ def test_a_ladder_is_of_the_budget_that_most_runs_have_and_counts_the_others(uni
     add(99_000, 0, schedule="trunk")
     ladder = read_ladders(tmp_path)["gpt"]
     assert [(run["recipe"]["tokens"], run["recipe"]["seed"]) for run in ladder.finished] == [(12_000, 0), (12_000, 1)]
-    assert ladder.others == 2  # the longer one and the one on half of the data; a trunk is no run of its own
+    # The longer one and the one on half of the data; a trunk is no run of its own.
+    assert sorted((run["recipe"]["tokens"], run["recipe"]["one_in"]) for run in ladder.others) == [
+        (12_000, 2),
+        (50_000, 1),
+    ]
 
 
 def test_runs_of_different_corpora_are_not_mixed(uninterrupted, tmp_path):

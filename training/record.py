@@ -59,12 +59,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The runs of one architecture at one budget on all of the training data, and how many others there are."""
+    """The runs of one architecture: finished ones at the main budget on all of the training data, and the others."""
 
     architecture: str
     finished: list[dict[str, Any]]
     unfinished: list[dict[str, Any]]  # diverged or failed: reported, never fitted
-    others: int
+    others: list[dict[str, Any]]  # finished, of other budgets or on a part of the training data
 
 
 def read_runs(root: Path, architecture: str) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def read_runs(root: Path, architecture: str) -> list[dict[str, Any]]:
 
 
 def read_ladders(root: Path) -> dict[str, Ladder]:
-    """Return the ladder of each architecture that has runs below `root`, at the budget that most runs have.
+    """Return the ladder of each architecture that has runs below `root`; the main budget is the one most runs have.
 
     Of equally frequent budgets the largest counts, and only runs on all of the training data. Raises DoorError if
     there is no run, or if runs are of different corpora.
@@ -93,6 +93,11 @@ def read_ladders(root: Path) -> dict[str, Ladder]:
 
 
 def _ladder(architecture: str, runs: list[dict[str, Any]], budget: int) -> Ladder:
-    mine = [run for run in runs if run["recipe"]["tokens"] == budget and run["recipe"].get("one_in", 1) == 1]
-    finished = [run for run in mine if run["status"] == FINISHED]
-    return Ladder(architecture, finished, [run for run in mine if run not in finished], len(runs) - len(mine))
+    finished = [run for run in runs if run["status"] == FINISHED]
+    main = [run for run in finished if run["recipe"]["tokens"] == budget and run["recipe"].get("one_in", 1) == 1]
+    return Ladder(
+        architecture,
+        main,
+        [run for run in runs if run["status"] != FINISHED],
+        [run for run in finished if run not in main],
+    )

@@ -1,0 +1,389 @@
+"""All runs of a study → everything that fits.json holds: the figures and the report are drawn from that alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.allocation import allocate
+from analysis.comparison import compare
+from analysis.fitting import Fit, fit, percentiles
+from analysis.laws import LAWS, Array
+from analysis.report import short
+from analysis.runs import Run, Runs, by_size, clusters, column, keys_used, paired, setting_of, weights_of
+from door import DoorError, read_json
+from training.record import FINISHED, FOLDERS, RECORD, baseline_file, read_ladders, read_runs
+
+DELTA = 0.01  # a run more than 1 % off the law counts as an outlier
+AXES = {"n_params": "all parameters", "n_params_non_embedding": "parameters without tables"}
+OF_N = ("power", "power_floor")
+MIN_SIZES = 3
+MIN_BUDGETS = 3
+REPEATED = 1.05  # epochs; fewer are no repetition
+EPOCHS = (1, 2, 4, 8, 16, 32, 64)
+COLUMNS = (
+    "n_params",
+    "n_params_non_embedding",
+    "tokens",
+    "unique_tokens",
+    "epochs",
+    "flops",
+    "seconds",
+    "tokens_per_second",
+    "memory_added_bytes",
+    "validation_loss",
+)
+
+
+@dataclass
+class Fitted:
+    """A fit, the runs it was made from and what they are counted by."""
+
+    axis: str
+    runs: Runs
+    fit: Fit
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fit with all that figures draw of it."""
+        return {
+            "axis": self.axis,
+            **self.fit.as_dict(),
+            "n_params": [run["n_params"] for run in self.runs],
+            "line": line_of(self.fit),
+            "sheet": _sheet(self.fit, self.runs),
+        }
+
+
+class Study:
+    """The runs of one study: finished ones by architecture, all budgets and parts, and what is left out and why."""
+
+    def __init__(self, root: Path, also: Sequence[Path] = ()) -> None:
+        ladders = read_ladders(root)
+        self.main = {name: ladder.finished for name, ladder in ladders.items() if ladder.finished}
+        self.runs = {name: ladder.finished + ladder.others for name, ladder in ladders.items()}
+        self.unfinished = [_why(run) for ladder in ladders.values() for run in ladder.unfinished]
+        folders = [path for folder in FOLDERS.values() for path in sorted((root / folder).rglob("seed_*"))]
+        self.unfinished += [
+            f"{path}: no record, the run has not ended" for path in folders if not (path / RECORD).is_file()
+        ]
+        for folder in also:
+            self._add(folder)
+        for run in (run for members in self.runs.values() for run in members):
+            # The libraries take hundreds of megabytes that have nothing to do with the model.
+            run["memory_added_bytes"] = run["peak_memory_bytes"] - run["memory_before_bytes"]
+        for name, members in self.main.items():
+            if len(by_size(members)) < MIN_SIZES:
+                raise DoorError(
+                    f"{root / FOLDERS[name]}: {len(by_size(members))} sizes are finished at the budget that most runs "
+                    f"have, a law needs {MIN_SIZES}: train more sizes"
+                )
+        if not self.main:
+            raise DoorError(f"{root} holds no finished run: train the ladders with accelerate launch training/run.py")
+
+    def _add(self, folder: Path) -> None:
+        """Add the runs of another folder: the same tunes in more keys."""
+        found = {name: read_runs(folder, name) for name in FOLDERS}
+        if not any(found.values()):
+            raise DoorError(f"--also {folder}: it holds no run")
+        held_out = next(iter(self.main.values()))[0]["validation_tokens"]
+        for name, members in found.items():
+            done = [run for run in members if run["status"] == FINISHED]
+            self.unfinished += [_why(run) for run in members if run["status"] != FINISHED]
+            if any(run["validation_tokens"] != held_out for run in done):
+                raise DoorError(
+                    f"--also {folder}: its runs are measured on {done[0]['validation_tokens']:,} validation tokens, "
+                    f"the others on {held_out:,}: only runs on the same held-out tunes can be compared"
+                )
+            self.runs.setdefault(name, []).extend(done)
+
+
+def _why(run: Run) -> str:
+    recipe = run["recipe"]
+    name = f"{recipe['architecture']} {recipe['size']} seed {recipe['seed']}"
+    return f"{name}, {short(recipe['tokens'])} tokens: {run['reason']}"
+
+
+def analyse(root: Path, also: Sequence[Path] = (), sweep: Path | None = None) -> dict[str, Any]:
+    """Return all that is found of the study below `root`, as plain numbers.
+
+    Raises DoorError if there are too few runs, or if a file is missing or damaged.
+    """
+    study = Study(root, also)
+    try:
+        return _analyse(root, study, sweep)
+    except ValueError as error:
+        raise DoorError(f"{root}: no law can be fitted to its runs: {error}") from None
+
+
+def _analyse(root: Path, study: Study, sweep: Path | None) -> dict[str, Any]:
+    everyone = [run for members in study.main.values() for run in members]
+    fits = {name: _fits(study.main[name], study.runs[name]) for name in study.main}
+    both = paired(study.runs) if len(study.runs) > 1 else {}
+    compared = compare(both, DELTA).as_dict() if both and _sizes(both) >= MIN_SIZES else None
+    return {
+        "kind": "study",
+        "main_budget": everyone[0]["recipe"]["tokens"],
+        "tokens": everyone[0]["tokens"],
+        "epochs": everyone[0]["epochs"],
+        "budgets": sorted({run["recipe"]["tokens"] for members in study.runs.values() for run in members}),
+        "seeds": sorted({run["recipe"]["seed"] for run in everyone}),
+        "runs": {name: len(members) for name, members in study.runs.items()},
+        "runs_of_main_budget": {name: len(members) for name, members in study.main.items()},
+        "validation_tokens": everyone[0]["validation_tokens"],
+        "validation_standard_error": float(np.mean([run["validation_loss_standard_error"] for run in everyone])),
+        "baseline": read_json(baseline_file(root)),
+        "sizes": describe_sizes(study.main),
+        "points": {name: _points(members) for name, members in study.runs.items()},
+        "curves": {name: _curves(members) for name, members in study.main.items()},
+        "fits": {name: [fitted.as_dict() for fitted in found] for name, found in fits.items()},
+        "comparison": compared,
+        "allocation": {
+            name: allocate(_whole(study.runs[name]), _of(found, "chinchilla")).as_dict() for name, found in fits.items()
+        },
+        "extrapolation": [row for name in study.main for row in extrapolate(name, study.main[name], study.runs[name])],
+        "repetition": {name: _repetition(found, study.runs[name]) for name, found in fits.items()},
+        "learning_rate": read_json(sweep) if sweep is not None and sweep.is_file() else None,
+        "unfinished": study.unfinished,
+    }
+
+
+def _sizes(ladders: dict[str, Runs]) -> int:
+    return len(by_size(next(iter(ladders.values()))))
+
+
+def _whole(runs: Runs) -> Runs:
+    """Return the runs on all of the training tunes, in their own keys."""
+    return [run for run in runs if run["recipe"].get("one_in", 1) == 1 and round(keys_used(run)) == 1]
+
+
+def fit_runs(law: str, runs: Runs, axis: str = "n_params", resamples: int | None = None) -> Fit:
+    """Fit a law to runs: their clusters, their weights, and as n what `axis` names; a law of one variable is of n."""
+    needs = LAWS[law].needs
+    return fit(
+        law,
+        column(runs, "validation_loss"),
+        n=column(runs, axis),
+        d=column(runs, "tokens") if "d" in needs else None,
+        u=column(runs, "unique_tokens") if "u" in needs else None,
+        keys=np.maximum(1.0, [keys_used(run) for run in runs]) if "keys" in needs else None,
+        weights=weights_of(runs),
+        clusters=clusters(runs),
+        sizes=[run["recipe"]["size"] for run in runs],
+        delta=DELTA,
+        resamples=resamples,
+    )
+
+
+def _fits(main: Runs, runs: Runs) -> list[Fitted]:
+    """Return every law that the runs of one architecture can tell."""
+    found = [Fitted(axis, main, fit_runs(law, main, axis)) for axis in AXES for law in OF_N]
+    whole = _whole(runs)
+    if len(_budgets(whole)) >= MIN_BUDGETS:
+        found += [Fitted(axis, whole, fit_runs("chinchilla", whole, axis)) for axis in AXES]
+        longest = max(by_size(whole).values(), key=lambda members: (len(_budgets(members)), members[0]["n_params"]))
+        if len(_budgets(longest)) > MIN_BUDGETS:
+            found += [Fitted("tokens", longest, _fit_one(law, longest, d="tokens")) for law in OF_N]
+        best = frontier(whole)
+        if len(best) > MIN_BUDGETS + 1:
+            found += [Fitted("flops", best, _fit_one(law, best, c="flops")) for law in OF_N]
+    own_keys = [run for run in runs if round(keys_used(run)) == 1]
+    repeated = any(run["epochs"] > REPEATED for run in own_keys) and len({run["unique_tokens"] for run in own_keys}) > 1
+    for law in ("data_constrained", "mupt", "sms"):
+        if repeated and len({setting_of(run) for run in own_keys}) > len(LAWS[law].parameters):
+            found.append(Fitted("n_params", own_keys, fit_runs(law, own_keys)))
+    settings = {setting_of(run) for run in runs}
+    if len({round(keys_used(run)) for run in runs}) > 1 and len(settings) > len(LAWS["transposition"].parameters):
+        found.append(Fitted("n_params", runs, fit_runs("transposition", runs)))
+    return found
+
+
+def _budgets(runs: Runs) -> set[int]:
+    return {run["recipe"]["tokens"] for run in runs}
+
+
+def _fit_one(law: str, runs: Runs, d: str | None = None, c: str | None = None) -> Fit:
+    """Fit a law of D or C, each a field of the record; where runs have too few clusters, the runs are resampled."""
+    labels = clusters(runs)
+    return fit(
+        law,
+        column(runs, "validation_loss"),
+        d=None if d is None else column(runs, d),
+        c=None if c is None else column(runs, c),
+        clusters=labels if len(set(labels)) > MIN_BUDGETS else None,
+        delta=DELTA,
+    )
+
+
+def frontier(runs: Runs) -> Runs:
+    """Return the runs that none with as little compute beats, on the means over seeds; one a setting."""
+    settings: dict[tuple[Any, ...], Runs] = {}
+    for run in runs:
+        settings.setdefault(setting_of(run), []).append(run)
+    means = [
+        {**members[0], **{name: float(column(members, name).mean()) for name in ("validation_loss", "flops")}}
+        for members in settings.values()
+    ]
+    best: Runs = []
+    for run in sorted(means, key=lambda run: (run["flops"], run["validation_loss"])):
+        if not best or run["validation_loss"] < best[-1]["validation_loss"]:
+            best.append(run)
+    return best
+
+
+def line_of(fitted: Fit) -> dict[str, Any] | None:
+    """Return the line and band of a law of one variable, over a little more than its points."""
+    if fitted.law.needs != ("x",):
+        return None
+    [(variable, (low, high))] = fitted.domain.items()
+    at = np.geomspace(low / 1.3, high * 1.3, 60)
+    band = fitted.band(**{variable: at})
+    return {
+        "at": at.tolist(),
+        "loss": fitted.predict(**{variable: at}).tolist(),
+        "low": _plain(band[0]),
+        "high": _plain(band[1]),
+    }
+
+
+def _sheet(fitted: Fit, runs: Runs) -> list[dict[str, Any]] | None:
+    """Return Chinchilla's law at each budget that the runs have, over their sizes."""
+    if fitted.law.needs != ("n", "d"):
+        return None
+    low, high = fitted.domain["n"]
+    at = np.geomspace(low / 1.3, high * 1.3, 40)
+    sheet = []
+    for budget in sorted(_budgets(runs)):
+        tokens = np.mean([run["tokens"] for run in runs if run["recipe"]["tokens"] == budget])
+        loss = fitted.predict(n=at, d=np.full(len(at), tokens))
+        sheet.append({"budget": budget, "n_params": at.tolist(), "loss": loss.tolist()})
+    return sheet
+
+
+def _plain(values: Array) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def _points(runs: Runs) -> dict[str, list[Any]]:
+    table: dict[str, list[Any]] = {name: [run[name] for run in runs] for name in COLUMNS}
+    table |= {name: [run["recipe"].get(name) for run in runs] for name in ("size", "seed", "one_in", "schedule")}
+    table["budget"] = [run["recipe"]["tokens"] for run in runs]
+    table["keys"] = [keys_used(run) for run in runs]
+    return table
+
+
+def _curves(runs: Runs) -> list[dict[str, Any]]:
+    return [
+        {
+            "size": run["recipe"]["size"],
+            "seed": run["recipe"]["seed"],
+            "n_params": run["n_params"],
+            "train": {name: run["train_curve"][name] for name in ("tokens", "loss")},
+            "validation": {name: run["validation_curve"][name] for name in ("tokens", "seconds", "loss", "characters")},
+        }
+        for run in runs
+    ]
+
+
+def describe_sizes(ladders: dict[str, Runs]) -> list[dict[str, Any]]:
+    """Return one row a size with the means over seeds of every architecture that has it, at the main budget."""
+    groups = {name: by_size(runs) for name, runs in ladders.items()}
+    rows = []
+    for size in dict.fromkeys(size for group in groups.values() for size in group):
+        row: dict[str, Any] = {"size": size}
+        for name, group in groups.items():
+            if size not in group:
+                continue
+            losses = column(group[size], "validation_loss")
+            row[name] = {
+                "n_params": group[size][0]["n_params"],
+                "n_params_non_embedding": group[size][0]["n_params_non_embedding"],
+                "seeds": len(group[size]),
+                "loss": float(losses.mean()),
+                "seed_deviation": float(losses.std(ddof=1)) if len(losses) > 1 else None,
+                "bits_per_character": float(losses.mean() / np.log(2)),
+                "seconds": float(column(group[size], "seconds").mean()),
+                "memory_added_bytes": float(column(group[size], "memory_added_bytes").mean()),
+            }
+        rows.append(row)
+    return sorted(rows, key=lambda row: min(entry["n_params"] for entry in row.values() if isinstance(entry, dict)))
+
+
+def extrapolate(architecture: str, main: Runs, runs: Runs) -> list[dict[str, Any]]:
+    """Fit each law without the largest sizes and foretell their losses: one row a law, cut and size left out.
+
+    `error` is relative, of the mean loss over seeds and budgets; `times` how much larger the size is than the largest
+    that was fitted; `inside` whether the mean lies in the law's 95 % band there.
+    """
+    rows = []
+    for law, members in (("power", main), ("power_floor", main), ("chinchilla", _whole(runs))):
+        sizes = list(by_size(members).values())
+        if law == "chinchilla" and len({run["recipe"]["tokens"] for run in members}) < MIN_BUDGETS:
+            continue
+        for kept in range(MIN_SIZES, len(sizes)):
+            small = [run for group in sizes[:kept] for run in group]
+            try:
+                fitted = fit_runs(law, small, resamples=200)
+            except ValueError:  # too few points are left for this law
+                continue
+            for group in sizes[kept:]:
+                x = {"n": column(group, "n_params"), "d": column(group, "tokens")}
+                x = x if law == "chinchilla" else {"n": x["n"]}
+                found, foretold = column(group, "validation_loss"), fitted.predict(**x)
+                low, high = fitted.band(**x)
+                rows.append(
+                    {
+                        "architecture": architecture,
+                        "law": law,
+                        "fitted_sizes": kept,
+                        "largest_fitted": small[-1]["n_params"],
+                        "size": group[0]["recipe"]["size"],
+                        "n_params": group[0]["n_params"],
+                        "times": group[0]["n_params"] / small[-1]["n_params"],
+                        "loss": float(found.mean()),
+                        "foretold": float(foretold.mean()),
+                        "error": float(np.exp(np.mean(np.log(foretold / found))) - 1),
+                        "inside": bool(low.mean() <= found.mean() <= high.mean()),
+                    }
+                )
+    return rows
+
+
+def _of(found: list[Fitted], law: str) -> Fit | None:
+    """Return the fit of a law, on all parameters, or None if there is none."""
+    return next((entry.fit for entry in found if entry.fit.law.name == law and entry.axis == "n_params"), None)
+
+
+def _repetition(fits: list[Fitted], runs: Runs) -> dict[str, Any] | None:
+    """Return what repeated epochs and transposed copies are worth under the laws that say so, or None without one."""
+    repeated, transposed = _of(fits, "data_constrained"), _of(fits, "transposition")
+    if repeated is None and transposed is None:
+        return None
+    found: dict[str, Any] = {"epochs": None, "keys": None}
+    if repeated is not None:
+
+        def worth(log_star: Array, epochs: int) -> Array:
+            return 1 + np.exp(log_star) * -np.expm1(-(epochs - 1) / np.exp(log_star))
+
+        star = repeated.parameters["R_D*"]
+        rows = [{"epochs": n, **_derived(repeated, "R_D*", partial(worth, epochs=n))} for n in EPOCHS]
+        found["epochs"] = {"identified": star.identified, "reason": star.reason, "rows": rows}
+    if transposed is not None:
+
+        def multiplier(w: Array, keys: int) -> Array:
+            return 1 + w * (keys - 1)
+
+        used = sorted({round(keys_used(run)) for run in runs} - {1})
+        share = transposed.parameters["w"]
+        rows = [{"keys": k, **_derived(transposed, "w", partial(multiplier, keys=k))} for k in used]
+        found["keys"] = {"identified": share.identified, "reason": share.reason, "rows": rows}
+    return found
+
+
+def _derived(fitted: Fit, name: str, function: Callable[[Array], Array]) -> dict[str, Any]:
+    """Return a monotone function of one parameter, with its bootstrap interval."""
+    place = fitted.law.names.index(name)
+    low, high = percentiles(function(fitted.resampled[:, place]), fitted.freedom)
+    return {"value": float(function(fitted.theta[place : place + 1])[0]), "bootstrap": [low, high]}
