@@ -327,7 +327,7 @@ def _doubt(fits: dict[str, Fit], name: str | None = None) -> str | None:
     for architecture, fitted in fits.items():
         for parameter, estimate in fitted.parameters.items():
             if not estimate.identified and name in (None, parameter):
-                return f"{parameter} of the {architecture} is not identified: {estimate.reason}"
+                return f"{parameter} of the {architecture.upper()} is not identified: {estimate.reason}"
     return None
 
 
@@ -375,7 +375,7 @@ def _crossover(
     found = np.exp(_crossings(rows[0], rows[1], *within))
     share = float(np.isfinite(found[1:]).mean())
     if not np.isfinite(found[0]):
-        never = "the law of the gpt does not come to lie below that of the lstm"
+        never = "the law of the GPT does not come to lie below that of the LSTM"
         return Crossover(axis, tokens, None, (None, None), share, None, never)
     interval = percentiles(found[1:], _freedom(fits["gpt"]))
     inside = max(m.min() for m in measured.values()) <= found[0] <= min(m.max() for m in measured.values())

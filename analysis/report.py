@@ -285,7 +285,8 @@ def shared_sentence(what: str, test: Data) -> str:
         return f"Whether both could share one {what} is not identified: {test['reason']}."
     freedom = ", ".join(f"{number:.3g}" for number in test["freedom"])
     verdict = "fits worse than" if test["p"] < 0.05 else "is not told from"
-    return f"One {what} for both {verdict} two: F({freedom}) = {test['statistic']:.2f}, p = {test['p']:.3g}."
+    numbers = f"F({freedom}) = {test['statistic']:.2f}, p = {test['p']:.3g}"
+    return f"By the noise of runs alone, one {what} for both {verdict} two (Wald: {numbers})."
 
 
 def crossover_sentence(crossover: Data) -> str:

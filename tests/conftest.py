@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pictures
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 
 from preprocessing.corpus import Corpus, build_corpus, describe_build
 from preprocessing.run import PreprocessingArguments, build
@@ -72,3 +74,21 @@ def small_source(tmp_path_factory) -> Path:
     folder.mkdir()
     (folder / "made.abc").write_text(made_tunes(150, seed=1))
     return folder
+
+
+@pytest.fixture
+def assert_looks_like(request):
+    """assert_looks_like(figure_path, name): the figure is like tests/references/<name>.png."""
+
+    def check(figure, name):
+        path = pictures.REFERENCES / f"{name}.png"
+        if request.config.getoption("--rewrite-references"):
+            pictures.REFERENCES.mkdir(exist_ok=True)
+            pictures.shrink(figure).save(path, optimize=True)
+        assert path.is_file(), f"{path} is missing: pytest --rewrite-references writes it"
+        assert path.stat().st_size <= pictures.MAX_BYTES
+        with Image.open(path) as reference:
+            found = pictures.distance(figure, reference)
+        assert found <= pictures.TOLERANCE, f"{figure} differs from {path} by {found:.3f}: look at both"
+
+    return check

@@ -490,6 +490,18 @@ def test_every_figure_is_drawn_as_png_and_svg(study):
                 assert path.read_bytes().startswith(start)
 
 
+def test_figures_look_as_they_did(study, assert_looks_like):
+    """A law with its band, floor and baseline; bars with seeds. The other figures have more panels than can be told."""
+    for folder, name in (("GPT_analysis", "scaling_law"), ("comparison_analysis", "loss_comparison_bars")):
+        assert_looks_like(study / folder / f"{name}.png", name)
+
+
+def test_the_figure_of_a_table_looks_as_it_did(table, tmp_path, monkeypatch, assert_looks_like):
+    flags = ["--n", "params", "--law", "power_floor", "--out", tmp_path / "out", "--delta", "0.01"]
+    go_in(monkeypatch, "--table", table, *flags)
+    assert_looks_like(tmp_path / "out" / "law.png", "table_law")
+
+
 def test_a_rich_study_has_the_figures_of_budgets_allocation_and_repetition(rich):
     names = {path.stem for path in (rich / "comparison_analysis").glob("*.svg")}
     assert names >= {"budgets", "repetition", "isoflop"}

@@ -184,7 +184,7 @@ def test_a_difference_between_fits_that_are_not_identified_names_nobody_and_says
     comparison = compare(made_ladders(RISING, GPT_LAW, noise=0.001), DELTA)
     for found in comparison.laws:
         assert found.steeper is None
-        assert "of the gpt is not identified" in found.doubt
+        assert "of the GPT is not identified" in found.doubt
         assert found.differences["alpha"].test.p is None
         assert found.crossovers[0].value is None
         assert found.crossovers[0].reason == found.doubt
