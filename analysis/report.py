@@ -108,12 +108,16 @@ def fit_sentence(label: str, fitted: Data) -> str:
     loss = "least squares on log loss" if fitted["loss"] == "squares" else f"Huber on log loss, δ = {fitted['delta']:g}"
     state = "converged" if fitted["converged"] else "did NOT converge"
     bounds = f"; at its bound: {', '.join(fitted['at_bound'])}" if fitted["at_bound"] else ""
+    beyond = sum(abs(residual) > (fitted["delta"] or float("inf")) for residual in fitted["residuals"])
+    share = (
+        f" ({100 * beyond / len(fitted['residuals']):.0f} % of the residuals lie beyond it)" if fitted["delta"] else ""
+    )
     pairs = [(abs(r), a, b, r) for a, row in fitted["correlations"].items() for b, r in row.items() if a < b]
     strongest = max(pairs, default=None)
     tie = f"; strongest correlation {strongest[1]}–{strongest[2]} {strongest[3]:+.3f}" if strongest else ""
     return (
         f"{label}: {fitted['form']} ({fitted['source']}); {fitted['points']} points in {fitted['clusters']} clusters, "
-        f"{loss}, objective {fitted['objective']:.6g}, {fitted['starts']} starts, {state}{bounds}; "
+        f"{loss}{share}, objective {fitted['objective']:.6g}, {fitted['starts']} starts, {state}{bounds}; "
         f"{fitted['resamples_converged']} of {fitted['resamples']} resamples converged{tie}."
     )
 

@@ -668,3 +668,10 @@ def test_what_does_not_fit_the_table_is_one_line(table, tmp_path, monkeypatch, c
 
 def test_a_table_without_a_folder_for_its_results_is_one_line(table, monkeypatch, capsys):
     assert "--out" in refusal(monkeypatch, capsys, "--table", table, "--n", "params", "--d", "tokens")
+
+
+def test_the_readmes_fit_runs_as_printed_and_finds_the_law_that_it_makes(tmp_path):
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "analysis.fitting" in block]
+    process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.search(r"value=0\.3(49999|500000)", process.stdout)
