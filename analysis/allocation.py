@@ -150,11 +150,6 @@ class Allocation:
     ways: dict[str, Way]
     comparisons: list[Comparison]
 
-    @property
-    def disagreements(self) -> list[Comparison]:
-        """The comparisons in which two ways differ beyond doubt."""
-        return [comparison for comparison in self.comparisons if comparison.differ]
-
     def as_dict(self) -> dict[str, Any]:
         """Return everything in plain types."""
         return asdict(self)
@@ -438,6 +433,8 @@ def by_law(fitted: Fit | None, cost: Cost, studied: tuple[float, float]) -> Appr
     bounds = [name for name in fitted.at_bound if name != "E"]  # a floor moves no optimum
     if not fitted.converged:
         way = Way("the fit of Chinchilla's law did not converge")
+    elif any(not fitted.parameters[name].identified for name in ("alpha", "beta")):
+        way = Way("the exponents of Chinchilla's law are not identified")
     elif bounds:
         way = Way(f"the fit of Chinchilla's law lies at the bound of {', '.join(bounds)}")
     if way.reason is None:

@@ -25,11 +25,7 @@ from analysis.fitting import (
 from analysis.laws import Array
 from analysis.runs import Run, Runs, by_size, clusters, column, paired, weights_of
 
-AXES = {
-    "n_params": "all parameters",
-    "n_params_non_embedding": "parameters without tables",
-    "flops": "training FLOPs at one budget of tokens",
-}
+AXES = ("n_params", "n_params_non_embedding", "flops")
 AT_ONE_BUDGET = ("power", "power_floor")
 MIN_BUDGETS = 3
 MIN_POSITIONS = 16

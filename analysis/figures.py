@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from analysis.report import LAW_WORDS, NAMES, SYMBOLS, WAYS, Data, chosen_fit, find_fit, short
+from analysis.report import LAW_WORDS, NAMES, PARAMETERS, VARIABLES, WAYS, Data, chosen_fit, find_fit, short
 from door import whole_file
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
@@ -90,9 +90,9 @@ def draw_law(axes: Axes, fitted: Data, architecture: str) -> None:
     label = f"{name}: α not identified"
     if alpha["identified"]:
         form = (
-            f"$E + A{SYMBOLS[fitted['variables'][0]]}^{{-α}}$"
+            f"$E + A{VARIABLES[fitted['variables'][0]]}^{{-α}}$"
             if floor
-            else f"$A{SYMBOLS[fitted['variables'][0]]}^{{-α}}$"
+            else f"$A{VARIABLES[fitted['variables'][0]]}^{{-α}}$"
         )
         label = "{}: {}, α = {:.3f} [{:.3f}, {:.3f}]".format(name, form, alpha["value"], *alpha["bootstrap"])
     axes.plot(line["at"], line["loss"], color=colour, lw=1.3, label=label)
@@ -264,7 +264,7 @@ def profile_likelihoods(path: Path, fits: dict[str, Data]) -> None:
                     estimate["value"], color=COLOURS["gpt"] if estimate["identified"] else COLOURS["lstm"], lw=1
                 )
                 verdict = "" if estimate["identified"] else "\n(not identified)"
-                axes.set(xlabel=f"{SYMBOLS.get(name, name)}{verdict}", ylim=(0, 4))
+                axes.set(xlabel=f"{PARAMETERS.get(name, name)}{verdict}", ylim=(0, 4))
                 if profile["at"][0] > 0 and profile["at"][-1] > 30 * profile["at"][0]:
                     axes.set_xscale("log")
             mine[0].set_ylabel(f"{label}\nrise over the 95 % limit", fontsize=8)
@@ -465,7 +465,7 @@ def table_law(path: Path, data: Data) -> None:
     blue = COLOURS["gpt"]
     with figure(path, columns=1 if data["line"] else 2) as panels:
         axes = panels[0]
-        axes.set(xscale="log", yscale="log", xlabel=f"{SYMBOLS[first]} ({data['columns'][first]})", ylabel="loss")
+        axes.set(xscale="log", yscale="log", xlabel=f"{VARIABLES[first]} ({data['columns'][first]})", ylabel="loss")
         if data["line"]:
             axes.plot(points[first], loss, "o", color=blue, ms=3, mfc="none")
             axes.plot(data["line"]["at"], data["line"]["loss"], color=blue, lw=1.3)
@@ -475,7 +475,7 @@ def table_law(path: Path, data: Data) -> None:
             return
         second = fitted["variables"][1]
         dots = axes.scatter(points[first], loss, c=points[second], norm=LogNorm(), cmap="viridis", s=10)
-        name = f"{SYMBOLS.get(second, second)} ({data['columns'][second]})"
+        name = f"{VARIABLES[second]} ({data['columns'][second]})"
         axes.figure.colorbar(dots, ax=axes, label=name, format=FuncFormatter(short))
         panels[1].plot(points["fitted"], loss, "o", color=blue, ms=3, mfc="none")
         ends = [float(loss.min()), float(loss.max())]
@@ -491,6 +491,6 @@ def table_residuals(path: Path, data: Data) -> None:
         for axes, variable in zip(panels, variables, strict=True):
             axes.plot(data["points"][variable], off, "o", color=COLOURS["gpt"], ms=3, mfc="none")
             axes.axhline(0, color=GREY, lw=0.8)
-            axes.set(xscale="log", xlabel=f"{SYMBOLS.get(variable, variable)} ({data['columns'][variable]})")
+            axes.set(xscale="log", xlabel=f"{VARIABLES[variable]} ({data['columns'][variable]})")
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
         panels[0].set_ylabel("measured over fitted loss, less 1")

@@ -27,7 +27,8 @@ DELTA = 1e-3  # the field's: Hoffmann et al. 2022
 RESAMPLES = 1000
 LEVEL = 0.95
 EDGES = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-SMALLEST_FLOOR = 1e-3  # nats per token; a floor whose interval reaches below it is not told from none
+SMALLEST_FLOOR = 1e-3  # of the least loss; a floor whose interval reaches below it is not told from none
+SPARE_CLUSTERS = 4  # more than parameters; with fewer no interval is to be trusted
 SMALLEST_SHARE = 1e-6  # of the loss; a term that is nowhere larger has vanished
 MAX_STEPS = 150
 TOLERANCE = 1e-12  # what a step could still gain, of the objective
@@ -176,7 +177,7 @@ def columns_of(law: Law, given: Mapping[str, ArrayLike | None]) -> tuple[dict[st
     """
     named = {name: np.atleast_1d(np.asarray(values, float)) for name, values in given.items() if values is not None}
     if law.needs == ("x",):
-        if len(named) != 1:
+        if len(named) != 1 or not {"n", "d", "c", "x"} & named.keys():
             raise ValueError(f"the {law.name} law takes one variable of n, d and c, not {sorted(named) or 'none'}")
         [(name, values)] = named.items()
         named, variables = {"x": values}, {"x": name}
@@ -264,13 +265,22 @@ def fit(
             order of their sorted labels. Default: `resample`.
         resamples, seed: of the bootstrap; RESAMPLES without a number.
 
+    Returns:
+        The fit: parameters with intervals and verdicts, `predict`, `band`. Its `theta` and `resampled` hold the
+        logarithms of factors.
+
     Raises:
-        ValueError: if a variable is missing or not positive and finite, or there are too few points.
+        ValueError: if a variable is missing, not positive and finite or of another length, or there are too few points.
     """
-    law = LAWS[law] if isinstance(law, str) else law
+    if isinstance(law, str):
+        if law not in LAWS:
+            raise ValueError(f"{law!r} is none of the laws {', '.join(LAWS)}")
+        law = LAWS[law]
     given = {"n": n, "d": d, "c": c, "u": u, "keys": keys}
     x, variables = columns_of(law, given if law.needs == ("x",) else {name: given[name] for name in law.needs})
     loss = np.atleast_1d(np.asarray(loss, float))
+    if any(values.ndim > 1 for values in (loss, *x.values())):
+        raise ValueError("losses and variables must be one-dimensional: one number a run")
     count, free = len(loss), len(law.parameters)
     if any(len(values) != count for values in x.values()):
         raise ValueError(
@@ -278,8 +288,8 @@ def fit(
         )
     if not (np.isfinite(loss).all() and (loss > 0).all()):
         raise ValueError("losses must be positive and finite")
-    for name in {"x", "n", "d"} & x.keys():
-        if len(np.unique(x[name])) < 3:
+    for name in ("x", "n", "d"):
+        if name in x and len(np.unique(x[name])) < 3:
             raise ValueError(
                 f"{len(np.unique(x[name]))} different values of {variables[name]} are too few for a law: 3 are needed"
             )
@@ -299,8 +309,11 @@ def fit(
         raise ValueError(f"delta must be positive, not {delta}")
     _, cluster = np.unique(np.arange(count) if clusters is None else np.asarray(clusters), return_inverse=True)
     _, size = np.unique(x[law.needs[0]] if sizes is None else np.asarray(sizes), return_inverse=True)
+    clusters_drawn = int(cluster.max()) + 1
+    if draws is not None and np.shape(draws)[1:] != (clusters_drawn,):
+        raise ValueError(f"draws must have a column for each of {clusters_drawn} clusters")
     if draws is None:
-        draws = resample(int(cluster.max()) + 1, RESAMPLES if resamples is None else resamples, seed)
+        draws = resample(clusters_drawn, RESAMPLES if resamples is None else resamples, seed)
     problem = Problem(law, x, np.log(loss), delta)
     grid = problem.best_starts(base)
     best = problem.lowest(base, grid)
@@ -319,7 +332,8 @@ def fit(
     finite = np.isfinite(resampled.theta).all(axis=1)
     estimates = {}
     at_bound = problem.bounds_hit(best.theta[0])
-    enough = len(np.unique(cluster)) > max(free, 3)
+    shares = problem.shares(best.theta[0])
+    spare = len(np.unique(cluster)) - free
     for i, parameter in enumerate(law.parameters):
         value = float(best.theta[0, i])
         intervals = (
@@ -327,7 +341,15 @@ def fit(
             jackknife(value, without_one.theta[:, i]),
             profiles[parameter.name].interval,
         )
-        reason = _doubt(parameter, bool(best.converged[0]), enough, parameter.name in at_bound, *intervals)
+        lowest = parameter.lower
+        if parameter.name == "E":
+            lowest = SMALLEST_FLOOR * float(loss.min())
+        elif parameter.name in law.exponents:
+            lowest = 0.0
+        elif parameter.linear:  # a factor below this leaves nothing of its term
+            lowest = value + float(np.log(SMALLEST_SHARE / shares[i]))
+        at = parameter.name in at_bound
+        reason = _doubt(parameter, lowest, bool(best.converged[0]), spare, at, *intervals)
         bootstrap, left_out, profile = (_shown(parameter, interval) for interval in intervals)
         spread = _finite(shown[finite, i].std(ddof=1)) if finite.sum() > 1 else None
         estimates[parameter.name] = Estimate(
@@ -381,23 +403,27 @@ def _correlations(resampled: Array) -> Array:
     return standard.T @ standard / len(resampled)
 
 
-def _doubt(parameter: Parameter, converged: bool, enough: bool, at_bound: bool, *intervals: Interval) -> str | None:
-    """Return why a parameter is not identified, or None if it is."""
+def _doubt(
+    parameter: Parameter, lowest: float, converged: bool, spare: int, at_bound: bool, *intervals: Interval
+) -> str | None:
+    """Return why a parameter is not identified, or None if it is; `lowest` is what its intervals have to stay above."""
     bootstrap, left_out, profile = intervals
-    lowest = {"E": SMALLEST_FLOOR, "alpha": 0.0, "beta": 0.0}.get(parameter.name, parameter.lower)
     if not converged:
         return "the fit did not converge"
-    if not enough:
-        return "there are too few clusters to tell the noise"
+    if spare < SPARE_CLUSTERS:
+        return f"{SPARE_CLUSTERS} clusters more than parameters are needed, there are {spare}"
     if at_bound:
         return "the best fit lies at its bound"
     if None in profile:
-        return f"its profile is flat {'below' if profile[0] is None else 'above'}"
-    if None in bootstrap or None in left_out:
+        below = (profile[0] is None) != (parameter.scale == "decay")
+        return f"its profile is flat {'below' if below else 'above'}"
+    if None in bootstrap:
         return "too many resamples did not converge"
+    if None in left_out:
+        return "a fit without one of the sizes did not converge"
     for name, (low, high) in zip(("bootstrap", "jackknife", "profile"), intervals, strict=True):
         if low is not None and low <= lowest:
-            return f"its {name} interval reaches {'zero' if lowest <= SMALLEST_FLOOR and lowest >= 0 else 'its bound'}"
+            return f"its {name} interval reaches down to {'its bound' if lowest == parameter.lower else 'nothing'}"
         if high is not None and high >= parameter.upper:
             return f"its {name} interval reaches its bound"
     return None
@@ -526,7 +552,7 @@ class Problem:
         return objective, gradient, hessian, positive
 
     @np.errstate(all="ignore")
-    def solve(self, weights: Array, theta: Array, held: Mask | None = None) -> Solution:
+    def solve(self, weights: Array, theta: Array, held: Mask | None = None, steps: int = MAX_STEPS) -> Solution:
         """Minimise from `theta` [problems, parameters] for each row of `weights`; what is `held` keeps its value."""
         lower = np.array([parameter.lower for parameter in self.law.parameters])
         upper = np.array([parameter.upper for parameter in self.law.parameters])
@@ -538,7 +564,7 @@ class Problem:
         state[0] = np.where(np.isfinite(state[0]), state[0], np.inf)
         least = 1e-26 * weights.sum(axis=1)  # a perfect fit ends at rounding
         on = np.flatnonzero(np.isfinite(state[0]))
-        for _ in range(MAX_STEPS):
+        for _ in range(steps):
             if not len(on):
                 break
             now = theta[on]
@@ -593,7 +619,9 @@ class Problem:
         starts = np.concatenate([self._project(weights[None], start)[0] for start in grid])
         found = self.solve(np.repeat(weights[None], len(grid), axis=0), starts)
         i = [np.argmin(found.objective * np.where(found.converged, 1 - 1e-9, 1.0))]  # of equals one that converged
-        return Solution(found.theta[i], found.objective[i], found.converged[i])
+        lowest = Solution(found.theta[i], found.objective[i], found.converged[i])
+        # With delta far below the residuals a valley is long and its floor nearly flat.
+        return lowest if lowest.converged[0] else self.solve(weights[None], lowest.theta, steps=20 * MAX_STEPS)
 
     def refit(self, weights: Array, near: Solution, grid: Array) -> Solution:
         """Fit the same points with other weights [problems, points] from a known minimum.
@@ -676,23 +704,39 @@ class Problem:
             rises = (found.objective - best.objective[0]).reshape(len(going), -1)
             for side, thetas, rise in zip(going, found.theta.reshape(*rises.shape, -1), rises, strict=True):
                 side.add(thetas, rise, self.law.parameters[side.i])
+        # Where there are several valleys, a point's neighbours know of a lower one.
+        for shift in (1, -1, 1):
+            starts = np.concatenate([side.starts_of_neighbours(shift) for side in sides])
+            held = np.concatenate([np.tile(np.arange(len(theta)) == side.i, (len(side.at), 1)) for side in sides])
+            found = self.solve(np.broadcast_to(weights, (len(starts), len(weights))), starts, held)
+            ends = np.cumsum([len(side.at) for side in sides])[:-1]
+            rises = np.split(found.objective - best.objective[0], ends)
+            for side, thetas, rise in zip(sides, np.split(found.theta, ends), rises, strict=True):
+                side.take_lower(thetas, rise)
         profiles = {
             parameter.name: _join(sides[2 * i], sides[2 * i + 1], theta[i], limits[i])
             for i, parameter in enumerate(self.law.parameters)
         }
         return profiles, lower
 
+    @np.errstate(all="ignore")
+    def shares(self, theta: Array) -> Array:
+        """Return the largest share of the loss, over points, that moves with each parameter: [parameters].
+
+        For a factor, fitted as its logarithm, that is the share of its term.
+        """
+        loss = self.law.formula(self._jets(theta[None]), self.x)
+        return np.array([np.max(np.abs(loss.first[i] / loss.value)) for i in range(len(theta))])
+
     def bounds_hit(self, theta: Array) -> list[str]:
         """Return the parameters that lie at a bound, and the factors of terms that have vanished."""
-        with np.errstate(all="ignore"):
-            loss = self.law.formula(self._jets(theta[None]), self.x)
-        hit = []
-        for i, parameter in enumerate(self.law.parameters):
-            of_the_loss = np.max(np.abs(loss.first[i] / loss.value))
-            vanished = parameter.linear and parameter.scale == "log" and of_the_loss < SMALLEST_SHARE
-            if vanished or theta[i] <= parameter.lower or theta[i] >= parameter.upper:
-                hit.append(parameter.name)
-        return hit
+        return [
+            parameter.name
+            for value, share, parameter in zip(theta, self.shares(theta), self.law.parameters, strict=True)
+            if (parameter.linear and parameter.scale == "log" and not share >= SMALLEST_SHARE)
+            or value <= parameter.lower
+            or value >= parameter.upper
+        ]
 
 
 class _Side:
@@ -701,34 +745,52 @@ class _Side:
     def __init__(self, i: int, error: float, limit: float, theta: Array, direction: Array) -> None:
         self.i, self.limit, self.origin = i, limit, theta[i]
         self.reach = REACH * error
-        self.last, self.direction = theta, np.nan_to_num(direction)
-        self.at, self.rise = theta[i : i + 1], np.zeros(1)
+        self.direction = np.nan_to_num(direction)
+        self.theta, self.rise = theta[None], np.zeros(1)
         self.done = False
+
+    @property
+    def at(self) -> Array:
+        """Where the parameter is held: [points], the best fit first."""
+        return self.theta[:, self.i]
 
     def next_starts(self, parameter: Parameter) -> Array:
         """Return where to hold the parameter next, the others moved along: [points, parameters]."""
         at = np.linspace(self.at[-1], self.origin + self.reach, PROFILE_POINTS + 1)[1:]
         at = np.clip(at, parameter.lower, parameter.upper)
-        starts: Array = self.last + (at - self.last[self.i])[:, None] * self.direction
+        starts: Array = self.theta[-1] + (at - self.at[-1])[:, None] * self.direction
         starts[:, self.i] = at
         return starts
 
+    def starts_of_neighbours(self, shift: int) -> Array:
+        """Return each point with the others as they are at its neighbour, farther out or in: [points, parameters]."""
+        places = np.clip(np.arange(len(self.theta)) + shift, 0, len(self.theta) - 1)
+        starts = self.theta[places]
+        starts[:, self.i] = self.at
+        return starts
+
+    def take_lower(self, theta: Array, rise: Array) -> None:
+        """Replace points by lower minima at the same place; the best fit stays."""
+        lower = rise < self.rise
+        lower[0] = False
+        self.theta[lower], self.rise[lower] = theta[lower], np.maximum(rise[lower], 0.0)
+
     def add(self, theta: Array, rise: Array, parameter: Parameter) -> None:
         """Take in the minima found there."""
-        self.at = np.concatenate([self.at, theta[:, self.i]])
+        self.theta = np.concatenate([self.theta, theta])
         self.rise = np.concatenate([self.rise, np.maximum(rise, 0.0)])
         self.done = bool((self.rise > self.limit).any()) or self.at[-1] in (parameter.lower, parameter.upper)
-        self.last, self.direction = theta[-1], np.zeros_like(self.direction)
+        self.direction = np.zeros_like(self.direction)
         self.reach *= 4
 
     @property
     def edge(self) -> float | None:
-        """Where the rise reaches the limit; its root is nearly a straight line in the parameter."""
-        outside = np.flatnonzero(self.rise > self.limit)
-        if not len(outside):
+        """Where the rise reaches the limit for the last time: its root is nearly straight in the parameter."""
+        inside = int(np.flatnonzero(self.rise <= self.limit)[-1])
+        if inside == len(self.rise) - 1:
             return None
-        before = slice(outside[0] - 1, outside[0] + 1)
-        return float(np.interp(np.sqrt(self.limit), np.sqrt(self.rise[before]), self.at[before]))
+        between = slice(inside, inside + 2)
+        return float(np.interp(np.sqrt(self.limit), np.sqrt(self.rise[between]), self.at[between]))
 
 
 def _join(low: _Side, high: _Side, best: float, limit: float) -> Profile:

@@ -1,5 +1,6 @@
 """Sentences from fits.json: every one cites what it is derived from, and none concludes what is not identified."""
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -21,8 +22,10 @@ AXIS_WORDS = {
     "tokens": "tokens seen, D",
     "flops": "training FLOPs, C",
 }
-SYMBOLS = {"alpha": "α", "beta": "β", "R_D*": "R_D*", "R_N*": "R_N*", "n": "N", "d": "D", "c": "C"}
+PARAMETERS = {"alpha": "α", "beta": "β"}
+VARIABLES = {"n": "N", "d": "D", "c": "C", "u": "U", "keys": "keys"}
 GOAL, DECADE = 0.01, 10.0  # foretell a loss one decade above the largest fitted size within 1 %
+FACTORS = {"A", "B", "d"}  # fitted as logarithms
 UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3))
 
 
@@ -36,7 +39,9 @@ def short(number: float, _: Any = None) -> str:
 
 def figure_of(number: float) -> str:
     """Return a fitted number with the digits that a reader can use."""
-    return f"{number:.3f}" if 1e-3 <= abs(number) < 1e3 or number == 0 else f"{number:.3g}"
+    if 1e-3 <= abs(number) < 10 or number == 0:
+        return f"{number:.3f}"
+    return f"{number:.4g}" if 10 <= abs(number) < 1e5 else f"{number:.2e}"
 
 
 def edges(pair: list[float | None], sign: str = "") -> str:
@@ -62,9 +67,13 @@ def find_fit(data: Data, architecture: str, law: str, axis: str = "n_params") ->
 
 
 def chosen_fit(data: Data, architecture: str) -> Data:
-    """Return the law of N that describes an architecture: the one with a floor where that is identified."""
-    floor, power = (find_fit(data, architecture, law) for law in ("power_floor", "power"))
-    chosen = floor if floor is not None and floor["parameters"]["E"]["identified"] else power
+    """Return the law of N that describes an architecture: the one with a floor where that is identified for all.
+
+    Exponents with and without a floor are not alike, and so not shown side by side.
+    """
+    floors = [find_fit(data, name, "power_floor") for name in data["fits"]]
+    law = "power_floor" if all(fit is not None and fit["parameters"]["E"]["identified"] for fit in floors) else "power"
+    chosen = find_fit(data, architecture, law)
     assert chosen is not None
     return chosen
 
@@ -88,18 +97,15 @@ def law_lines(data: Data) -> list[str]:
 def parameter_table(fits: list[tuple[str, Data]]) -> list[str]:
     """Return a Markdown table of every parameter of fits with its three intervals and its verdict."""
     rows = [
-        "| | law | parameter | value | standard error | over runs | over sizes | profile | identified |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | law | parameter | value | over runs | over sizes | profile | identified |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for label, fitted in fits:
         for name, row in fitted["parameters"].items():
             cells = " | ".join(edges(row[kind]) for kind in ("bootstrap", "jackknife", "profile"))
-            error = "–" if row["standard_error"] is None else figure_of(row["standard_error"])
             verdict = "yes" if row["identified"] else f"no: {row['reason']}"
-            symbol = SYMBOLS.get(name, name)
-            rows.append(
-                f"| {label} | {fitted['law']} | {symbol} | {figure_of(row['value'])} | {error} | {cells} | {verdict} |"
-            )
+            symbol = PARAMETERS.get(name, name)
+            rows.append(f"| {label} | {fitted['law']} | {symbol} | {figure_of(row['value'])} | {cells} | {verdict} |")
     return rows
 
 
@@ -114,7 +120,10 @@ def fit_sentence(label: str, fitted: Data) -> str:
     )
     pairs = [(abs(r), a, b, r) for a, row in fitted["correlations"].items() for b, r in row.items() if a < b]
     strongest = max(pairs, default=None)
-    tie = f"; strongest correlation {strongest[1]}–{strongest[2]} {strongest[3]:+.3f}" if strongest else ""
+    tie = ""
+    if strongest is not None:
+        first, second = (PARAMETERS.get(name, f"log {name}" if name in FACTORS else name) for name in strongest[1:3])
+        tie = f"; strongest correlation {first} with {second}, {strongest[3]:+.3f}"
     return (
         f"{label}: {fitted['form']} ({fitted['source']}); {fitted['points']} points in {fitted['clusters']} clusters, "
         f"{loss}{share}, objective {fitted['objective']:.6g}, {fitted['starts']} starts, {state}{bounds}; "
@@ -125,7 +134,7 @@ def fit_sentence(label: str, fitted: Data) -> str:
 def size_table(data: Data) -> list[str]:
     """Return a Markdown table of losses by size at the main budget."""
     names = list(data["fits"])
-    heads = [f"{NAMES[name]} {what}" for name in names for what in ("N", "seeds", "loss (bpc)", "s")]
+    heads = [f"{NAMES[name]} {what}" for name in names for what in ("N", "seeds", "loss (bpc)", "seconds")]
     both = len(names) == 2
     rows = [
         f"| size | {' | '.join(heads)} |{' GPT − LSTM |' if both else ''}",
@@ -191,10 +200,13 @@ def lead_sentence(data: Data) -> str:
 
 
 def extrapolation_ranking(rows: list[Data]) -> list[Data]:
-    """Return the laws of one architecture by their root mean square error on larger sizes, best first."""
+    """Return the laws of one architecture by their root mean square error on larger sizes, best first.
+
+    All are held to the same runs, those of the main budget: a law of N alone says nothing of others.
+    """
     ranking = []
     for law in dict.fromkeys(row["law"] for row in rows):
-        mine = [row["error"] for row in rows if row["law"] == law]
+        mine = [row["error"] for row in rows if row["law"] == law and row["main"]]
         ranking.append({"law": law, "tests": len(mine), "error": (sum(e**2 for e in mine) / len(mine)) ** 0.5})
     return sorted(ranking, key=lambda row: row["error"])
 
@@ -209,17 +221,14 @@ def extrapolation_lines(data: Data) -> list[str]:
             continue
         ranking = extrapolation_ranking(rows)
         order = ", ".join(f"{LAW_WORDS[r['law']]} {100 * r['error']:.2f} % ({r['tests']} tests)" for r in ranking)
-        lines.append(f"{NAMES[name]}, root mean square error on sizes larger than any fitted: {order}.")
+        where = f"at {short(data['main_budget'])} tokens on sizes larger than any fitted"
+        lines.append(f"{NAMES[name]}, root mean square error {where}: {order}.")
         for law in (row["law"] for row in ranking):
-            far = [row for row in rows if row["law"] == law and row["times"] >= DECADE]
-            if not far:
-                largest = max((row for row in rows if row["law"] == law), key=lambda row: row["times"])
-                lines.append(
-                    f"{NAMES[name]}, {LAW_WORDS[law]}: no size lies a decade above a fitted range; the farthest is "
-                    f"{_foretold(largest)}"
-                )
-                continue
-            lines.append(f"{NAMES[name]}, {LAW_WORDS[law]}: {_foretold(min(far, key=lambda row: row['times']))}")
+            mine = [row for row in rows if row["law"] == law and row["main"]]
+            far = [row for row in mine if row["times"] >= DECADE]
+            row = min(far, key=lambda row: row["times"]) if far else max(mine, key=lambda row: row["times"])
+            note = "" if far else "no size lies a decade above a fitted range; the farthest is "
+            lines.append(f"{NAMES[name]}, {LAW_WORDS[law]}: {note}{_foretold(row)}")
     return lines
 
 
@@ -269,7 +278,7 @@ def exponent_sentence(comparison: Data) -> str:
         f"On {AXIS_WORDS[comparison['axis']]}, {LAW_WORDS[comparison['law']]}: α(GPT) − α(LSTM) = {difference(alpha)}."
     )
     if not comparison["identified"]:
-        return f"{where} It is not identified: {comparison['reason']}."
+        return f"{where} Nothing follows from it, as {comparison['reason']}."
     test = shared_sentence("exponent", alpha["test"])
     if comparison["steeper"] is None:
         return f"{where} An interval holds 0: no architecture is shown to scale better. {test}"
@@ -314,7 +323,7 @@ def crossover_lines(compared: Data) -> list[str]:
             else:
                 where = f"{LAW_WORDS[law['law']]} on {AXIS_WORDS[crossover['axis']]}"
                 missing.setdefault(crossover["reason"], []).append(where)
-    return lines + [f"No crossover is identified under the {'; '.join(laws)}: {why}." for why, laws in missing.items()]
+    return lines + [f"No crossover is identified ({'; '.join(laws)}): {why}." for why, laws in missing.items()]
 
 
 RESOURCE_WORDS = {
@@ -353,9 +362,10 @@ def position_lines(positions: Data) -> list[str]:
     lines = []
     for name, words in (("gpt", "GPT"), ("lstm", "LSTM"), ("difference", "GPT − LSTM")):
         curve = positions[name]
+        sign = "+" if name == "difference" else ""
         ends = (
-            f"{curve['loss'][0]:+.3f} at {first[0]}–{first[1]} visible characters, "
-            f"{curve['loss'][-1]:+.3f} at {last[0]}–{last[1]}"
+            f"{curve['loss'][0]:{sign}.3f} nats at {first[0]}–{first[1]} visible characters, "
+            f"{curve['loss'][-1]:{sign}.3f} at {last[0]}–{last[1]}"
         )
         until = curve["falls_until"]
         fall = "it is not shown to fall anywhere" if until is None else f"it is shown to fall until {until} characters"
@@ -388,10 +398,14 @@ def findings(data: Data) -> list[str]:
         matched = [row for row in data["sizes"] if row.keys() >= {"gpt", "lstm"}][-1]
         lines.append(
             f"{lead_sentence(data)} At {matched['size']} they reach {matched['gpt']['loss']:.3f} (GPT) and "
-            f"{matched['lstm']['loss']:.3f} (LSTM) nats per character. This is one budget of tokens; another can "
-            "reverse it."
+            f"{matched['lstm']['loss']:.3f} (LSTM) nats per character{one_budget(data)}."
         )
     return [*lines, f"In nats per character: {' '.join(baseline_sentence(data, name) for name in names)}"]
+
+
+def one_budget(data: Data) -> str:
+    """Return the warning that a study of one budget needs."""
+    return ", the only budget trained; another can reverse it" if len(data["budgets"]) == 1 else ""
 
 
 def image(figures: set[str], name: str, caption: str) -> list[str]:
@@ -406,12 +420,13 @@ def write_report(data: Data, figures: set[str]) -> str:
         "GPT against LSTM on ABC notation" if len(names) == 2 else f"How the {NAMES[names[0]]} scales on ABC notation"
     )
     runs = " and ".join(f"{data['runs'][name]} {NAMES[name]}" for name in names)
-    budgets = ", ".join(short(budget) for budget in data["budgets"])
+    budgets = ("budget" if len(data["budgets"]) == 1 else "budgets") + " of "
+    budgets += ", ".join(short(budget) for budget in data["budgets"])
     labelled = [(f"{NAMES[name]}, {AXIS_WORDS[fit['axis']]}", fit) for name in names for fit in data["fits"][name]]
     lines = [
         f"# {title}",
         "",
-        f"{runs} runs; budgets of {budgets} tokens. The tables of sizes and the laws of N are of the main budget, "
+        f"{runs} runs; {budgets} tokens. The tables of sizes and the laws of N are of the main budget, "
         f"{short(data['tokens'])} tokens ({data['epochs']:.2f} epochs), with {len(data['seeds'])} seeds. Loss is in "
         f"nats per character on {short(data['validation_tokens'])} validation characters; the sampling error of that "
         f"set is ± {data['validation_standard_error']:.3f} (over tunes, the same tunes for every model).",
@@ -421,7 +436,7 @@ def write_report(data: Data, figures: set[str]) -> str:
         "",
         *(f"- {order_sentence(data, name)}" for name in names),
         *([f"- {lead_sentence(data)}"] if len(names) == 2 else []),
-        f"- All of this holds at one budget of {short(data['tokens'])} tokens; another budget can reverse it.",
+        f"- The table is of {short(data['tokens'])} tokens{one_budget(data)}.",
         "",
         "## Baseline",
         "",
@@ -438,8 +453,9 @@ def write_report(data: Data, figures: set[str]) -> str:
         "",
         "N counts all parameters. In a law of N alone, E is the loss that the law gives an endless model at this one "
         "budget of tokens, not the entropy of the music. A parameter is identified only if all three intervals are "
-        "clear of zero and of its bounds: the bootstrap's, over runs; the jackknife's, which leaves out each size; the "
-        "profile's.",
+        "clear of zero and of its bounds: the bootstrap's, over runs; the jackknife's, which leaves out each size (for "
+        "a law of D each budget, for one of C each point of the frontier, which is chosen once and not again in "
+        "resamples); the profile's.",
         "",
         *(f"- {line}" for line in law_lines(data)),
         "",
@@ -477,7 +493,9 @@ def compared_section(data: Data, figures: set[str]) -> list[str]:
     lines = [
         "## GPT against LSTM",
         "",
-        f"{compared['pairs']} pairs of runs of one size, budget and seed; a resample draws pairs.",
+        f"{compared['pairs']} pairs of runs of one size, budget and seed; a resample draws the pairs of one size and "
+        "seed with all their budgets. Laws of one variable are of the main budget. The tests are not corrected for "
+        "their number: the intervals, not they, decide.",
         "",
         *(f"- {exponent_sentence(law)}" for law in compared["laws"]),
         "",
@@ -526,7 +544,7 @@ def allocation_section(data: Data, figures: set[str]) -> list[str]:
         "N_opt = k·C^a and D_opt = k'·C^b minimise the loss at C training FLOPs, counted per module. Intervals are "
         "over seeds, and where it is said over sizes.",
         "",
-        "| | way | a of N_opt | over sizes | b of D_opt | from | to FLOPs |",
+        "| | way | a of N_opt | a over sizes | b of D_opt | from FLOPs | to FLOPs |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, mine in ways.items():
@@ -574,13 +592,15 @@ def agreement_sentence(architecture: str, comparisons: list[Data]) -> str:
         return f"{NAMES[architecture]}: fewer than two ways are identified, so none can be held against another."
     apart = [row for row in comparisons if row["differ"]]
     if not apart:
-        return f"{NAMES[architecture]}: the intervals of all ways overlap in {len(comparisons)} comparisons."
+        return (
+            f"{NAMES[architecture]}: no two ways are shown to differ, in {len(comparisons)} comparisons of intervals."
+        )
     texts = []
     for row in apart:
         first, second = (WAYS[way] for way in row["ways"])
         what = f"N_opt at {short(row['flops'])} FLOPs" if row["flops"] else row["quantity"]
         texts.append(f"{first} and {second} on {what}")
-    return f"{NAMES[architecture]}: the ways DISAGREE, their intervals do not overlap: {'; '.join(texts)}."
+    return f"{NAMES[architecture]}: the ways DISAGREE, neither kind of interval overlaps: {'; '.join(texts)}."
 
 
 def repetition_section(data: Data, figures: set[str]) -> list[str]:
@@ -594,33 +614,51 @@ def repetition_section(data: Data, figures: set[str]) -> list[str]:
 
 def rate_section(data: Data, figures: set[str]) -> list[str]:
     """Return the section on the learning rate, or nothing without a sweep."""
-    if data["learning_rate"] is None:
+    sweep = data["learning_rate"]
+    if sweep is None:
         return []
+    whose = (
+        "this corpus" if sweep["corpus"] == data["corpus"] else f"another corpus ({sweep['corpus']}) than this study's"
+    )
     rules = [
         f"- {NAMES[name]}: best peak rate = {rule['coefficient']:.3g}·N^-{rule['exponent']:.3f} over "
         f"{len(rule['optima'])} sizes, N without tables."
-        for name, rule in data["learning_rate"]["rules"].items()
+        for name, rule in sweep["rules"].items()
     ]
+    drawing = image(figures, "learning_rate", "The best peak rate of each size swept.")
     return [
         "## Learning rate",
         "",
+        f"Swept on {whose}, at {short(sweep['recipe']['tokens'])} tokens.",
+        "",
         *rules,
         "",
-        *image(figures, "learning_rate", "The best peak rate of each size swept."),
+        *drawing,
     ]
+
+
+def plain(text: str) -> str:
+    """Return a name so that Markdown takes none of it for a mark."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~$-])", r"\\\1", text)
+
+
+def table_lines(data: Data) -> list[str]:
+    """Return how a law was fitted to a table, and what was found."""
+    fitted = data["fit"]
+    parameters = [f"{PARAMETERS.get(name, name)} = {estimate(row)}" for name, row in fitted["parameters"].items()]
+    return [fit_sentence("Fit", fitted), *parameters]
 
 
 def write_table_report(data: Data, figures: set[str]) -> str:
     """Return the report of a law fitted to a table as Markdown."""
-    fitted = data["fit"]
+    words = LAW_WORDS[data["fit"]["law"]]
     lines = [
-        f"# {LAW_WORDS[fitted['law']][0].upper()}{LAW_WORDS[fitted['law']][1:]} fitted to {data['table']}",
+        f"# {words[0].upper()}{words[1:]} fitted to {plain(data['table'])}",
         "",
         *image(figures, "law", "Measured and fitted loss."),
-        f"- {fit_sentence('Fit', fitted)}",
-        *(f"- {SYMBOLS.get(name, name)} = {estimate(row)}" for name, row in fitted["parameters"].items()),
+        *(f"- {line}" for line in table_lines(data)),
         "",
-        *parameter_table([(data["table"], fitted)]),
+        *parameter_table([("fit", data["fit"])]),
         "",
         *image(figures, "residuals", "Measured over fitted loss, row by row."),
         *image(

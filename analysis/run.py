@@ -13,14 +13,24 @@ from analysis import figures
 from analysis.fitting import DELTA, RESAMPLES, fit
 from analysis.laws import LAWS
 from analysis.page import write_page
-from analysis.report import find_fit, law_lines, write_report, write_table_report
+from analysis.report import find_fit, law_lines, table_lines, write_report, write_table_report
 from analysis.study import analyse, line_of
 from analysis.table import read_table
-from door import DoorError, open_door, read_arguments, read_json, write_json, write_text
+from door import (
+    DoorError,
+    check_output,
+    open_door,
+    read_arguments,
+    read_json,
+    whole_folder,
+    write_json,
+    write_text,
+)
 from training.record import FOLDERS
 
 GPT_FOLDER, COMPARISON_FOLDER = "GPT_analysis", "comparison_analysis"
 FITS = "fits.json"
+MIN_RESAMPLES = 100
 VARIABLES = ("loss", "n", "d", "c", "u", "keys", "cluster")
 
 
@@ -107,6 +117,14 @@ def study_figures(data: dict[str, Any], gpt: Path, both: Path) -> dict[Path, Cal
     return drawings
 
 
+def _is_whole(data: dict[str, Any], gpt: Path, both: Path) -> bool:
+    """Return whether every file of an analysis is there still."""
+    files = [
+        path.with_name(f"{path.name}.{kind}") for path in study_figures(data, gpt, both) for kind in ("png", "svg")
+    ]
+    return all(path.is_file() for path in [*files, both / "report.md", both / "report.html"])
+
+
 def study(arguments: AnalysisArguments) -> None:
     """Analyse a study's records."""
     root, also, sweep = (
@@ -116,9 +134,11 @@ def study(arguments: AnalysisArguments) -> None:
     )
     gpt, both = root / GPT_FOLDER, root / COMPARISON_FOLDER
     identity = identity_of(root, also, sweep)
-    if (both / FITS).is_file() and read_json(both / FITS).get("identity") == identity:
-        print(f"{both}: finished already, nothing to do")
-        return
+    if (both / FITS).is_file():
+        before = read_json(both / FITS)
+        if before.get("identity") == identity and _is_whole(before, gpt, both):
+            print(f"{both}: finished already, nothing to do")
+            return
     data = analyse(root, also, sweep)
     for line in data["unfinished"]:
         print(f"left out of the fits: {line}")
@@ -129,31 +149,50 @@ def study(arguments: AnalysisArguments) -> None:
     write_text(both / "report.html", write_page(report, both))
     if "gpt" in data["fits"]:
         write_json(gpt / "scaling_law_fit.json", data["fits"]["gpt"])
-    if data["comparison"] is not None:
-        write_json(both / "comparison_data.json", data["comparison"])
-        for law in data["comparison"]["laws"]:
-            del law["fits"]  # those of the paired runs: the others stand in fits.json
-    write_json(both / FITS, {"identity": identity, **data})  # last: it says that the others are there
+    compared = data["comparison"]
+    if compared is not None:
+        write_json(both / "comparison_data.json", compared)
+        # The fits of the paired runs stand there alone; fits.json has those of all runs.
+        laws = [{name: entry for name, entry in law.items() if name != "fits"} for law in compared["laws"]]
+        compared = {**compared, "laws": laws}
+    write_json(both / FITS, {"identity": identity, **data, "comparison": compared})  # last: the others are there
     print("\n".join(law_lines(data)))
     print(f"figures and fits: {gpt}, {both}; the report: {both / 'report.html'} (or report.md)")
 
 
-def fit_table(arguments: AnalysisArguments) -> None:
-    """Fit a law to a table."""
-    path = Path(str(arguments.table))
+def check_flags(arguments: AnalysisArguments) -> None:
+    """Refuse flags that do not go together. Raises DoorError."""
+    columns = [name for name in ("n", "d", "c", "u", "keys", "cluster", "out") if getattr(arguments, name) is not None]
+    if arguments.table is None:
+        if columns:
+            raise DoorError(f"--{columns[0]} is for a table: name the file with --table")
+        return
     if arguments.law not in LAWS:
         raise DoorError(f"--law {arguments.law}: it is none of {', '.join(LAWS)}")
-    if arguments.out is None:
+    if not arguments.out:
         raise DoorError("--out: name a folder for fits.json, the figures and the report")
-    if not arguments.delta > 0 or arguments.resamples < 100:
-        raise DoorError("--delta must be above 0 and --resamples 100 or more")
-    out, law = Path(arguments.out), LAWS[arguments.law]
-    named = {name: getattr(arguments, name) for name in VARIABLES}
-    table = read_table(path, {name: column for name, column in named.items() if column is not None})
-    given = [name for name in ("n", "d", "c") if name in table.columns]
-    if law.needs == ("x",) and len(given) != 1:
-        raise DoorError(f"the law {law.name} is of one variable: name one of --n, --d, --c, not {len(given)}")
-    columns = table.need(law.name, given if law.needs == ("x",) else law.needs)
+    if not arguments.delta > 0:
+        raise DoorError(f"--delta {arguments.delta:g}: it must be above 0")
+    if arguments.resamples < MIN_RESAMPLES:
+        raise DoorError(f"--resamples {arguments.resamples}: an interval needs {MIN_RESAMPLES} or more")
+    needs, sizes = LAWS[arguments.law].needs, [name for name in ("n", "d", "c") if name in columns]
+    if needs == ("x",):
+        if len(sizes) != 1:
+            raise DoorError(f"the law {arguments.law} is of one variable: name one of --n, --d, --c, not {len(sizes)}")
+    elif unused := [name for name in columns if name not in (*needs, "cluster", "out")]:
+        raise DoorError(f"the law {arguments.law} does not use --{unused[0]}: leave it out")
+
+
+def fit_table(arguments: AnalysisArguments) -> None:
+    """Fit a law to a table."""
+    path, out, law = Path(str(arguments.table)), Path(str(arguments.out)), LAWS[arguments.law]
+    check_output(out, FITS)
+    named = {name: getattr(arguments, name) for name in VARIABLES if getattr(arguments, name) is not None}
+    table = read_table(path, named)
+    needs = [name for name in ("n", "d", "c") if name in named] if law.needs == ("x",) else law.needs
+    columns = table.need(law.name, needs)
+    if np.ptp(table.columns["loss"]) == 0:
+        raise DoorError(f"{path}: all losses are equal, so there is no law to fit: check --loss {arguments.loss}")
     try:
         fitted = fit(
             law,
@@ -173,27 +212,29 @@ def fit_table(arguments: AnalysisArguments) -> None:
     data: dict[str, Any] = {
         "kind": "table",
         "table": path.name,
-        "columns": {name: column for name, column in named.items() if column is not None},
+        "columns": named,
         "fit": fitted.as_dict(),
         "line": line_of(fitted),
         "points": {**{name: values.tolist() for name, values in table.columns.items()}, "fitted": fitted_loss.tolist()},
     }
-    drawings: dict[Path, Callable[[Path], None]] = {
-        out / "law": lambda at: figures.table_law(at, data),
-        out / "residuals": lambda at: figures.table_residuals(at, data),
-        out / "profile_likelihoods": lambda at: figures.profile_likelihoods(at, {law.name: data["fit"]}),
-    }
-    draw(drawings)
-    report = write_table_report(data, {at.name for at in drawings})
-    write_text(out / "report.md", report)
-    write_text(out / "report.html", write_page(report, out))
-    write_json(out / FITS, data)
-    print(report[: report.index("\n\n| |")])
-    print(f"\nfits, figures and report: {out} (open report.html)")
+    with whole_folder(out, FITS) as temporary:
+        drawings: dict[Path, Callable[[Path], None]] = {
+            temporary / "law": lambda at: figures.table_law(at, data),
+            temporary / "residuals": lambda at: figures.table_residuals(at, data),
+            temporary / "profile_likelihoods": lambda at: figures.profile_likelihoods(at, {law.name: data["fit"]}),
+        }
+        draw(drawings)
+        report = write_table_report(data, {at.name for at in drawings})
+        write_text(temporary / "report.md", report)
+        write_text(temporary / "report.html", write_page(report, temporary))
+        write_json(temporary / FITS, data)
+    print("\n".join(table_lines(data)))
+    print(f"fits, figures and report: {out} (open report.html)")
 
 
 def main() -> None:
     arguments = read_arguments(AnalysisArguments, __doc__ or "")
+    check_flags(arguments)
     if arguments.table is None:
         study(arguments)
     else:

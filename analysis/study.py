@@ -1,5 +1,6 @@
 """All runs of a study → everything that fits.json holds: the figures and the report are drawn from that alone."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from door import DoorError, read_json
 from training.record import FINISHED, FOLDERS, RECORD, baseline_file, read_ladders, read_runs
 
 DELTA = 0.01  # a run more than 1 % off the law counts as an outlier
-AXES = {"n_params": "all parameters", "n_params_non_embedding": "parameters without tables"}
+AXES = ("n_params", "n_params_non_embedding")
 OF_N = ("power", "power_floor")
 MIN_SIZES = 3
 MIN_BUDGETS = 3
@@ -61,6 +62,9 @@ class Study:
     """The runs of one study: finished ones by architecture, all budgets and parts, and what is left out and why."""
 
     def __init__(self, root: Path, also: Sequence[Path] = ()) -> None:
+        for folder in also:
+            if not folder.is_dir():
+                raise DoorError(f"--also {folder} is no folder: name one that holds the training folders of a study")
         ladders = read_ladders(root)
         self.main = {name: ladder.finished for name, ladder in ladders.items() if ladder.finished}
         self.runs = {name: ladder.finished + ladder.others for name, ladder in ladders.items()}
@@ -71,6 +75,7 @@ class Study:
         ]
         for folder in also:
             self._add(folder)
+        self._keep_one_schedule()
         for run in (run for members in self.runs.values() for run in members):
             # The libraries take hundreds of megabytes that have nothing to do with the model.
             run["memory_added_bytes"] = run["peak_memory_bytes"] - run["memory_before_bytes"]
@@ -82,6 +87,19 @@ class Study:
                 )
         if not self.main:
             raise DoorError(f"{root} holds no finished run: train the ladders with accelerate launch training/run.py")
+
+    def _keep_one_schedule(self) -> None:
+        """Leave out the runs of another schedule than most have: laws and comparisons are of one."""
+        counts = Counter(_schedule(run) for members in self.runs.values() for run in members)
+        [(most, _)] = counts.most_common(1)
+        for ladders in (self.main, self.runs):
+            for name, members in list(ladders.items()):
+                ladders[name] = [run for run in members if _schedule(run) == most]
+        self.unfinished += [
+            f"{count} runs with the schedule {schedule}: most have {most}"
+            for schedule, count in counts.items()
+            if schedule != most
+        ]
 
     def _add(self, folder: Path) -> None:
         """Add the runs of another folder: the same tunes in more keys."""
@@ -98,6 +116,10 @@ class Study:
                     f"the others on {held_out:,}: only runs on the same held-out tunes can be compared"
                 )
             self.runs.setdefault(name, []).extend(done)
+
+
+def _schedule(run: Run) -> str:
+    return str(run["recipe"].get("schedule", "cosine"))
 
 
 def _why(run: Run) -> str:
@@ -125,6 +147,7 @@ def _analyse(root: Path, study: Study, sweep: Path | None) -> dict[str, Any]:
     compared = compare(both, DELTA).as_dict() if both and _sizes(both) >= MIN_SIZES else None
     return {
         "kind": "study",
+        "corpus": everyone[0]["corpus"],
         "main_budget": everyone[0]["recipe"]["tokens"],
         "tokens": everyone[0]["tokens"],
         "epochs": everyone[0]["epochs"],
@@ -311,16 +334,22 @@ def describe_sizes(ladders: dict[str, Runs]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: min(entry["n_params"] for entry in row.values() if isinstance(entry, dict)))
 
 
-def extrapolate(architecture: str, main: Runs, runs: Runs) -> list[dict[str, Any]]:
-    """Fit each law without the largest sizes and foretell their losses: one row a law, cut and size left out.
+def _by_budget(sizes: list[Runs]) -> list[tuple[int, Runs]]:
+    return [
+        (b, [run for run in size if run["recipe"]["tokens"] == b]) for size in sizes for b in sorted(_budgets(size))
+    ]
 
-    `error` is relative, of the mean loss over seeds and budgets; `times` how much larger the size is than the largest
-    that was fitted; `inside` whether the mean lies in the law's 95 % band there.
+
+def extrapolate(architecture: str, main: Runs, runs: Runs) -> list[dict[str, Any]]:
+    """Fit each law without the largest sizes and foretell their losses: one row a law, cut, size and budget left out.
+
+    Laws of N alone foretell the main budget only. `error` is relative, of the mean over seeds; `times` how much
+    larger the size is than the largest that was fitted; `inside` whether the mean lies in the law's 95 % band there.
     """
     rows = []
     for law, members in (("power", main), ("power_floor", main), ("chinchilla", _whole(runs))):
         sizes = list(by_size(members).values())
-        if law == "chinchilla" and len({run["recipe"]["tokens"] for run in members}) < MIN_BUDGETS:
+        if law == "chinchilla" and len(_budgets(members)) < MIN_BUDGETS:
             continue
         for kept in range(MIN_SIZES, len(sizes)):
             small = [run for group in sizes[:kept] for run in group]
@@ -328,11 +357,12 @@ def extrapolate(architecture: str, main: Runs, runs: Runs) -> list[dict[str, Any
                 fitted = fit_runs(law, small, resamples=200)
             except ValueError:  # too few points are left for this law
                 continue
-            for group in sizes[kept:]:
-                x = {"n": column(group, "n_params"), "d": column(group, "tokens")}
-                x = x if law == "chinchilla" else {"n": x["n"]}
-                found, foretold = column(group, "validation_loss"), fitted.predict(**x)
-                low, high = fitted.band(**x)
+            for budget, group in _by_budget(sizes[kept:]):
+                n, d = column(group, "n_params"), column(group, "tokens")
+                x = {"n": n, "d": d} if law == "chinchilla" else {"n": n}
+                found = float(np.exp(np.log(column(group, "validation_loss")).mean()))
+                foretold = float(np.exp(np.log(fitted.predict(**x)).mean()))
+                low, high = (float(edge.mean()) for edge in fitted.band(**x))
                 rows.append(
                     {
                         "architecture": architecture,
@@ -341,11 +371,13 @@ def extrapolate(architecture: str, main: Runs, runs: Runs) -> list[dict[str, Any
                         "largest_fitted": small[-1]["n_params"],
                         "size": group[0]["recipe"]["size"],
                         "n_params": group[0]["n_params"],
+                        "budget": budget,
+                        "main": budget == main[0]["recipe"]["tokens"],
                         "times": group[0]["n_params"] / small[-1]["n_params"],
-                        "loss": float(found.mean()),
-                        "foretold": float(foretold.mean()),
-                        "error": float(np.exp(np.mean(np.log(foretold / found))) - 1),
-                        "inside": bool(low.mean() <= found.mean() <= high.mean()),
+                        "loss": found,
+                        "foretold": foretold,
+                        "error": foretold / found - 1,
+                        "inside": low <= found <= high,
                     }
                 )
     return rows

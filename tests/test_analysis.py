@@ -186,7 +186,7 @@ def test_runs_of_other_keys_on_other_held_out_tunes_are_refused(rich, tmp_path, 
     line = refusal(monkeypatch, capsys, "--output_root", rich, "--also", tmp_path)
     assert "99 validation tokens" in line
     line = refusal(monkeypatch, capsys, "--output_root", rich, "--also", tmp_path / "nothing")
-    assert "holds no run" in line
+    assert "is no folder" in line
 
 
 def test_one_architecture_alone_is_analysed_without_a_comparison(rich, rich_data):
@@ -232,6 +232,26 @@ def test_laws_are_ranked_by_their_error_on_larger_sizes(data):
     assert [row["law"] for row in ranking] == ["power_floor", "power"]
     assert ranking[0]["error"] < ranking[1]["error"]
     assert sum(row["tests"] for row in ranking) == len(rows)
+
+
+def test_all_laws_are_ranked_on_the_same_runs(rich_data):
+    """Errors of opposite sign at several budgets must not cancel to the advantage of the law that foretells them all."""
+    rows = rich_data["extrapolation"]
+    assert {row["budget"] for row in rows if row["law"] == "chinchilla"} == {500_000, 10**6, 2 * 10**6, 4 * 10**6}
+    assert {row["budget"] for row in rows if row["law"] != "chinchilla"} == {rich_data["main_budget"]}
+    assert {row["tests"] for row in report.extrapolation_ranking(rows)} == {3}  # 5 sizes: cuts at 3 and at 4
+    for row in rows:
+        assert row["error"] == row["foretold"] / row["loss"] - 1
+
+
+def test_runs_of_another_schedule_than_most_are_left_out_and_said(tmp_path):
+    ladders = made_ladders()
+    for record in ladders["gpt"][:3]:
+        record["recipe"]["schedule"] = "wsd"
+    write_study(tmp_path, ladders)
+    data = analyse(tmp_path)
+    assert data["runs"]["gpt"] == len(ladders["gpt"]) - 3
+    assert data["unfinished"] == ["3 runs with the schedule wsd: most have cosine"]
 
 
 def test_a_decade_is_spoken_of_only_where_one_was_foretold(data):
@@ -659,11 +679,40 @@ def test_a_law_of_one_variable_takes_the_column_that_is_named(table, tmp_path, m
         (["--n", "params", "--d", "tokens", "--delta", "0"], "--delta"),
         (["--n", "params", "--d", "tokens", "--resamples", "3"], "--resamples"),
         (["--n", "params", "--d", "tokens", "--law", "sms"], "--u"),
+        (["--n", "params", "--d", "tokens", "--c", "flops"], "does not use --c"),
     ],
     ids=" ".join,
 )
 def test_what_does_not_fit_the_table_is_one_line(table, tmp_path, monkeypatch, capsys, flags, words):
     assert words in refusal(monkeypatch, capsys, "--table", table, "--out", tmp_path / "out", *flags)
+
+
+def test_a_folder_of_other_files_is_not_written_to(table, tmp_path, monkeypatch, capsys):
+    flags = ["--table", table, "--n", "params", "--d", "tokens", "--out", tmp_path]
+    assert str(tmp_path) in refusal(monkeypatch, capsys, *flags)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
+
+
+def test_odd_names_of_file_and_columns_break_neither_figure_nor_report(table, tmp_path, monkeypatch):
+    odd = tmp_path / "a|b *c* <b>.csv"
+    odd.write_text(table.read_text().replace("params", "t$o_{$k 音"))
+    go_in(monkeypatch, "--table", odd, "--n", "t$o_{$k 音", "--law", "power", "--out", tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "fitted to a|b *c* &lt;b&gt;.csv</h1>" in page
+    rows = [line for line in (tmp_path / "out" / "report.md").read_text().splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) == 1
+
+
+def test_flags_of_a_table_without_a_table_are_refused(monkeypatch, capsys):
+    assert "--table" in refusal(monkeypatch, capsys, "--n", "params")
+
+
+def test_a_constant_loss_is_one_line(table, tmp_path, monkeypatch, capsys):
+    head, *rows = table.read_text().splitlines()
+    fields = [row.split(",") for row in rows]
+    table.write_text("\n".join([head, *(",".join([*row[:3], "2.0", row[4]]) for row in fields)]) + "\n")
+    flags = ["--table", table, "--n", "params", "--d", "tokens", "--out", tmp_path / "out"]
+    assert "all losses are equal" in refusal(monkeypatch, capsys, *flags)
 
 
 def test_a_table_without_a_folder_for_its_results_is_one_line(table, monkeypatch, capsys):

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import t
 
-from analysis.fitting import Problem, columns_of, fit, jackknife, percentiles, resample, seed_weights
+from analysis.fitting import Problem, _Side, columns_of, fit, jackknife, percentiles, resample, seed_weights
 from analysis.laws import LAWS
 
 CASES = Path(os.environ.get("SCALING_REFERENCE_CASES", Path(__file__).parents[2] / "shared" / "reference_cases"))
@@ -504,3 +504,27 @@ def test_the_band_holds_the_law_and_widens_beyond_the_largest_size():
     assert (low <= fitted.predict(n=at)).all()
     assert (fitted.predict(n=at) <= high).all()
     assert high[2] - low[2] > 2 * (high[1] - low[1])
+
+
+def test_verdicts_do_not_depend_on_the_unit_of_the_loss():
+    loss = with_noise(floor_law(N), 0.002)
+    for scale in (1e-4, 1e4):
+        scaled = fit("power_floor", scale * loss, n=N, delta=0.01, resamples=100)
+        assert {name: estimate.identified for name, estimate in scaled.parameters.items()} == {
+            "E": True,
+            "A": True,
+            "alpha": True,
+        }
+
+
+def test_a_profile_ends_where_it_leaves_the_limit_for_the_last_time():
+    """Beyond a hill there may be a second valley, and what lies in it is no worse."""
+    side = _Side(0, error=1.0, limit=1.0, theta=np.zeros(1), direction=np.ones(1))
+    side.add(np.arange(1.0, 7.0)[:, None], np.array([0.5, 2.0, 0.8, 0.9, 4.0, 9.0]), LAWS["power_floor"].parameters[1])
+    assert 4 < side.edge < 5
+
+
+def test_few_clusters_identify_nothing():
+    few = fit("power", [2.0, 1.9, 1.8, 1.72, 1.65], n=[1e4, 3e4, 1e5, 3e5, 1e6], resamples=100)
+    assert not any(estimate.identified for estimate in few.parameters.values())
+    assert "clusters more than parameters" in few.parameters["alpha"].reason
