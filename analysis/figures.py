@@ -1,5 +1,6 @@
 """The figures, drawn from what fits.json holds: seeds as points, laws as lines with bands, floors where identified."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from analysis.report import LAW_WORDS, NAMES, PARAMETERS, VARIABLES, WAYS, Data, chosen_fit, find_fit, short
+from analysis.report import LAW_WORDS, NAMES, PARAMETERS, UNITS, VARIABLES, WAYS, Data, chosen_fit, find_fit, short
 from door import whole_file
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
@@ -21,6 +23,8 @@ COLOURS = {"gpt": "#0072B2", "lstm": "#D55E00"}
 MARKERS = {"gpt": "o", "lstm": "s"}
 LAW_COLOURS = {"power": "#999999", "power_floor": "#009E73", "chinchilla": "#CC79A7"}
 GREY = "#666666"
+MOST_LABELS = 6  # on a logarithmic axis
+ROUND = [1, 2, 2.5, 5, 10]  # steps of even series
 LOSS = "validation loss (nats per character)"
 STYLE: dict[Any, Any] = {
     "figure.dpi": 150,
@@ -44,23 +48,46 @@ def figure(
         canvas = Figure(figsize=(width * columns, height * rows), layout="constrained")
         panels = [canvas.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
         yield panels
-        for panel in panels:
-            for axis, scale in ((panel.xaxis, panel.get_xscale()), (panel.yaxis, panel.get_yscale())):
-                if scale == "log":
+        for panel in canvas.axes:  # the panels and their colour bars
+            for axis in (panel.xaxis, panel.yaxis):
+                if axis.get_scale() == "log":
                     label_log_axis(axis)
-        for kind, metadata in METADATA.items():
-            with whole_file(path.with_name(f"{path.name}.{kind}")) as temporary:
-                canvas.savefig(temporary, format=kind, metadata=metadata)
+        with warnings.catch_warnings():
+            # A table's column may be named in any script; boxes in one label are no reason to end the analysis.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+            for kind, metadata in METADATA.items():
+                with whole_file(path.with_name(f"{path.name}.{kind}")) as temporary:
+                    canvas.savefig(temporary, format=kind, metadata=metadata)
 
 
 def label_log_axis(axis: Axis) -> None:
-    """Label a logarithmic axis in short numbers, at several places even if it spans less than a decade."""
+    """Label a logarithmic axis at the densest of several series of places that its length has room for."""
     low, high = axis.get_view_interval()
-    wide = high > 12 * low
-    steps = (1, 2, 5) if high < 1e4 * low else (1,)
-    axis.set_major_locator(LogLocator(subs=steps) if wide else MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(short))
+    flat = isinstance(axis, XAxis)
+    box, em = axis.axes.bbox, STYLE["font.size"] / 72 * axis.axes.figure.dpi
+    decade = (box.width if flat else box.height) / np.log10(high / low)  # in pixels, as em
+
+    def fits(locator: Locator) -> bool:
+        places = np.array([place for place in locator.tick_values(low, high) if low <= place <= high])
+        room = 0.5 + 0.65 * max((len(tick(place)) for place in places), default=0) if flat else 1.5
+        return 3 <= len(places) <= MOST_LABELS and np.diff(np.log10(places)).min() * decade > room * em
+
+    even = [MaxNLocator(count, steps=ROUND) for count in (6, 4)] if high < 12 * low else []
+    decades = LogLocator(numticks=MOST_LABELS - 1)
+    series = [LogLocator(subs=(1, 2, 5)), *even, LogLocator(subs=(1, 3)), decades]
+    axis.set_major_locator(next(filter(fits, series), decades))
+    axis.set_major_formatter(FuncFormatter(tick))
     axis.set_minor_locator(NullLocator())
+
+
+def tick(value: float, _: Any = None) -> str:
+    """Return the label of a place on an axis: counts in short, losses with all their digits."""
+    return short(value) if value >= UNITS[-1][1] else f"{value:.5g}"
+
+
+def plain(text: str) -> str:
+    """Return text as matplotlib shows it and not as a formula between dollar signs."""
+    return text.replace("$", r"\$")
 
 
 def main_points(data: Data, architecture: str) -> dict[str, np.ndarray]:
@@ -89,11 +116,7 @@ def draw_law(axes: Axes, fitted: Data, architecture: str) -> None:
     alpha, floor = fitted["parameters"]["alpha"], fitted["parameters"].get("E")
     label = f"{name}: α not identified"
     if alpha["identified"]:
-        form = (
-            f"$E + A{VARIABLES[fitted['variables'][0]]}^{{-α}}$"
-            if floor
-            else f"$A{VARIABLES[fitted['variables'][0]]}^{{-α}}$"
-        )
+        form = f"${'E + ' if floor else ''}A{VARIABLES[fitted['variables'][0]]}^{{-α}}$"
         label = "{}: {}, α = {:.3f} [{:.3f}, {:.3f}]".format(name, form, alpha["value"], *alpha["bootstrap"])
     axes.plot(line["at"], line["loss"], color=colour, lw=1.3, label=label)
     low, high = (np.array(line[edge], dtype=float) for edge in ("low", "high"))
@@ -169,7 +192,7 @@ def resources(path: Path, data: Data, names: list[str], architectures: list[str]
                 xscale="log",
                 yscale="log",
                 xlabel="parameters N",
-                ylabel=f"{label} per parameter" if per_parameter else label,
+                ylabel=f"{label[:-1]} per parameter)" if per_parameter else label,
             )
         panels[0].legend(fontsize=8)
 
@@ -223,6 +246,9 @@ def sample_efficiency(path: Path, data: Data) -> None:
                     )
             axes.set(xscale="log", yscale="log", xlabel=label, ylabel=LOSS)
         panels[0].legend(fontsize=7)
+        panels[0].figure.suptitle(
+            "the first seed of each size; losses while the learning rate still falls, not of finished runs", fontsize=9
+        )
 
 
 def residuals(path: Path, data: Data) -> None:
@@ -240,7 +266,7 @@ def residuals(path: Path, data: Data) -> None:
                     )
             axes.axhline(0, color=GREY, lw=0.8)
             axes.set(xscale="log", xlabel="parameters N", title=LAW_WORDS[law])
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
         panels[0].set_ylabel("measured over fitted loss, less 1")
         panels[0].legend(fontsize=8)
 
@@ -252,24 +278,32 @@ def profile_likelihoods(path: Path, fits: dict[str, Data]) -> None:
         for row, (label, fitted) in enumerate(fits.items()):
             mine = panels[row * columns : (row + 1) * columns]
             for axes, (name, profile) in zip(mine, fitted["profiles"].items(), strict=False):
-                estimate = fitted["parameters"][name]
-                rise = np.array(profile["rise"]) / profile["limit"]
-                shown = rise < 4
-                axes.plot(np.array(profile["at"])[shown], rise[shown], color=GREY, lw=1.2)
-                axes.axhline(1, color=GREY, lw=0.7, ls="--")
-                for edge in estimate["profile"]:
-                    if edge is not None:
-                        axes.axvline(edge, color=GREY, lw=0.7, ls=":")
-                axes.axvline(
-                    estimate["value"], color=COLOURS["gpt"] if estimate["identified"] else COLOURS["lstm"], lw=1
-                )
-                verdict = "" if estimate["identified"] else "\n(not identified)"
-                axes.set(xlabel=f"{PARAMETERS.get(name, name)}{verdict}", ylim=(0, 4))
-                if profile["at"][0] > 0 and profile["at"][-1] > 30 * profile["at"][0]:
-                    axes.set_xscale("log")
+                draw_profile(axes, profile, fitted["parameters"][name])
+                axes.set_xlabel(PARAMETERS.get(name, name))
             mine[0].set_ylabel(f"{label}\nrise over the 95 % limit", fontsize=8)
             for axes in mine[len(fitted["profiles"]) :]:
                 axes.set_visible(False)
+        panels[0].figure.suptitle(
+            "black: best value, solid if identified, dashed if not\ndotted: ends of the 95 % interval", fontsize=9
+        )
+
+
+def draw_profile(axes: Axes, profile: Data, estimate: Data) -> None:
+    """Draw the profile of one parameter as far as it was found, its interval and its best value."""
+    at, rise = (np.array(profile[key], dtype=float) for key in ("at", "rise"))
+    rise /= profile["limit"]
+    shown = np.isfinite(at) & (rise < 4)
+    at, rise = at[shown], rise[shown]
+    axes.plot(at, rise, color=GREY, lw=1.2)
+    axes.axhline(1, color=GREY, lw=0.7, ls="--")
+    for edge in estimate["profile"]:
+        if edge is not None:
+            axes.axvline(edge, color=GREY, lw=0.7, ls=":")
+    axes.axvline(estimate["value"], color="black", lw=1, ls="-" if estimate["identified"] else "--")
+    axes.set_ylim(0, 4)
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
+    if at[0] > 0 and at[-1] > 10 * at[0]:
+        axes.set_xscale("log")
 
 
 def extrapolation(path: Path, data: Data) -> None:
@@ -285,7 +319,7 @@ def extrapolation(path: Path, data: Data) -> None:
             axes.axhspan(-0.01, 0.01, color=GREY, alpha=0.12, lw=0)
             axes.axhline(0, color=GREY, lw=0.8)
             axes.set(xscale="log", xlabel="size foretold over largest size fitted", title=NAMES[architecture])
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.legend(fontsize=8)
         panels[0].set_ylabel("foretold over measured loss, less 1\n(shaded: within 1 %)")
 
@@ -318,38 +352,51 @@ def budgets(path: Path, data: Data) -> None:
 def isoflop(path: Path, data: Data) -> None:
     """Loss against parameters at equal FLOPs with the valleys through them; where each way sees the best N."""
     names = [name for name, found in data["allocation"].items() if found["ways"]["isoflop"]["minima"]]
-    with figure(path, columns=2, rows=len(names), width=4.6) as panels:
+    with figure(path, columns=2, rows=len(names), width=4.9) as panels:
         for row, architecture in enumerate(names):
             left, right = panels[2 * row : 2 * row + 2]
             ways = data["allocation"][architecture]["ways"]
-            minima = ways["isoflop"]["minima"]
-            colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(minima)))
-            for minimum, colour in zip(minima, colours, strict=True):
-                draw_points(left, minimum["sizes"], minimum["losses"], architecture, color=colour)
-                label = f"{short(minimum['flops'])} FLOPs"
-                left.plot(minimum["valley_n_params"], minimum["valley_losses"], color=colour, lw=1.1, label=label)
-                if minimum["n_params"] is not None:
-                    left.plot(minimum["n_params"], minimum["loss"], "*", color=colour, ms=9)
-            left.set(xscale="log", yscale="log", xlabel="parameters N", ylabel=LOSS, title=NAMES[architecture])
-            left.legend(fontsize=6, ncols=2)
+            draw_valleys(left, ways["isoflop"]["minima"], architecture)
+            left.set_title(f"{NAMES[architecture]}; points: means of seeds, stars: minima that count", fontsize=9)
             for (way, found), colour in zip(ways.items(), LAW_COLOURS.values(), strict=True):
-                used = [minimum for minimum in found["minima"] if minimum["n_params"] is not None]
-                right.plot([m["flops"] for m in used], [m["n_params"] for m in used], ".", color=colour, ms=4)
-                if found["reason"] is None:
-                    best = [b for b in found["optima"] if b["n_params"]["value"] is not None]
-                    label = f"{WAYS[way]}: a = {found['a']['value']:.2f}"
-                    right.plot(
-                        [b["flops"] for b in best],
-                        [b["n_params"]["value"] for b in best],
-                        color=colour,
-                        lw=1.3,
-                        label=label,
-                    )
+                draw_optima(right, found, WAYS[way], colour)
             right.set(
-                xscale="log", yscale="log", xlabel="training compute C (FLOPs)", ylabel="best number of parameters"
+                xscale="log", yscale="log", xlabel="training compute C (FLOPs)", ylabel="best number of parameters N"
             )
-            right.set_title("stars and dots: minima that count", fontsize=9)
+            words = "dots: minima that count; bands: 95 % bootstrap intervals"
+            right.set_title(f"{NAMES[architecture]}, dashed: extrapolated\n{words}", fontsize=9)
             right.legend(fontsize=7)
+
+
+def draw_valleys(axes: Axes, minima: list[Data], architecture: str) -> None:
+    """Draw loss against parameters, a valley and a colour a budget of FLOPs, with the minimum where it counts."""
+    flops = [minimum["flops"] for minimum in minima]
+    shades = ScalarMappable(LogNorm(min(flops), max(flops)), "viridis")
+    for minimum in minima:
+        colour = shades.to_rgba(minimum["flops"])
+        draw_points(axes, minimum["sizes"], minimum["losses"], architecture, color=colour)
+        axes.plot(minimum["valley_n_params"], minimum["valley_losses"], color=colour, lw=1.1)
+        if minimum["n_params"] is not None:
+            axes.plot(minimum["n_params"], minimum["loss"], "*", color=colour, ms=9)
+    axes.set(xscale="log", yscale="log", xlabel="parameters N", ylabel=LOSS)
+    axes.figure.colorbar(shades, ax=axes, label="training compute C (FLOPs)")
+
+
+def draw_optima(axes: Axes, found: Data, name: str, colour: str) -> None:
+    """Draw the minima of one way to the best N and, where it is identified, its optima with their band."""
+    used = [minimum for minimum in found["minima"] if minimum["n_params"] is not None]
+    if used:
+        x, y = ([minimum[key] for minimum in used] for key in ("flops", "n_params"))
+        axes.plot(x, y, ".", color=colour, ms=5, label=f"{name}: minima")
+    if found["reason"] is not None:
+        return
+    flops = [best["flops"] for best in found["optima"]]
+    n = [best["n_params"]["value"] for best in found["optima"]]
+    low, high = np.array([best["n_params"]["bootstrap"] for best in found["optima"]], dtype=float).T
+    inside = sum(not best["extrapolated"] for best in found["optima"])  # the budgets rise
+    axes.fill_between(flops, low, high, color=colour, alpha=0.18, lw=0)
+    axes.plot(flops[:inside], n[:inside], color=colour, lw=1.3, label=f"{name}: a = {found['a']['value']:.2f}")
+    axes.plot(flops[max(0, inside - 1) :], n[max(0, inside - 1) :], color=colour, lw=1.3, ls="--")
 
 
 def learning_rate(path: Path, data: Data) -> None:
@@ -364,7 +411,6 @@ def learning_rate(path: Path, data: Data) -> None:
                 line, rule["coefficient"] * line ** -rule["exponent"], color=COLOURS[architecture], lw=1.2, label=label
             )
         axes.set(xscale="log", yscale="log", xlabel="parameters N without tables", ylabel="best peak learning rate")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.2g}"))
         axes.legend(fontsize=8)
 
 
@@ -396,51 +442,57 @@ def loss_by_position(path: Path, data: Data) -> None:
 
 
 def repetition(path: Path, data: Data) -> None:
-    """Loss against epochs, a line for each part of the data and size; with transposed copies, against the keys used."""
-    names = [name for name, found in data["repetition"].items() if found is not None]
-    with figure(path, columns=2, rows=len(names), width=4.6) as panels:
-        for row, architecture in enumerate(names):
-            table = {name: np.array(values) for name, values in data["points"][architecture].items()}
-            epochs, keys = panels[2 * row : 2 * row + 2]
-            found = data["repetition"][architecture]
-            draw_repeats(epochs, table)
-            epochs.set(xscale="log", yscale="log", xlabel="epochs, the tokens seen being equal", ylabel=LOSS)
-            epochs.set_title(NAMES[architecture])
-            longest = 1.0
-            for unit, colour in (("epochs", LAW_COLOURS["power_floor"]), ("keys", LAW_COLOURS["chinchilla"])):
-                if found[unit] is None or not found[unit]["identified"]:
-                    continue
-                rows = found[unit]["rows"]
-                x = [entry[unit] for entry in rows]
-                low, high = np.array([entry["bootstrap"] for entry in rows], dtype=float).T
-                keys.fill_between(x, low, high, alpha=0.18, lw=0, color=colour)
-                keys.plot(x, [entry["value"] for entry in rows], "o-", ms=3, color=colour, label=f"{unit}, fitted")
-                longest = max(longest, x[-1])
-            if longest > 1:
-                keys.plot([1, longest], [1, longest], color=GREY, lw=0.8, ls="--", label="as good as fresh data")
-                keys.set(xscale="log", yscale="log", xlabel="epochs, or keys of every tune", ylabel="worth, × the data")
-                keys.legend(fontsize=8)
-            else:
-                keys.set_axis_off()
-                keys.text(0.5, 0.5, "what repetition is worth\nis not identified", ha="center", color=GREY)
+    """Loss against epochs, a line for each size and budget; where it is identified, what repeated data are worth."""
+    fitted = {
+        name: {unit: worth for unit, worth in found.items() if worth is not None and worth["identified"]}
+        for name, found in data["repetition"].items()
+        if found is not None
+    }
+    columns = 2 if any(fitted.values()) else 1
+    with figure(path, columns=columns, rows=len(fitted), width=4.6) as panels:
+        for row, (architecture, worths) in enumerate(fitted.items()):
+            axes = panels[columns * row]
+            draw_repeats(axes, {name: np.array(values) for name, values in data["points"][architecture].items()})
+            verdict = "" if worths else ": what repetition is worth is not identified"
+            axes.set_title(f"{NAMES[architecture]}{verdict}", fontsize=9)
+            if worths:
+                draw_worths(panels[columns * row + 1], worths)
+            elif columns == 2:
+                panels[columns * row + 1].set_visible(False)
+
+
+def draw_worths(axes: Axes, worths: dict[str, Data]) -> None:
+    """Draw what repeated epochs, or keys of every tune, are worth with their bands."""
+    colours = {"epochs": LAW_COLOURS["power_floor"], "keys": LAW_COLOURS["chinchilla"]}
+    for unit, worth in worths.items():
+        x = [entry[unit] for entry in worth["rows"]]
+        low, high = np.array([entry["bootstrap"] for entry in worth["rows"]], dtype=float).T
+        axes.fill_between(x, low, high, alpha=0.18, lw=0, color=colours[unit])
+        axes.plot(
+            x, [entry["value"] for entry in worth["rows"]], "o-", ms=3, color=colours[unit], label=f"{unit}, fitted"
+        )
+    longest = max(worth["rows"][-1][unit] for unit, worth in worths.items())
+    axes.plot([1, longest], [1, longest], color=GREY, lw=0.8, ls="--", label="as good as fresh data")
+    axes.set(xscale="log", yscale="log", xlabel="epochs, or keys of every tune", ylabel="worth (times the data)")
+    axes.set_title("bands are 95 % bootstrap intervals", fontsize=9)
+    axes.legend(fontsize=8)
 
 
 def draw_repeats(axes: Axes, table: dict[str, np.ndarray]) -> None:
-    """Draw loss against epochs, a line a size and budget, a colour a budget: the same tokens, from ever fewer tunes."""
+    """Draw loss against epochs, a line a size and budget: the same tokens, from ever fewer tunes."""
     own_keys = np.round(table["keys"]) == 1
-    budgets = [
-        b for b in np.unique(table["budget"]) if len(np.unique(table["one_in"][own_keys & (table["budget"] == b)])) > 1
-    ]
-    colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(budgets)))
-    for budget, colour in zip(budgets, colours, strict=True):
-        label: str | None = f"{short(budget)} tokens"
-        for size in dict.fromkeys(table["size"]):
-            mine = own_keys & (table["budget"] == budget) & (table["size"] == size)
-            if len(np.unique(table["one_in"][mine])) > 1:
-                at, loss = means(table["epochs"][mine], table["validation_loss"][mine])
-                axes.plot(at, loss, "o-", ms=3, lw=0.8, color=colour, label=label)
-                label = None
-    if budgets:
+    lines = {
+        f"{size}, {short(budget)} tokens": own_keys & (table["budget"] == budget) & (table["size"] == size)
+        for budget in np.unique(table["budget"])
+        for size in dict.fromkeys(table["size"])
+    }
+    repeated = {label: mine for label, mine in lines.items() if len(np.unique(table["one_in"][mine])) > 1}
+    colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(repeated)))
+    for (label, mine), colour in zip(repeated.items(), colours, strict=True):
+        at, loss = means(table["epochs"][mine], table["validation_loss"][mine])
+        axes.plot(at, loss, "o-", ms=3, lw=0.8, color=colour, label=label)
+    axes.set(xscale="log", yscale="log", xlabel="epochs, the tokens seen being equal", ylabel=LOSS)
+    if repeated:
         axes.legend(fontsize=7)
 
 
@@ -458,6 +510,11 @@ def profiled(data: Data) -> dict[str, Data]:
     return found
 
 
+def column_label(data: Data, variable: str) -> str:
+    """Return the label of a table's column: the variable's symbol and what the table calls it."""
+    return f"{VARIABLES[variable]} ({plain(data['columns'][variable])})"
+
+
 def table_law(path: Path, data: Data) -> None:
     """Loss against the law's variable with its line and band; of several variables, against the fitted loss too."""
     fitted, points = data["fit"], data["points"]
@@ -465,7 +522,7 @@ def table_law(path: Path, data: Data) -> None:
     blue = COLOURS["gpt"]
     with figure(path, columns=1 if data["line"] else 2) as panels:
         axes = panels[0]
-        axes.set(xscale="log", yscale="log", xlabel=f"{VARIABLES[first]} ({data['columns'][first]})", ylabel="loss")
+        axes.set(xscale="log", yscale="log", xlabel=column_label(data, first), ylabel=plain(data["columns"]["loss"]))
         if data["line"]:
             axes.plot(points[first], loss, "o", color=blue, ms=3, mfc="none")
             axes.plot(data["line"]["at"], data["line"]["loss"], color=blue, lw=1.3)
@@ -475,8 +532,7 @@ def table_law(path: Path, data: Data) -> None:
             return
         second = fitted["variables"][1]
         dots = axes.scatter(points[first], loss, c=points[second], norm=LogNorm(), cmap="viridis", s=10)
-        name = f"{VARIABLES[second]} ({data['columns'][second]})"
-        axes.figure.colorbar(dots, ax=axes, label=name, format=FuncFormatter(short))
+        axes.figure.colorbar(dots, ax=axes, label=column_label(data, second))
         panels[1].plot(points["fitted"], loss, "o", color=blue, ms=3, mfc="none")
         ends = [float(loss.min()), float(loss.max())]
         panels[1].plot(ends, ends, color=GREY, lw=0.8, ls="--")
@@ -491,6 +547,6 @@ def table_residuals(path: Path, data: Data) -> None:
         for axes, variable in zip(panels, variables, strict=True):
             axes.plot(data["points"][variable], off, "o", color=COLOURS["gpt"], ms=3, mfc="none")
             axes.axhline(0, color=GREY, lw=0.8)
-            axes.set(xscale="log", xlabel=f"{VARIABLES[variable]} ({data['columns'][variable]})")
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+            axes.set(xscale="log", xlabel=column_label(data, variable))
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
         panels[0].set_ylabel("measured over fitted loss, less 1")

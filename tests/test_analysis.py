@@ -235,7 +235,7 @@ def test_laws_are_ranked_by_their_error_on_larger_sizes(data):
 
 
 def test_all_laws_are_ranked_on_the_same_runs(rich_data):
-    """Errors of opposite sign at several budgets must not cancel to the advantage of the law that foretells them all."""
+    """Errors of opposite sign at several budgets must not cancel in favour of the law that foretells them all."""
     rows = rich_data["extrapolation"]
     assert {row["budget"] for row in rows if row["law"] == "chinchilla"} == {500_000, 10**6, 2 * 10**6, 4 * 10**6}
     assert {row["budget"] for row in rows if row["law"] != "chinchilla"} == {rich_data["main_budget"]}
