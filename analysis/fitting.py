@@ -423,7 +423,8 @@ def _doubt(
         return "a fit without one of the sizes did not converge"
     for name, (low, high) in zip(("bootstrap", "jackknife", "profile"), intervals, strict=True):
         if low is not None and low <= lowest:
-            return f"its {name} interval reaches down to {'its bound' if lowest == parameter.lower else 'nothing'}"
+            end = "its bound" if lowest == parameter.lower else "zero or below"
+            return f"its {name} interval reaches {end}"
         if high is not None and high >= parameter.upper:
             return f"its {name} interval reaches its bound"
     return None
