@@ -24,6 +24,7 @@ UNTESTED = Test(None, (1, 1), None, "")
 def _rough_intervals():
     """Intervals of few resamples and profiles of few points: rough, and made in a fraction of the time."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("analysis.fitting.RESAMPLES", 300)
         patch.setattr("analysis.fitting.PROFILE_POINTS", 8)
         patch.setattr("analysis.comparison.RESAMPLES_OF_RATIOS", 200)
         yield
