@@ -287,14 +287,10 @@ def _difference(gpt: _Side, lstm: _Side, name: str) -> Difference:
     resampled, without_one = (getattr(gpt.fitted, n) - getattr(lstm.fitted, n) for n in ("resampled", "without_one"))
     return Difference(
         value,
-        percentiles(resampled[:, i], _freedom(gpt.fitted)),
+        percentiles(resampled[:, i], gpt.fitted.freedom),
         jackknife(value, without_one[:, i]),
         _test(gpt, lstm, name),
     )
-
-
-def _freedom(fitted: Fit) -> int:
-    return max(1, fitted.clusters - len(fitted.law.parameters))
 
 
 def _test(gpt: _Side, lstm: _Side, name: str) -> Test:
@@ -304,7 +300,7 @@ def _test(gpt: _Side, lstm: _Side, name: str) -> Test:
     scaled by it does so too where a law fits, but says nothing where most runs lie off the law by more than delta:
     there the objective is piecewise linear and flat between its kinks.
     """
-    i, freedom = gpt.fitted.law.names.index(name), (1, _freedom(gpt.fitted))
+    i, freedom = gpt.fitted.law.names.index(name), (1, gpt.fitted.freedom)
     doubt = _doubt({"gpt": gpt.fitted, "lstm": lstm.fitted}, name)
     left_out = (gpt.without_pair - lstm.without_pair)[:, i]
     if doubt is None and not np.isfinite(left_out).all():
@@ -373,7 +369,7 @@ def _crossover(
     if not np.isfinite(found[0]):
         never = "the law of the GPT does not come to lie below that of the LSTM"
         return Crossover(axis, tokens, None, (None, None), share, None, never)
-    interval = percentiles(found[1:], _freedom(fits["gpt"]))
+    interval = percentiles(found[1:], fits["gpt"].freedom)
     inside = max(m.min() for m in measured.values()) <= found[0] <= min(m.max() for m in measured.values())
     reason = "too many resamples do not cross" if None in interval else None
     return Crossover(axis, tokens, float(found[0]), interval, share, bool(inside), reason)

@@ -85,7 +85,7 @@ def tick(value: float, _: Any = None) -> str:
     return short(value) if value >= UNITS[-1][1] else f"{value:.5g}"
 
 
-def plain(text: str) -> str:
+def escape_formula(text: str) -> str:
     """Return text as matplotlib shows it and not as a formula between dollar signs."""
     return text.replace("$", r"\$")
 
@@ -512,7 +512,7 @@ def profiled(data: Data) -> dict[str, Data]:
 
 def column_label(data: Data, variable: str) -> str:
     """Return the label of a table's column: the variable's symbol and what the table calls it."""
-    return f"{VARIABLES[variable]} ({plain(data['columns'][variable])})"
+    return f"{VARIABLES[variable]} ({escape_formula(data['columns'][variable])})"
 
 
 def table_law(path: Path, data: Data) -> None:
@@ -522,7 +522,9 @@ def table_law(path: Path, data: Data) -> None:
     blue = COLOURS["gpt"]
     with figure(path, columns=1 if data["line"] else 2) as panels:
         axes = panels[0]
-        axes.set(xscale="log", yscale="log", xlabel=column_label(data, first), ylabel=plain(data["columns"]["loss"]))
+        axes.set(
+            xscale="log", yscale="log", xlabel=column_label(data, first), ylabel=escape_formula(data["columns"]["loss"])
+        )
         if data["line"]:
             axes.plot(points[first], loss, "o", color=blue, ms=3, mfc="none")
             axes.plot(data["line"]["at"], data["line"]["loss"], color=blue, lw=1.3)

@@ -317,7 +317,7 @@ def fit(
     problem = Problem(law, x, np.log(loss), delta)
     grid = problem.best_starts(base)
     best = problem.lowest(base, grid)
-    freedom = max(1, len(np.unique(cluster)) - free)
+    freedom = max(1, clusters_drawn - free)
     for _ in range(MAX_RESTARTS):
         covariance, inverse = problem.covariance(best.theta[0], base, cluster)
         profiles, lower = problem.profiles(best, base, covariance, inverse, freedom)
@@ -333,7 +333,7 @@ def fit(
     estimates = {}
     at_bound = problem.bounds_hit(best.theta[0])
     shares = problem.shares(best.theta[0])
-    spare = len(np.unique(cluster)) - free
+    spare = clusters_drawn - free
     for i, parameter in enumerate(law.parameters):
         value = float(best.theta[0, i])
         intervals = (
@@ -367,7 +367,7 @@ def fit(
         variables=variables,
         domain={variables[name]: (float(values.min()), float(values.max())) for name, values in x.items()},
         points=count,
-        clusters=len(np.unique(cluster)),
+        clusters=clusters_drawn,
         freedom=freedom,
         delta=delta,
         starts=len(problem.grid()),

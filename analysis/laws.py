@@ -184,13 +184,9 @@ class Law:
         return np.broadcast_to(loss, (len(theta), len(next(iter(x.values())))))
 
 
-def seen(x: Columns, worth: Any = 0.0) -> tuple[Any, Any]:
+def seen(x: Columns, worth: Any = None) -> tuple[Any, Any]:
     """Return log U, transposed copies counted by their worth, and how often these tokens repeat: D / U - 1."""
-    unique = x["u"] if isinstance(worth, float) else x["u"] * (1 + worth * (x["keys"] - 1))
-    if not isinstance(unique, Jet):
-        unique = np.minimum(unique, x["d"])
-        return np.log(unique), x["d"] / unique - 1
-    unique = at_most(unique, x["d"])
+    unique = at_most(x["u"] if worth is None else x["u"] * (1 + worth * (x["keys"] - 1)), x["d"])
     return log(unique), x["d"] * inverse(unique) - 1
 
 
@@ -308,7 +304,7 @@ def transposition() -> Law:
         lambda t, x: [
             np.ones_like(x["n"]),
             x["n"] ** -t[2],
-            np.exp(-t[4] * log_effective(*seen(x, np.asarray(t[6])), t[5])),
+            np.exp(-t[4] * log_effective(*seen(x, t[6]), t[5])),
         ],
         "this project; m·U with 1 <= m <= keys",
     )

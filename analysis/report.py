@@ -637,7 +637,7 @@ def rate_section(data: Data, figures: set[str]) -> list[str]:
     ]
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return a name so that Markdown takes none of it for a mark."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~$-])", r"\\\1", text)
 
@@ -653,7 +653,7 @@ def write_table_report(data: Data, figures: set[str]) -> str:
     """Return the report of a law fitted to a table as Markdown."""
     words = LAW_WORDS[data["fit"]["law"]]
     lines = [
-        f"# {words[0].upper()}{words[1:]} fitted to {plain(data['table'])}",
+        f"# {words[0].upper()}{words[1:]} fitted to {escape_markdown(data['table'])}",
         "",
         *image(figures, "law", "Measured and fitted loss."),
         *(f"- {line}" for line in table_lines(data)),
