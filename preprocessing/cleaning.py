@@ -10,9 +10,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from preprocessing.notation import COMMENT, FIELD, Verdict, canonical_key, default_unit_length, octave_shift
+from preprocessing.notation import (
+    COMMENT,
+    FIELD,
+    FIELD_ORDER,
+    Verdict,
+    canonical_key,
+    default_unit_length,
+    octave_shift,
+)
 
-FIELD_ORDER = "XTRMLQK"  # X first and K last are the standard's rule (ABC 2.1, section 2.2.1)
 VOICES = "V"  # those that sound higher or lower than written are always kept, one line each
 HEADER_ORDER = FIELD_ORDER.replace("K", VOICES + "K")
 BODY_FIELDS = "KLMV"  # what changes the sound; lyrics, remarks and part names are left out

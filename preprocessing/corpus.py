@@ -346,6 +346,12 @@ class Corpus:
         """The id of the token that stands between tunes."""
         return self.vocabulary[BOUNDARY]
 
+    @property
+    def header_fields(self) -> str:
+        """The letters of the header fields that a model sees."""
+        fields: str = read_json(self.folder / "manifest.json")["arguments"]["keep_fields"]
+        return fields
+
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """Return the tokenizer that the corpus was encoded with."""
         return PreTrainedTokenizerFast.from_pretrained(self.folder)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+FIELD_ORDER = "XTRMLQK"  # X first and K last are the standard's rule (ABC 2.1, section 2.2.1)
 FIELD = re.compile(r"(?![A-Ga-gxz]:[|:])([A-Za-z+]):[ \t]*(.*)")  # `d:|` is music
 TUNE_START = re.compile(r"^X:", re.MULTILINE)
 HEADER_END = re.compile(r"^K:.*$(?:\n(?:[A-Za-z+]:.*|%.*|[ \t]*)$)*+", re.MULTILINE)  # all above the first music
@@ -185,6 +186,15 @@ def key_signature(key: str | None) -> dict[str, int]:
 
 
 @lru_cache(maxsize=1024)
+def sounding_tonic(key: str | None) -> int | None:
+    """Return the pitch class on which a canonical key stands, as it sounds, or None if it names none (`none`, HP)."""
+    tonic = KEY.match(key or "")["tonic"]  # type: ignore[index]  # it matches anything
+    if tonic is None or tonic[0] not in STEPS:
+        return None
+    return (PITCH_CLASS[STEPS.index(tonic[0])] + {"#": 1, "b": -1, "": 0}[tonic[1:]] + octave_shift(key or "", 0)) % 12
+
+
+@lru_cache(maxsize=1024)
 def bar_length(metre: str | None) -> Fraction | None:
     """Return the length of a bar in whole notes, or None where the metre is free or cannot be read."""
     if metre in ("C", "C|"):
@@ -304,9 +314,11 @@ class _Voice:
 class _Reader:
     """Walks over one tune and fills its verdict. Each kind of word that counts has a method of its name."""
 
+    new_voice: type[_Voice] = _Voice
+
     def __init__(self) -> None:
         self.verdict = Verdict()
-        self.voice = _Voice()
+        self.voice = self.new_voice()
         self.voices = {"": self.voice}
         self.shifts: dict[str, int] = {}  # of the voices that the header describes
         self.unit_given = self.in_body = False
@@ -400,7 +412,7 @@ class _Reader:
         if self.in_body:
             if name not in self.voices:
                 settings = first.metre, first.wanted, first.unit, first.signature, first.signature[:]
-                self.voices[name] = _Voice(*settings, shift=self.shifts[name])
+                self.voices[name] = self.new_voice(*settings, shift=self.shifts[name])
             self.voice = self.voices[name]
 
     # Words of music
@@ -571,3 +583,135 @@ class _Reader:
 def judge(text: str) -> Verdict:
     """Read one tune (header and body) and return its verdict. Never raises on text, however broken."""
     return _Reader().read(text)
+
+
+# What the tune is made of, for those who measure it
+
+
+@dataclass(slots=True, eq=False)
+class Sound:
+    """A note, a chord or a rest as written: a tied note is several. `struck` are the notes that begin with it."""
+
+    ticks: Length = 0
+    pitches: list[int] = field(default_factory=list)
+    struck: list["Note"] = field(default_factory=list)
+
+    @property
+    def duration(self) -> Fraction:
+        """The duration in whole notes."""
+        return _whole_notes(self.ticks)
+
+
+@dataclass(slots=True, eq=False)
+class Note:
+    """A note as it sounds, through all the sounds that ties join. `pitch` is a MIDI number."""
+
+    pitch: int
+    sounds: list[Sound]
+
+    @property
+    def duration(self) -> Fraction:
+        """The duration in whole notes."""
+        return _whole_notes(sum(sound.ticks for sound in self.sounds))
+
+
+@dataclass(slots=True, eq=False)
+class Bar:
+    """A bar of one voice, the key at its end, and the bar lines between it and the next bar, none at a line's end.
+
+    `length` is its part of a whole bar: 1 if it is full, None where the metre is free.
+    """
+
+    sounds: list[Sound]
+    key: str | None
+    length: Fraction | None
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def content(self) -> tuple[tuple[tuple[int, ...], Length], ...]:
+        """Pitches and lengths: two bars are alike if these are equal."""
+        return tuple((tuple(sound.pitches), sound.ticks) for sound in self.sounds)
+
+
+@dataclass(slots=True)
+class Part(_Voice):
+    """A voice with its music; `opening` are the bar lines before its first bar."""
+
+    opening: list[str] = field(default_factory=list)
+    bars: list[Bar] = field(default_factory=list)
+    key: str | None = None
+    sound: Sound = field(default_factory=Sound)  # the last one
+    sounds: list[Sound] = field(default_factory=list)  # of the bar that has not ended
+    notes: dict[int, Note] = field(default_factory=dict)  # the last one of each place
+
+
+@dataclass
+class Transcript:
+    """A tune's verdict and music: its parts are the voices that have bars, in order of their first naming."""
+
+    verdict: Verdict
+    parts: list[Part]
+
+
+class _Transcriber(_Reader):
+    """A reader that keeps what it reads."""
+
+    new_voice = Part
+    voice: Part
+    voices: dict[str, Part]  # type: ignore[assignment]  # new_voice makes them
+
+    def key(self, value: str) -> None:
+        super().key(value)
+        self.voice.key = canonical_key(value) or self.voice.key
+
+    def begin_sound(self) -> None:
+        super().begin_sound()
+        self.voice.sound = Sound()
+        self.voice.sounds.append(self.voice.sound)
+
+    def note(self, step: int, place: int, alteration: int | None, above: int, below: int) -> None:
+        known = len(self.verdict.pitches)
+        super().note(step, place, alteration, above, below)
+        voice = self.voice
+        pitch = voice.sounding[place]
+        if len(self.verdict.pitches) > known:
+            voice.notes[place] = Note(pitch, [voice.sound])
+            voice.sound.struck.append(voice.notes[place])
+        else:
+            voice.notes[place].sounds.append(voice.sound)
+        voice.sound.pitches.append(pitch)
+
+    def bar_rest(self, count: int) -> None:
+        super().bar_rest(count)
+        self.voice.sound.ticks = (self.voice.wanted or WHOLE) * max(count, 1)
+
+    def add(self, above: int, below: int) -> None:
+        before = self.voice.total
+        super().add(above, below)
+        self.voice.sound.ticks = self.voice.total - before
+
+    def broken(self, word: str) -> None:
+        before = self.voice.total
+        super().broken(word)
+        self.voice.sound.ticks += self.voice.total - before
+
+    def bar(self, word: str) -> None:
+        super().bar(word)
+        bars = self.voice.bars
+        (bars[-1].lines if bars else self.voice.opening).append(word)
+
+    def end_bar(self, edge: bool) -> None:
+        voice = self.voice
+        number, wanted = voice.bar, voice.wanted
+        super().end_bar(edge)
+        if voice.bar > number:
+            length = None if wanted is None else Fraction(sum(sound.ticks for sound in voice.sounds), wanted)
+            voice.bars.append(Bar(voice.sounds, voice.key or self.verdict.key, length))
+            voice.sounds = []
+
+
+def transcribe(text: str) -> Transcript:
+    """Read one tune and return its verdict, as `judge` does, and its music. Never raises on text, however broken."""
+    reader = _Transcriber()
+    verdict = reader.read(text)
+    return Transcript(verdict, [part for part in reader.voices.values() if part.bars])

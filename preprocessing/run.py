@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from door import DoorError, check_output, open_door, read_arguments, read_json
-from preprocessing.cleaning import FIELD_ORDER
+from preprocessing.notation import FIELD_ORDER
 from preprocessing.sources import BUNDLED, Reading, fingerprint, read_source
 from preprocessing.transposition import SHIFTS
 from preprocessing.tunes import Policy

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,9 @@ from preprocessing.notation import (
     key_signature,
     parse_length,
     read_unit_length,
+    sounding_tonic,
     split_tunes,
+    transcribe,
 )
 from preprocessing.sources import BUNDLED, Reading, decode, fingerprint, read_source
 
@@ -759,3 +762,95 @@ def test_the_same_pitches_sound_as_in_abc2midi(bundled, tmp_path):
 def test_a_key_sounds_as_in_abc2midi(key, tmp_path):
     text = tune("CDEFGABc|FfF|", metre="none", key=key)
     assert sounding([text], tmp_path) == [sorted(judge(text).pitches)]
+
+
+# Transcripts
+
+
+def sounded(body: str, **header: str) -> list[tuple[int, str]]:
+    """Return pitch and length of each note as it sounds, in the order in which they begin."""
+    parts = transcribe(tune(body, **header)).parts
+    sounds = [sound for part in parts for bar in part.bars for sound in bar.sounds]
+    return [(note.pitch, str(note.duration)) for sound in sounds for note in sound.struck]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("CD2z|", [(C, "1/8"), (D, "1/4")]),
+        ("C4-C4|", [(C, "1")]),
+        ("C8-|C8-|C4D4|", [(C, "5/2"), (D, "1/2")]),
+        ("^F8-|F4F4|", [(F + 1, "3/2"), (F, "1/2")]),
+        ("C4-D4|", [(C, "1/2"), (D, "1/2")]),
+        ("(3CDE|", [(C, "1/12"), (D, "1/12"), (E, "1/12")]),
+        ("C>D|", [(C, "3/16"), (D, "1/16")]),
+        ("C<D>E|", [(C, "1/16"), (D, "1/4"), (E, "1/16")]),
+        ("C4-C>D|", [(C, "11/16"), (D, "1/16")]),
+        ("(3C>DE|", [(C, "1/8"), (D, "1/24"), (E, "1/12")]),
+        ("[CE]2G|", [(C, "1/4"), (E, "1/4"), (G, "1/8")]),
+        ("[C-E]2[CG]|", [(C, "3/8"), (E, "1/4"), (G, "1/8")]),
+        ("{g}C2|", [(C, "1/4")]),
+        ("Z2|C|", [(C, "1/8")]),
+        ("[L:1/4]C[L:1/16]D|", [(C, "1/4"), (D, "1/16")]),
+    ],
+)
+def test_a_note_sounds_as_long_as_it_is_written_ties_and_rhythms_included(body, expected):
+    assert sounded(body) == expected
+
+
+def test_bars_know_their_share_of_the_metre_their_key_and_their_lines():
+    [part] = transcribe(tune("|:C2|C8[1D6:|2D8||[K:Am]z4C4|]")).parts
+    assert part.opening == ["|:"]
+    assert [bar.lines for bar in part.bars] == [["|"], ["[1"], [":|2"], ["||"], ["|]"]]
+    assert [str(bar.length) for bar in part.bars] == ["1/4", "1", "3/4", "1", "1"]
+    assert [bar.key for bar in part.bars] == ["C", "C", "C", "C", "Am"]
+    assert [[len(sound.struck) for sound in bar.sounds] for bar in part.bars] == [[1], [1], [1], [1], [0, 1]]
+
+
+def test_bars_are_alike_if_their_pitches_lengths_and_rests_are_whatever_stands_around_them():
+    [part] = transcribe(tune('D2z6|"G"~D2 z6|{c}D2z2z4|^C8|^C8|_D8|D4z4|')).parts
+    contents = [bar.content for bar in part.bars]
+    assert contents[0] == contents[1]
+    assert contents[3] == contents[4] == contents[5]
+    assert len(set(contents)) == 4
+
+
+def test_a_bar_that_ends_with_its_line_has_no_bar_line():
+    [part] = transcribe(tune("C8\nD8|")).parts
+    assert [bar.lines for bar in part.bars] == [[], ["|"]]
+
+
+def test_voices_are_parts_of_their_own():
+    transcript = transcribe(tune("V:1\nC8|D8-|\nV:2\nE4F4|G8|\nV:1\nD8|"))
+    assert [[len(bar.sounds) for bar in part.bars] for part in transcript.parts] == [[1, 1, 1], [2, 1]]
+    assert sounded("V:1\nC8|D8-|\nV:2\nE4F4|G8|\nV:1\nD8|")[1] == (D, "2")
+
+
+@pytest.mark.parametrize(
+    ("key", "tonic"),
+    [("C", 0), ("Am", 9), ("Ddor", 2), ("F#m", 6), ("Bb", 10), ("Cb", 11), ("C transpose=-2", 10), ("D exp _b", 2)],
+)
+def test_a_key_stands_on_its_tonic(key, tonic):
+    assert sounding_tonic(key) == tonic
+
+
+@pytest.mark.parametrize("key", [None, "none", "none ^f", "HP", "Hp"])
+def test_a_key_without_a_tonic_has_none(key):
+    assert sounding_tonic(key) is None
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_transcript_has_the_verdict_of_hostile_text(text):
+    assert transcribe(text).verdict == judge(text)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_transcript_has_the_verdict_and_the_notes_of_a_broken_tune(seed):
+    draw = random.Random(seed)
+    for _ in range(60):
+        text = mutated(RICH, draw)
+        transcript, verdict = transcribe(text), judge(text)
+        assert transcript.verdict == verdict
+        struck = [note.pitch for part in transcript.parts for bar in part.bars for s in bar.sounds for note in s.struck]
+        assert not Counter(struck) - Counter(verdict.pitches)
+        assert "not closed" in str(verdict.errors) or len(struck) == len(verdict.pitches)

@@ -486,9 +486,13 @@ def _scores(split: str, model: PreTrainedModel, corpus: Corpus, context: int) ->
 
 
 def save_model(config: PreTrainedConfig, weights: dict[str, Tensor], corpus: Corpus, folder: Path) -> None:
-    """Write weights, configuration and tokenizer so that from_pretrained(folder) loads them."""
+    """Write weights, configuration and tokenizer so that from_pretrained(folder) loads them.
+
+    `header_fields` in the configuration names the header fields that the model has seen.
+    """
     model = AutoModelForCausalLM.from_config(config)  # the trained one may be sharded
     model.load_state_dict(weights, strict=False)  # a tied head is its table
+    model.config.header_fields = corpus.header_fields
     shutil.rmtree(folder / ".model", ignore_errors=True)  # half moved, by a process that was killed
     with whole_folder(folder / ".model", mark="config.json") as temporary:
         try:
