@@ -1,0 +1,127 @@
+"""Other programs' opinions: what they find, where they and we disagree, and what is said where they are missing."""
+
+import importlib.util
+import shutil
+import sys
+
+import pytest
+
+from generation import judges
+from generation.judges import agreement, frechet_music_distance, missing, opinion, opinions
+
+needs = {
+    name: pytest.mark.skipif(any(line.startswith(name) for line in missing()), reason=f"{name} is not installed")
+    for name in ("abc2midi", "abcm2ps")
+}
+
+HEADER = "X:1\nM:4/4\nL:1/4\nK:C\n"
+GOOD = HEADER + "CDEF|GABc|c4|]\n"
+SHORT = HEADER + "CDEF|GAB|c4|]\n"
+GARBAGE = HEADER + "CDEF|(3GA [Bc|c4/&)|]\n"
+
+
+@needs["abc2midi"]
+def test_abc2midi_counts_errors_and_bars_apart():
+    assert opinion(GOOD)["abc2midi"] == {"errors": 0, "bar_warnings": 0, "first": ""}
+    short = opinion(SHORT)["abc2midi"]
+    assert (short["errors"], short["bar_warnings"]) == (0, 1)
+    assert "3 time units" in short["first"]
+    garbage = opinion(GARBAGE)["abc2midi"]
+    assert garbage["errors"] > 0
+    assert "Error" in garbage["first"]
+
+
+@needs["abc2midi"]
+def test_a_hornpipe_in_cut_time_is_no_error():
+    assert opinion(GOOD.replace("M:4/4", "R:hornpipe\nM:C|"))["abc2midi"]["errors"] == 0
+
+
+@needs["abcm2ps"]
+def test_abcm2ps_draws_or_names_its_first_error():
+    assert opinion(GOOD)["abcm2ps"] == {"ok": True, "first": ""}
+    garbage = opinion(GARBAGE)["abcm2ps"]
+    assert not garbage["ok"]
+    assert "rror" in garbage["first"]
+
+
+def test_a_judge_that_is_missing_has_no_opinion_and_a_line_says_so(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert opinions([GOOD]) == [{"abc2midi": None, "abcm2ps": None}]
+    assert agreement([GOOD], opinions([GOOD])) == []
+    assert [line.split(" (")[1].split()[0] for line in missing()] == ["pip", "apt"]
+
+
+def test_a_judge_that_dies_counts_as_an_error(monkeypatch):
+    monkeypatch.setattr(judges, "confined", lambda *_: (-11, "", b""))
+    monkeypatch.setattr(judges, "_abc2midi", lambda: "abc2midi")
+    monkeypatch.setattr(shutil, "which", lambda _: "abcm2ps")
+    assert opinion(GOOD) == {
+        "abc2midi": {"errors": 1, "bar_warnings": 0, "first": "abc2midi crashes (SIGSEGV)"},
+        "abcm2ps": {"ok": False, "first": "abcm2ps crashes (SIGSEGV)"},
+    }
+
+
+def test_disagreements_are_counted_and_listed_with_both_reasons():
+    def say(errors, bars, ok):
+        return {
+            "abc2midi": {"errors": errors, "bar_warnings": bars, "first": "theirs" if errors or bars else ""},
+            "abcm2ps": {"ok": ok, "first": "" if ok else "bad"},
+        }
+
+    tunes = [GOOD, SHORT, GOOD, HEADER + "C?$|D\x01|", HEADER]
+    rows = agreement(
+        tunes, [say(0, 0, True), say(0, 0, True), say(0, 1, False), say(0, 0, False), say(1, 0, True)], listed=1
+    )
+    assert [(row["tier"], row["judge"]) for row in rows] == [
+        ("parses", "abc2midi"),
+        ("parses", "abcm2ps"),
+        ("bars_add_up", "abc2midi"),
+    ]
+    counts = [tuple(row[key] for key in ("both", "ours", "theirs", "neither")) for row in rows]
+    assert counts == [(3, 0, 1, 1), (2, 1, 1, 1), (1, 1, 2, 1)]
+    assert rows[1]["disagreements"] == [{"index": 2, "we": "", "judge": "bad"}]
+    assert rows[2]["disagreements"] == [{"index": 1, "we": "bar 2 is 3/4 of a whole note, not 1", "judge": ""}]
+
+
+@pytest.fixture
+def frechet_package(tmp_path, monkeypatch):
+    """A package with the names of frechet-music-distance 1.0.0, whose distance is the difference in numbers of tunes.
+
+    Returns where its encoder would be.
+    """
+    package = tmp_path / "frechet_music_distance"
+    (package / "models" / "clamp2").mkdir(parents=True)
+    (package / "models" / "__init__.py").touch()
+    (package / "models" / "clamp2" / "__init__.py").touch()
+    weights = tmp_path / "weights.pth"
+    (package / "models" / "clamp2" / "config.py").write_text(
+        f"import pathlib\nCLAMP2_WEIGHTS_PATH = pathlib.Path({str(weights)!r})\n"
+    )
+    (package / "__init__.py").write_text(
+        "class FrechetMusicDistance:\n"
+        "    def __init__(self, verbose): pass\n"
+        "    def score(self, reference, test):\n"
+        "        return len(list(reference.glob('*.abc'))) - len(list(test.glob('*.abc')))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield weights
+    for name in [name for name in sys.modules if name.startswith("frechet_music_distance")]:
+        del sys.modules[name]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("frechet_music_distance") is not None, reason="the real package is installed"
+)
+def test_a_frechet_distance_without_its_package_is_a_reason():
+    assert "pip install frechet-music-distance" in frechet_music_distance([GOOD], [GOOD])
+
+
+@pytest.mark.usefixtures("frechet_package")
+def test_a_frechet_distance_without_its_encoder_is_a_reason():
+    assert "encoder is missing" in frechet_music_distance([GOOD], [GOOD])
+
+
+def test_a_frechet_distance_is_taken_over_all_tunes(frechet_package):
+    frechet_package.touch()
+    assert frechet_music_distance([GOOD] * 5, [SHORT] * 2) == 3.0

@@ -1,0 +1,307 @@
+"""Rendering: what is heard and seen is what is written, and a hostile tune reaches nothing."""
+
+import io
+import os
+import re
+import shutil
+import signal
+import wave
+from importlib.util import find_spec
+from xml.etree import ElementTree
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from generation import rendering
+from generation.rendering import (
+    MAX_CHARACTERS,
+    PROGRAM,
+    SAMPLE_RATE,
+    RenderingError,
+    confined,
+    ending,
+    missing,
+    notes,
+    render,
+    safe,
+    to_midi,
+    to_svg,
+    to_wav,
+)
+from preprocessing.notation import judge
+
+ABSENT = missing()
+needs = {kind: pytest.mark.skipif(kind in ABSENT, reason=ABSENT.get(kind, "")) for kind in ("mid", "svg", "wav")}
+
+TUNE = "X:7\nT:Scale\nM:4/4\nL:1/4\nQ:1/4=60\nK:G\nGABc|[GBd]2 z2|(3efg a2-a|\n"
+DIRECTIVES = [
+    "%%abc-include {file}",
+    "  %%abc-include {file}",
+    "%%EPS {file}",
+    "%%postscript (x) run",
+    "%%begintext\n%%abc-include {file}\n%%endtext",
+    "%%MIDI program 40",
+    "I:abc-include {file}",
+    "I: MIDI=program 40",
+    "[I:abc-include {file}]",
+    "[[I:abc-include x]I:abc-include {file}]",
+    "F:{file}",
+    "F::{file}",
+    "m: x = {file}",
+    "U: Z = !trill!",
+    "c d % {file}\\\r%%abc-include {file}",
+]
+
+
+@pytest.mark.parametrize("directive", DIRECTIVES)
+def test_no_program_sees_a_directive(directive):
+    fields, body = TUNE.split("K:G\n")
+    for text in (
+        f"{directive.format(file='/secret')}\n{TUNE}",
+        f"{fields}{directive.format(file='/secret')}\nK:G\n{body}",
+        f"{TUNE}{directive.format(file='/secret')}\n",
+    ):
+        seen = safe(text)
+        assert "%" not in seen
+        assert not re.search(r"^\s*[IFUm]:|\[[IFUm]:|^%", seen, re.MULTILINE), seen
+        assert "GABc|" in seen
+
+
+@given(st.text(st.sampled_from("[]IFKVXm:%\\\n\r\0 |Ga\u2028é\ud800")))
+def test_what_is_safe_stays_as_it_is(text):
+    seen = safe(text)
+    assert safe(seen) == seen
+    assert seen.startswith("X:1\n")
+    assert not re.search(r"^\s*[IFXm]:|\[[IFXm]:|%|\0", seen.removeprefix("X:1"), re.MULTILINE)
+    seen.encode()
+
+
+def test_the_music_of_a_tune_is_kept():
+    tune = (
+        "X:1\nT:A\nR:jig\nM:6/8\nL:1/8\nK:D\nV:1 clef=treble\n|:d:|\n"
+        'd:|f>g "Am"[M:4/4]{c}d!trill!e [V:1] A,2 (3abc \\\nd|\nw:la la\n'
+    )
+    before, after = judge(tune), judge(safe(tune))
+    assert (after.key, after.metre, after.pitches) == (before.key, before.metre, before.pitches)
+    assert "w:la la" in safe(tune)
+
+
+def test_a_tune_of_any_length_is_refused_in_one_line():
+    with pytest.raises(RenderingError, match=r"^the tune has 2[0-9],[0-9]{3} characters: .*[^\n]$"):
+        safe("C" * (MAX_CHARACTERS + 1))
+
+
+# The limits
+
+
+def test_a_program_sees_its_own_folder_and_nothing_of_ours(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    code, said, made = confined(
+        "print(os.getcwd(), os.listdir(), dict(os.environ)); open('b', 'w').write('x')", [], {"a": b"1"}, "b"
+    )
+    folder = said.split()[0]
+    assert (code, made) == (0, b"x")
+    assert "['a', 'said']" in said or "['said', 'a']" in said
+    assert "secret" not in said
+    assert not os.path.exists(folder)  # noqa: PTH110 — a name, not a path of ours
+
+
+@pytest.mark.parametrize(
+    ("script", "how"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "crashes (SIGSEGV)"),
+        ("open('big', 'wb').write(bytes(2**26 + 1))", "writes more than 64 MiB"),
+        ("sys.exit(3)", "fails (exit code 3)"),
+    ],
+)
+def test_how_a_program_ended_is_said(script, how):
+    assert ending(confined(script, [], {}, "")[0]) == how
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux limits the address space")
+def test_a_program_gets_no_more_memory_than_is_allowed():
+    code, said, _ = confined("bytes(2**31)", [], {}, "")
+    assert code == 1
+    assert "MemoryError" in said
+
+
+def test_a_program_that_hangs_is_killed_with_what_it_started(monkeypatch):
+    monkeypatch.setattr(rendering, "SECONDS", 0.5)
+    script = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); signal.pause()"
+    code, said, _ = confined(script, [], {}, "")
+    assert code == -signal.SIGKILL
+    assert "takes longer" in ending(code)
+    started = int(said)
+    assert not psutil.pid_exists(started) or psutil.Process(started).status() == psutil.STATUS_ZOMBIE
+
+
+# MIDI
+
+
+def midi(*tracks, division=480):
+    header = b"MThd" + (6).to_bytes(4) + (1).to_bytes(2) + len(tracks).to_bytes(2) + division.to_bytes(2)
+    return header + b"".join(b"MTrk" + len(track).to_bytes(4) + track for track in tracks)
+
+
+def test_notes_follow_the_tempo_wherever_it_changes():
+    tempos = b"\x00\xff\x51\x03\x0f\x42\x40" + b"\x83\x60\xff\x51\x03\x07\xa1\x20" + b"\x00\xff\x2f\x00"
+    track = (
+        b"\x00\x90\x3c\x40"  # C begins
+        b"\x87\x40\x3c\x00"  # and ends after 960 ticks, half of them at 1 s a quarter: running status, velocity 0
+        b"\x00\xc0\x05\x00\x99\x23\x40"  # a program, a drum
+        b"\x00\x90\x40\x40\x83\x60\x80\x40\x40\x00\xff\x2f\x00"
+    )
+    assert notes(midi(tempos, track)) == [pytest.approx((0, 1.5, 60)), pytest.approx((1.5, 0.5, 64))]
+
+
+@pytest.mark.parametrize("data", [b"", b"RIFF", midi(b"\x00\x90\x3c"), midi(b"\xff\xff\xff")])
+def test_half_a_midi_file_is_an_error(data):
+    with pytest.raises(RenderingError):
+        notes(data)
+
+
+@needs["mid"]
+def test_the_notes_of_a_tune_sound_when_they_should():
+    played = notes(to_midi(TUNE))
+    assert [pitch for *_, pitch in played] == [67, 69, 71, 72, 67, 71, 74, 76, 78, 79, 81]
+    starts = [0, 1, 2, 3, 4, 4, 4, 8, 8 + 2 / 3, 8 + 4 / 3, 10]  # abc2midi spreads a chord a little
+    assert [start for start, *_ in played] == pytest.approx(starts, abs=0.05)
+    assert played[-1][1] == pytest.approx(3, abs=0.05)  # tied
+
+
+@needs["mid"]
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("R:slip jig\nM:9/8", 2 * 60 / 112),  # six eighths are two beats of three
+        ("R:Reel\nM:C|", 6 / 8 * 60 / 50),  # of 50 bars a minute
+        ("M:2/2", 1.5 * 60 / 110),
+        ("M:none", 3 * 60 / 110),
+    ],
+)
+def test_a_tune_without_a_tempo_gets_that_of_its_dance_or_metre(header, seconds):
+    start, length, _ = notes(to_midi(f"X:1\n{header}\nL:1/8\nK:C\nCDEFGA\n"))[-1]
+    assert start + length == pytest.approx(seconds, rel=0.02)
+
+
+@needs["mid"]
+@pytest.mark.parametrize("text", ["", "X:1\nK:C\n", "X:1\nM:4/4\nCDEF|\n", "not ABC at all"])
+def test_a_tune_without_notes_makes_no_midi(text):
+    with pytest.raises(RenderingError, match=r"^abc2midi .*"):
+        to_midi(text)
+
+
+@needs["mid"]
+def test_a_tune_cannot_include_a_file(tmp_path):
+    (tmp_path / "other.abc").write_text("X:9\nT:LEAKED\nM:4/4\nL:1/4\nK:C\nCDEF|\n")
+    text = f"%%abc-include {tmp_path / 'other.abc'}\n{TUNE}"
+    program = [rendering.abc2midi(), "tune.abc", "-o", "tune.mid"]
+    assert b"LEAKED" in confined(PROGRAM, program, {"tune.abc": text.encode()}, "tune.mid")[2]  # abc2midi would
+    assert b"LEAKED" not in to_midi(text)
+
+
+@pytest.mark.skipif(find_spec("symusic") is None, reason="symusic is not installed (pip install symusic)")
+def test_midi_needs_no_system_program(monkeypatch):
+    with_any = np.array(notes(to_midi(TUNE)))
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert "symusic" in rendering.abc2midi()
+    np.testing.assert_allclose(notes(to_midi(TUNE)), with_any, atol=0.05)
+
+
+# Score
+
+
+@needs["svg"]
+def test_a_score_is_one_picture_of_all_notes_that_loads_nothing_and_runs_nothing():
+    score = to_svg(TUNE.rstrip("|\n") + "|g4\nw: <script>alert(1)</script> & </svg>\n")
+    root = ElementTree.fromstring(score)
+    classes = [element.get("class") for element in root.iter()]
+    assert classes.count("note") == 13  # the last bar too, though no sign ends it
+    assert root.get("viewBox")
+    assert not [element for element in root.iter() if element.tag.endswith(("script", "image", "foreignObject"))]
+    links = [value for element in root.iter() for name, value in element.items() if name.endswith("href")]
+    assert links
+    assert all(link.startswith("#") for link in links)
+
+
+@needs["svg"]
+def test_a_long_tune_stays_on_one_page():
+    root = ElementTree.fromstring(to_svg("X:1\nM:4/4\nL:1/8\nK:C\n" + "CDEF GABc|\n" * 80))
+    assert [element.get("class") for element in root.iter()].count("note") == 640
+
+
+@needs["svg"]
+def test_a_tune_without_notes_has_no_score():
+    with pytest.raises(RenderingError, match=r"^verovio .*"):
+        to_svg("X:1\nK:C\n")
+
+
+# Sound
+
+
+@needs["mid"]
+@needs["wav"]
+def test_a_tune_can_be_heard_as_long_as_it_lasts():
+    played = to_midi(TUNE)
+    with wave.open(io.BytesIO(to_wav(played))) as sound:
+        assert (sound.getnchannels(), sound.getsampwidth(), sound.getframerate()) == (1, 2, SAMPLE_RATE)
+        samples = np.frombuffer(sound.readframes(sound.getnframes()), dtype="<i2")
+    start, length, _ = notes(played)[-1]
+    assert start + length < len(samples) / SAMPLE_RATE < start + length + 6
+    assert 1000 < np.abs(samples.astype(int)).max() < 32767
+
+
+@needs["wav"]
+def test_what_is_no_midi_makes_no_sound():
+    with pytest.raises(RenderingError):
+        to_wav(midi(b"\x00\xff\x2f\x00"))
+
+
+# All of it
+
+
+def test_what_is_missing_is_said_once_with_its_mend_and_the_rest_is_made(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(rendering.importlib.util, "find_spec", lambda _: None)
+    lines = missing()
+    assert list(lines) == ["mid", "svg", "wav"]
+    assert all(re.fullmatch(r"no .* is missing \((pip|apt) install .*\)", line) for line in lines.values())
+    assert render(TUNE) == ({}, [])
+    with pytest.raises(RenderingError, match="pip install verovio"):
+        to_svg(TUNE)
+
+
+@pytest.mark.skipif(bool(ABSENT), reason="; ".join(ABSENT.values()))
+def test_a_tune_is_rendered_in_every_way_or_says_what_failed():
+    files, failures = render(TUNE)
+    assert (list(files), failures) == (["mid", "svg", "wav"], [])
+    files, failures = render("X:1\nK:C\n")
+    assert files == {}
+    assert [line.split()[0] for line in failures] == ["abc2midi", "verovio"]
+
+
+BROKEN = [
+    "[[[[" * 1000,
+    "C1000000 Z100000 c/9999999",
+    "(9:9:9" * 200,
+    "\nV:".join(f"{i}\nCDEF|" for i in range(300)),
+    "{" * 500 + "}" * 500,
+    "CDEF|&&&&" * 50,
+    "\nP:((((A9)9)9)9)9\nCDEF|",
+    "[M:1/0][L:1/0]C|" * 20,
+    "[1[2[3:|||:::|" * 50,
+]
+
+
+@pytest.mark.parametrize("body", BROKEN, ids=range(len(BROKEN)))
+@pytest.mark.parametrize("kind", [pytest.param("mid", marks=needs["mid"]), pytest.param("svg", marks=needs["svg"])])
+def test_broken_music_ends_in_a_file_or_in_one_line(kind, body):
+    make = {"mid": to_midi, "svg": to_svg}[kind]
+    try:
+        made = make(f"X:1\nM:4/4\nL:1/8\nK:C\n{body}\n")
+    except RenderingError as error:
+        made = str(error)
+    assert made[:4] in (b"MThd", "<svg") or "\n" not in made
