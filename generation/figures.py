@@ -1,0 +1,155 @@
+"""The figures of quality against size: sizes as points, curves with bands, people's tunes and floors beside."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from door import whole_file
+from generation.against_size import LOSS, Data
+from generation.report import NAMES, short
+
+# Okabe and Ito's palette, as the figures of loss have it: told apart by colour-blind readers too.
+COLOURS = {"gpt": "#0072B2", "lstm": "#D55E00"}
+MARKERS = {"gpt": "o", "lstm": "s"}
+PEOPLE, FLOOR, GREY = "#009E73", "#CC79A7", "#666666"
+COLUMNS = 4
+ROUND = [1, 2, 2.5, 5, 10]
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 150,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "legend.edgecolor": "none",
+    "svg.hashsalt": "music-scaling-laws",  # the same numbers give the same bytes
+}
+METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+
+
+def draw_figures(analysis: Data, folder: Path) -> None:
+    """Write quality_over_size, quality_over_loss and abilities as PNG and SVG, at the chosen temperatures."""
+    metrics, view = {metric["name"]: metric for metric in analysis["metrics"]}, analysis["chosen"]
+    small_multiples(folder / "quality_over_size", metrics, view, "n_params")
+    small_multiples(folder / "quality_over_loss", metrics, view, LOSS)
+    abilities(folder / "abilities", metrics, view)
+
+
+@contextmanager
+def figure(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """Give a new figure, in inches; at the end it is written to `path`.png and `path`.svg."""
+    with mpl.rc_context(STYLE):
+        canvas = Figure(figsize=(width, height), layout="constrained")
+        yield canvas
+        for kind, metadata in METADATA.items():
+            with whole_file(path.with_name(f"{path.name}.{kind}")) as temporary:
+                canvas.savefig(temporary, format=kind, metadata=metadata)
+
+
+def small_multiples(path: Path, metrics: dict[str, Data], view: Data, axis: str) -> None:
+    """Draw every metric in a panel of its own against parameters or validation loss."""
+    rows = -(-len(view) // COLUMNS)
+    with figure(path, 2.75 * COLUMNS, 2.05 * rows + 0.8) as canvas:
+        for i, (name, found) in enumerate(view.items()):
+            axes = canvas.add_subplot(rows, COLUMNS, i + 1)
+            draw_panel(axes, metrics[name], found, axis)
+        canvas.supxlabel("parameters N" if axis == "n_params" else "validation loss (nats per character)", fontsize=10)
+        handles = [Line2D([], [], color=COLOURS[a], marker=MARKERS[a], ms=4, mfc="none", label=NAMES[a]) for a in NAMES]
+        handles.append(Line2D([], [], color=PEOPLE, ls="--", label="people's test tunes"))
+        if any(metric["floor"] for metric in metrics.values()):
+            handles.append(Line2D([], [], color=FLOOR, ls=":", label="floor: training tunes"))
+        title = "points: sizes, seeds pooled; bars and bands: 95 % intervals; temperatures chosen on validation"
+        canvas.legend(handles=handles, loc="outside upper center", ncols=len(handles), title=title, title_fontsize=9)
+
+
+def draw_panel(axes: Axes, metric: Data, found: Data, axis: str) -> None:
+    """Draw one metric: sizes with intervals, curves with bands, people's tunes and the floor."""
+    for beside, colour, style in ((metric["human"]["test"], PEOPLE, "--"), (metric["floor"], FLOOR, ":")):
+        value = None if beside is None else beside.get("value", beside.get("share"))
+        if beside is not None and value is not None:
+            axes.axhspan(*beside["interval"], color=colour, alpha=0.15, lw=0)
+            axes.axhline(value, color=colour, lw=1.2, ls=style)
+    for architecture, rows in found["points"].items():
+        colour = COLOURS[architecture]
+        if architecture in found["curves"]:
+            line = found["curves"][architecture][axis]["line"]
+            axes.plot(line["at"], line["value"], color=colour, lw=1.2)
+            axes.fill_between(line["at"], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
+        if rows:
+            x, y = (np.array([row[key] for row in rows]) for key in (axis, "value"))
+            low, high = np.array([row["interval"] for row in rows]).T
+            bars = np.maximum([y - low, high - y], 0)
+            axes.errorbar(x, y, bars, fmt=MARKERS[architecture], color=colour, ms=4, mfc="white", lw=0.9)
+    if axis == "n_params":
+        label_parameters(axes)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
+    if metric["kind"] == "share":
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_title(metric["label"], fontsize=9)
+
+
+def label_parameters(axes: Axes) -> None:
+    """Make the horizontal axis one of parameters: logarithmic, labelled 10K, 30K, or by decades where it is long."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 200 * low else (1,), numticks=12))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(short))
+
+
+def abilities(path: Path, metrics: dict[str, Data], view: Data) -> None:
+    """Draw the N at which each ability appears; an arrow at the edge of the sizes where it lies beyond them."""
+    shown = {name: found["appears"]["n_params"]["at"] for name, found in view.items() if "appears" in found}
+    sizes = [row["n_params"] for found in view.values() for rows in found["points"].values() for row in rows]
+    first, last = min(sizes), max(sizes)
+    with figure(path, 6.4, 1.3 + 0.55 * max(1, len(shown))) as canvas:
+        axes = canvas.add_subplot()
+        axes.set_xlim(first / 1.6, last * 1.6)
+        for edge in (first, last):
+            axes.axvline(edge, color=GREY, lw=0.8, ls="--")
+        for place, at in enumerate(shown.values()):
+            for architecture, row in at.items():
+                y = place + (0.16 if architecture == "lstm" else -0.16)
+                draw_appearance(axes, row, y, architecture, first, last)
+        axes.set_yticks(range(len(shown)), [metrics[name]["label"] for name in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        label_parameters(axes)
+        axes.set_xlabel("parameters N at which the share passes halfway from chance to people's")
+        handles = [Line2D([], [], color=COLOURS[a], marker=MARKERS[a], ms=5, label=NAMES[a]) for a in NAMES]
+        title = "bars: 95 % intervals; dashed: smallest and largest size; arrows: outside of them"
+        canvas.legend(handles=handles, loc="outside upper center", ncols=2, title=title, title_fontsize=8, fontsize=8)
+
+
+def draw_appearance(axes: Axes, row: Data, y: float, architecture: str, first: float, last: float) -> None:
+    """Draw one dot with its whisker, or what stands for it outside of the sizes."""
+    colour = COLOURS[architecture]
+    if row["status"] == "no trend":
+        axes.text(
+            np.sqrt(first * last),
+            y,
+            f"{NAMES[architecture]}: no trend",
+            color=colour,
+            fontsize=8,
+            ha="center",
+            va="center",
+        )
+        return
+    low, high = row["interval"]
+    axes.plot([low or first / 1.3, high or last * 1.3], [y, y], color=colour, lw=1.4)
+    for edge, at, arrow in ((low, first / 1.3, "<"), (high, last * 1.3, ">")):
+        if edge is None:
+            axes.plot(at, y, arrow, color=colour, ms=6)
+    if row["status"] == "measured":
+        axes.plot(row["value"], y, MARKERS[architecture], color=colour, ms=6)
