@@ -26,6 +26,7 @@ study: $(READY)
 	@$(BIN)/python analysis/run.py
 	@$(BIN)/python training/run.py studies/quick.yaml --part best
 	@$(BIN)/python generation/run.py
+	@$(BIN)/python generation/run.py --part quality
 	@$(BIN)/python model_cards/run.py
 
 publish: study
@@ -37,8 +38,10 @@ smoke: $(READY)
 	@$(BIN)/python training/run.py studies/smoke.yaml
 	@$(BIN)/python analysis/run.py --output_root $(SMOKE)
 	@$(BIN)/python training/run.py studies/smoke.yaml --part best
-	@$(BIN)/python generation/run.py --model $(SMOKE)/best_model --output_dir $(SMOKE)/best_model/samples \
-		--corpus $(SMOKE)/processed_music_data --n 4 --max_characters 200
+	@$(BIN)/python generation/run.py --model $(SMOKE)/best_model --corpus $(SMOKE)/processed_music_data \
+		--n 4 --max_characters 200
+	@$(BIN)/python generation/run.py --part quality --output_root $(SMOKE) --corpus $(SMOKE)/processed_music_data \
+		--samples 10 --temperatures 1.0
 	@$(BIN)/python model_cards/run.py --output_root $(SMOKE)
 
 dashboard: $(READY)

@@ -1,194 +1,265 @@
-"""Best model → tunes: python generation/run.py
+"""A model → tunes to read and to hear: python generation/run.py --model PATH_OR_HUB_ID --key Dmix --meter 6/8 --n 12
 
-Writes each tune as .abc with its settings and its verdict, and samples.json with the share of valid tunes beside the
-share among tunes that people wrote (the test split, judged by the same code).
+The folder gets each tune as .abc, .mid, .svg and .wav, and index.html, which shows and plays them. Without arguments
+the best model of the study writes tunes of its own. `--part quality` samples every model of a study instead and
+measures how the quality of the tunes depends on the size of the model.
 """
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 import modeling  # noqa: F401 — registers the LSTM with the Auto classes
 from door import DoorError, check_output, open_door, read_arguments, read_json, whole_folder, write_json, write_text
-from generation.quality import score_tune, shares
-from preprocessing.cleaning import FIELD_ORDER
+from generation.abc_pipeline import AT_ONCE, FREE, STRICT, AbcGenerationPipeline, check_setting
+from generation.page import Tune, write_page
+from generation.quality import shares
+from generation.rendering import missing, notes, render
+from generation.study import (
+    FINDINGS,
+    QUALITY,
+    QUALITY_FOLDER,
+    REPORT,
+    load_pipeline,
+    measure_study,
+    read_memory,
+)
 from preprocessing.corpus import Corpus
+from preprocessing.notation import judge
 
 transformers_logging.disable_progress_bar()  # the door has one bar, its own
 
 SAMPLES = "samples.json"
+SAMPLING = ("key", "metre", "rhythm", "unit_length", "title", "top_p", "top_k", "min_p", "bars", "max_characters")
+FORMATS = ("mid", "svg", "wav")
+MISSED = {
+    "parses": "no tune: no key, or no note",
+    "no_errors": "not ABC in places",
+    "bars_add_up": "bars do not add up",
+    "enough_notes": "hardly a note",
+    "ended": "cut at a bar line, for the model did not end it",
+}
+
+
+def option(default: Any, about: str, **more: Any) -> Any:
+    """Return a field with its default, its help, and what else its flag has."""
+    metadata = {"help": about, **more}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
 class GenerationArguments:
-    """What is generated and where it goes."""
+    """Which tunes, by which model, and where they go."""
 
-    model: str = field(default="data/best_model", metadata={"help": "a folder that from_pretrained loads"})
-    corpus: str = field(
-        default="data/processed_music_data", metadata={"help": "the corpus folder, for the human baseline"}
-    )
-    output_dir: str = field(default="data/best_model/samples", metadata={"help": "where the tunes go"})
-    temperatures: list[float] = field(
-        default_factory=lambda: [0.8, 0.9, 1.0], metadata={"help": "sampling temperatures"}
-    )
-    prompts: list[str] = field(
-        default_factory=lambda: ["M:6/8 L:1/8 K:G", "M:4/4 L:1/8 K:D", "M:3/4 L:1/4 K:F", "M:2/4 L:1/16 K:Am"],
-        metadata={"help": "headers to begin with, fields separated by blanks"},
-    )
-    n: int = field(
-        default=20, metadata={"help": "tunes per temperature without a prompt, and as many over the prompts"}
-    )
-    max_characters: int = field(default=800, metadata={"help": "longest tune; a GPT stops at its context"})
-    seed: int = field(default=0, metadata={"help": "of the sampling"})
+    part: str = option("tunes", "tunes of one model, or the quality of every size", choices=["tunes", "quality"])
+    model: str = option("data/best_model", "a folder with a model, or its id on the Hub")
+    out: str | None = option(None, "the folder for the tunes; of a model in a folder: its samples/")
+    n: int = option(12, "tunes, in equal parts at each temperature")
+    key: str | None = option(None, "of the tunes, such as D, F#m or Amix; without one the model chooses")
+    metre: str | None = option(None, "such as 6/8 or C", aliases=["--meter"])
+    rhythm: str | None = option(None, "such as jig")
+    unit_length: str | None = option(None, "such as 1/8")
+    title: str | None = option(None, "of all the tunes")
+    prompt: str = option("", r"how each tune begins: any beginning of a tune in ABC, \n for a new line")
+    temperatures: list[float] = option([0.8, 0.9, 1.0], "of the sampling")
+    top_p: float = option(1.0, "sample from the likeliest characters that together have this probability")
+    top_k: int = option(0, "sample from so many of the likeliest characters; 0: all")
+    min_p: float = option(0.0, "sample from characters of this share of the likeliest one's probability, or more")
+    bars: str = option(FREE, "strict: a bar ends only when it is full", choices=[FREE, STRICT])
+    max_characters: int = option(1000, "a longer tune is cut at its last bar line")
+    seed: int = option(0, "of the sampling")
+    formats: list[str] = option([*FORMATS], f"of {', '.join(FORMATS)}, beside the text")
+    corpus: str = option("data/processed_music_data", "what the model was trained on, to find copies")
+    output_root: str = option("data", "quality: the folder that holds the training folders")
+    samples: int = option(50, "quality: tunes of each run at each temperature")
+    resamples: int = option(2000, "quality: of the bootstrap")
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.max_characters < 1:
-            raise DoorError("--n and --max_characters must be at least 1")
-        for temperature in self.temperatures:
-            if not temperature > 0:
-                raise DoorError(f"--temperatures {temperature}: must be above 0")
-        for prompt in self.prompts:
-            header(prompt)
+        for name in ("n", "samples", "resamples"):
+            if getattr(self, name) < 1:
+                raise DoorError(f"--{name} {getattr(self, name)}: must be at least 1")
+        if not self.temperatures:
+            raise DoorError("--temperatures: give at least one")
+        with usable():
+            for temperature in self.temperatures:
+                check_setting("temperature", temperature)
+            for name in (*SAMPLING, "seed"):
+                check_setting(name, getattr(self, name))
+        if unknown := sorted(set(self.formats) - set(FORMATS)):
+            raise DoorError(f"--formats {unknown[0]}: one of {', '.join(FORMATS)}")
 
 
-def header(prompt: str) -> str:
-    """Return the header that a prompt such as `M:6/8 L:1/8 K:G` stands for, fields in the corpus's order."""
-    fields = dict(part.split(":", 1) for part in prompt.split() if ":" in part)
-    if "K" not in fields or set(fields) - set(FIELD_ORDER):
-        raise DoorError(f"--prompts {prompt!r}: fields such as 'M:6/8 L:1/8 K:G', the key among them")
-    fields["X"] = "1"
-    return "".join(f"{letter}:{fields[letter]}\n" for letter in FIELD_ORDER if letter in fields)
-
-
-def load(folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Load model and tokenizer. Raises DoorError if the folder holds none or a damaged one."""
-    if not (Path(folder) / "config.json").is_file():
-        raise DoorError(f"{folder} holds no model: train one with accelerate launch training/run.py --part best")
+@contextmanager
+def usable() -> Iterator[None]:
+    """Turn the pipeline's complaint about a setting into the door's."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        return model.eval(), PreTrainedTokenizerFast.from_pretrained(folder)
-    except (OSError, SafetensorError, ValueError) as error:
-        line = " ".join(str(error).split())
-        raise DoorError(
-            f"{folder}: the model cannot be loaded ({line}): delete the folder and train it again"
-        ) from None
+        yield
+    except ValueError as error:
+        raise DoorError(f"--{error}") from None
 
 
-@torch.inference_mode()
-def sample(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    prompt: str,
-    temperature: float,
-    n: int,
-    longest: int,
-    seed: int,
-) -> list[tuple[str, bool]]:
-    """Return `n` sampled tunes of at most `longest` characters, each with whether the model ended it itself."""
-    torch.manual_seed(seed)
-    inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
-    room = getattr(model.config, "n_positions", None)
-    given = inputs["input_ids"].shape[1]
-    if tokenizer.unk_token_id in inputs["input_ids"]:
-        raise DoorError(f"--prompts {prompt!r}: a character in it is not in the model's vocabulary")
-    new = longest if room is None else min(longest, room - given)
-    if new < 1:
-        raise DoorError(f"the prompt {prompt!r} is as long as the model's context ({room} characters)")
-    outputs = model.generate(  # type: ignore[operator]  # GenerationMixin's, which the base class does not name
-        **inputs, do_sample=True, temperature=temperature, top_k=0, max_new_tokens=new, num_return_sequences=n
-    )
-    ended = (outputs[:, given:] == tokenizer.eos_token_id).any(dim=1).tolist()
-    return list(zip(tokenizer.batch_decode(outputs, skip_special_tokens=True), ended, strict=True))
+def write_tunes(arguments: GenerationArguments) -> None:
+    """Write tunes of one model to a folder, each in every format, with a page that shows and plays them."""
+    if arguments.out is None and not Path(arguments.model).is_dir():
+        raise DoorError("--out: name the folder that the tunes go to")
+    folder = Path(arguments.out or Path(arguments.model) / "samples")
+    check_output(folder, mark=SAMPLES)
+    pipe = load_pipeline(arguments.model)
+    identity = digest(arguments, pipe.model)
+    if (folder / SAMPLES).is_file() and read_json(folder / SAMPLES).get("identity") == identity:
+        print(f"{folder}: finished already, nothing to do")
+        return
+    tunes = generate(pipe, arguments)
+    find_copies(tunes, arguments.corpus)
+    with whole_folder(folder, mark=SAMPLES) as temporary:
+        pages = []
+        with ThreadPoolExecutor(2) as pool:
+            made = pool.map(render, (tune["abc"] for tune in tunes))
+            pairs = zip(tunes, made, strict=True)
+            for i, (tune, (files, failures)) in enumerate(tqdm(pairs, desc="rendering", total=len(tunes))):
+                tune["file"] = f"{i + 1:03d}.abc"
+                write_text(temporary / tune["file"], as_abc(tune, arguments.model))
+                for kind in files.keys() & set(arguments.formats):
+                    (temporary / f"{i + 1:03d}.{kind}").write_bytes(files[kind])
+                for line in failures:
+                    print(f"{tune['file']}: {line}")
+                pages.append(page_entry(tune, files.get("mid")))
+        write_page(
+            temporary, pages, told({"model": arguments.model} | {name: getattr(arguments, name) for name in SAMPLING})
+        )
+        write_json(
+            temporary / SAMPLES,
+            {
+                "identity": identity,
+                "settings": asdict(arguments),
+                "shares": shares([tune["verdict"] for tune in tunes]),
+                "samples": tunes,
+            },
+        )
+    for kind, line in missing().items():
+        if kind in arguments.formats:
+            print(line)
+    valid, copied = sum(tune["verdict"]["valid"] for tune in tunes), sum(tune["copied"] is True for tune in tunes)
+    print(f"{folder}: {len(tunes)} tunes, {valid} valid, {copied} copied from training; open {folder / 'index.html'}")
 
 
-def cells(arguments: GenerationArguments) -> Iterator[dict[str, Any]]:
-    """Yield the settings of each call: every temperature, unprompted and with each prompt."""
-    each = -(-arguments.n // max(1, len(arguments.prompts)))
-    for temperature in arguments.temperatures:
-        yield {"temperature": temperature, "prompt": "", "n": arguments.n}
-        for prompt in arguments.prompts:
-            yield {"temperature": temperature, "prompt": header(prompt), "n": each}
+def generate(pipe: AbcGenerationPipeline, arguments: GenerationArguments) -> list[dict[str, Any]]:
+    """Return the tunes of all temperatures as the pipeline gives them."""
+    settings = {name: getattr(arguments, name) for name in SAMPLING}
+    prompt = arguments.prompt.replace("\\n", "\n")
+    tunes = []
+    with tqdm(total=arguments.n, desc="generating", unit=" tunes") as bar:
+        for i, temperature in enumerate(arguments.temperatures):
+            for start in range(i, arguments.n, len(arguments.temperatures) * AT_ONCE):
+                n = len(range(start, arguments.n, len(arguments.temperatures))[:AT_ONCE])
+                with usable():
+                    tunes += pipe(prompt, n=n, temperature=temperature, seed=arguments.seed + start, **settings)
+                bar.update(n)
+    return tunes
 
 
-def generate(arguments: GenerationArguments) -> list[dict[str, Any]]:
-    """Return one row a tune: text, settings, verdict."""
-    model, tokenizer = load(arguments.model)
-    torch.set_num_threads(1)  # a step is too small to share between threads
-    rows = []
-    for i, cell in enumerate(tqdm(list(cells(arguments)), desc="generating", unit=" cells")):
-        seed = arguments.seed + i
-        tunes = sample(model, tokenizer, cell["prompt"], cell["temperature"], cell["n"], arguments.max_characters, seed)
-        for text, ended in tunes:
-            settings = {"temperature": cell["temperature"], "prompt": cell["prompt"], "seed": seed}
-            rows.append({"text": text, **settings, **score_tune(text, ended)})
-    return rows
+def find_copies(tunes: list[dict[str, Any]], corpus: str) -> None:
+    """Add to each tune whether it is copied from a training tune and what it shares with which; None if unknown."""
+    for tune in tunes:
+        tune |= {"copied": None, "copy": None}
+    if not Path(corpus).is_dir():
+        print(f"{corpus}: no such corpus, so nothing says whether tunes are copied from training (--corpus FOLDER)")
+        return
+    memory, training = read_memory(Corpus.open(corpus))
+    for tune in tunes:
+        trace = memory.recall(judge(tune["abc"]).pitches)
+        source = {} if trace.source is None else training[trace.source]
+        tune |= {
+            "copied": trace.copied,
+            "copy": trace.as_dict() | {name: source.get(name) for name in ("title", "file")},
+        }
 
 
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the shares of each temperature, unprompted and prompted."""
-    table = []
-    for temperature in sorted({row["temperature"] for row in rows}):
-        for prompted in (False, True):
-            chosen = [row for row in rows if row["temperature"] == temperature and bool(row["prompt"]) == prompted]
-            if chosen:
-                table.append({"temperature": temperature, "prompted": prompted, **shares(chosen)})
-    return table
+def describe(tune: dict[str, Any]) -> str:
+    """Return a tune's verdict in words: the first tier that it misses, and what it copies."""
+    verdict = tune["verdict"]
+    missed = next((words for tier, words in MISSED.items() if not verdict[tier]), "valid")
+    if missed == MISSED["bars_add_up"]:
+        missed = f"{100 * (1 - verdict['good_bars_share']):.0f} % of its {verdict['bars']} bars do not add up"
+    return f"COPIED from {nearest(tune)}; {missed}" if tune["copied"] else missed
 
 
-def as_abc(row: dict[str, Any], name: str, model: str) -> str:
+def nearest(tune: dict[str, Any]) -> str:
+    """Return what a tune shares with the training tune that it shares most with."""
+    copy = tune["copy"]
+    if copy is None:
+        return "not compared"
+    where = "" if copy["source"] is None else f" of {copy['title'] or 'an untitled tune'} ({copy['file']})"
+    return f"{copy['longest_run']} notes in a row{where}"
+
+
+def as_abc(tune: dict[str, Any], model: str) -> str:
     """Return a tune as a file: comments with its settings and verdict, then the tune."""
-    prompt = " ".join(row["prompt"].split()) or "none"
-    lines = [
-        f"% {name}: generated by {model}, temperature {row['temperature']}, seed {row['seed']}, prompt {prompt}",
-        f"% parses: {row['parses']}; bars that add up: {100 * row['good_bars_share']:.0f} % of {row['bars']}; "
-        f"ended by itself: {row['ended']}; valid: {row['valid']}",
-    ]
-    return "\n".join([*lines, row["text"].strip("\n"), ""])
+    lines = [f"generated by {model}", *(f"{name}: {value}" for name, value in told(tune["settings"]).items())]
+    return (
+        "".join(
+            f"% {' '.join(line.split())}\n"
+            for line in [*lines, f"verdict: {describe(tune)}", f"in training: {nearest(tune)}"]
+        )
+        + tune["abc"]
+    )
 
 
-def digest(arguments: GenerationArguments) -> str:
-    """Return the hash of the weights and of the settings that decide the samples."""
-    weights = Path(arguments.model) / "model.safetensors"
-    settings = {k: v for k, v in asdict(arguments).items() if k not in ("model", "output_dir", "corpus")}
-    content = weights.read_bytes() if weights.is_file() else b""
-    return hashlib.sha256(content + repr(settings).encode()).hexdigest()
+def told(settings: dict[str, Any]) -> dict[str, str]:
+    """Return the settings that say something."""
+    return {name: str(value) for name, value in settings.items() if value not in (None, "")}
+
+
+def page_entry(tune: dict[str, Any], midi: bytes | None) -> Tune:
+    """Return what the page says of a tune."""
+    verdict, settings = tune["verdict"], tune["settings"]
+    facts = {
+        "temperature": f"{settings['temperature']:.2g}",
+        "seed": str(settings["seed"]),
+        "bars": f"{verdict['bars']}, {100 * verdict['good_bars_share']:.0f} % of them add up",
+        "notes": str(verdict["notes"]),
+        "most like in training": nearest(tune),
+    }
+    stem = Path(tune["file"]).stem
+    name = f"{settings['title']} {stem}" if "title" in settings else f"Tune {stem}"
+    return Tune(stem, name, tune["abc"], describe(tune), verdict["valid"], facts, notes(midi) if midi else None)
+
+
+def digest(arguments: GenerationArguments, model: torch.nn.Module) -> str:
+    """Return the hash of the weights, of the settings and of this room's code, which decide the files."""
+    content = hashlib.sha256(repr({k: v for k, v in asdict(arguments).items() if k not in ("out", "corpus")}).encode())
+    for file in sorted(Path(__file__).parent.glob("*.*")):
+        content.update(file.read_bytes())
+    for weights in model.state_dict().values():
+        content.update(weights.cpu().numpy().tobytes())
+    return content.hexdigest()
+
+
+def measure(arguments: GenerationArguments) -> None:
+    """Measure the quality of every model of a study, and print what was found."""
+    root, corpus = Path(arguments.output_root), Corpus.open(arguments.corpus)
+    quality = measure_study(
+        root, corpus, arguments.temperatures, arguments.bars, arguments.samples, arguments.seed, arguments.resamples
+    )
+    for line in [*quality["findings"], *quality["judges"]["missing"]]:
+        print(line)
+    print(f"{root / QUALITY_FOLDER}: {REPORT}, {QUALITY}, {FINDINGS} and figures")
 
 
 def main() -> None:
     arguments = read_arguments(GenerationArguments, __doc__ or "")
-    folder = Path(arguments.output_dir)
-    check_output(folder, mark=SAMPLES)
-    identity = digest(arguments)
-    if (folder / SAMPLES).is_file() and read_json(folder / SAMPLES).get("identity") == identity:
-        print(f"{folder}: finished already, nothing to do")
-        return
-    rows = generate(arguments)
-    human = Corpus.open(arguments.corpus).tunes("test")["text"]
-    result: dict[str, Any] = {
-        "identity": identity,
-        "settings": asdict(arguments),
-        "shares": summarise(rows),
-        "human": shares([score_tune(text, ended=True) for text in human]),
-        "samples": [],
-    }
-    with whole_folder(folder, mark=SAMPLES) as temporary:
-        for i, row in enumerate(rows):
-            kind = "prompted" if row["prompt"] else "unprompted"
-            name = f"{i:03d}_{kind}_t{row['temperature']:.2g}"
-            write_text(temporary / f"{name}.abc", as_abc(row, name, arguments.model))
-            result["samples"].append({"file": f"{name}.abc", **row})
-        write_json(temporary / SAMPLES, result)
-    valid = sum(row["valid"] for row in rows)
-    people = result["human"]["valid"]
-    print(f"{folder}: {len(rows)} tunes, {valid} valid; of {people['total']} test tunes {people['count']} are")
+    torch.set_num_threads(1)  # a step is too small to share between threads
+    {"tunes": write_tunes, "quality": measure}[arguments.part](arguments)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from analysis.report import exponent_sentence, law_lines
 from door import DoorError, read_json
+from generation.abc_pipeline import STRICT, TASK
+from generation.study import QUALITY, QUALITY_FOLDER, REPORT
 from training.record import BEST, read_record
 
 LICENCE = "cc-by-nc-4.0"  # most of the tunes, the Essen songs, allow non-commercial use only
@@ -23,6 +25,7 @@ class Results:
     best: dict[str, Any]
     search: list[dict[str, Any]]
     analysis: dict[str, Any]
+    quality: dict[str, Any]
     samples: dict[str, Any]
 
     @classmethod
@@ -37,6 +40,7 @@ class Results:
             best,
             [record for record in search if record is not None],
             read_json(root / "comparison_analysis" / "fits.json"),
+            read_json(root / QUALITY_FOLDER / QUALITY),
             read_json(root / BEST / "samples" / "samples.json"),
         )
 
@@ -47,14 +51,13 @@ def percent(share: dict[str, Any]) -> str:
     return f"{100 * share['share']:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of {share['total']}"
 
 
-def validity_lines(samples: dict[str, Any]) -> list[str]:
-    """Return a line for each temperature and kind of prompt, and one for tunes that people wrote."""
+def validity_lines(quality: dict[str, Any]) -> list[str]:
+    """Return a line for each temperature of the best model, and one for tunes that people wrote."""
     lines = [
-        f"temperature {row['temperature']:.2g}, {'prompted with a header' if row['prompted'] else 'unprompted'}: "
-        f"valid {percent(row['valid'])}"
-        for row in samples["shares"]
+        f"temperature {cell['temperature']:.2g}: valid {percent(cell['shares']['valid'])}" for cell in quality["best"]
     ]
-    return [*lines, f"human tunes of the test split, same test: valid {percent(samples['human']['valid'])}"]
+    people = quality["human"]["test"]["shares"]["valid"]
+    return [*lines, f"human tunes of the test split, same test: valid {percent(people)}"]
 
 
 def best_lines(best: dict[str, Any]) -> list[str]:
@@ -72,11 +75,22 @@ def best_lines(best: dict[str, Any]) -> list[str]:
 
 
 def shown_tunes(samples: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the tunes that are shown: the first valid ones in the order of generation, one a temperature."""
+    """Return the tunes that are shown: of each temperature the first that is valid, or else the first.
+
+    One that is copied from the training tunes, or that nobody compared with them, is never shown.
+    """
     chosen: dict[float, dict[str, Any]] = {}
-    for tune in sorted(samples["samples"], key=lambda tune: not tune["valid"]):
-        chosen.setdefault(tune["temperature"], tune)
-    return sorted(chosen.values(), key=lambda tune: tune["temperature"])[:TUNES_ON_SCREEN]
+    own = [tune for tune in samples["samples"] if tune["copied"] is False]
+    for tune in sorted(own, key=lambda tune: not tune["verdict"]["valid"]):
+        chosen.setdefault(tune["settings"]["temperature"], tune)
+    return sorted(chosen.values(), key=lambda tune: float(tune["settings"]["temperature"]))[:TUNES_ON_SCREEN]
+
+
+def facts_of(tune: dict[str, Any]) -> str:
+    """Return a shown tune's temperature and verdict, and whether its bars were forced to add up."""
+    strict = ", bars forced to be full" if tune["settings"]["bars"] == STRICT else ""
+    verdict = "valid" if tune["verdict"]["valid"] else "not valid"
+    return f"temperature {tune['settings']['temperature']:.2g}{strict}, {verdict}"
 
 
 def screen(results: Results) -> str:
@@ -85,10 +99,9 @@ def screen(results: Results) -> str:
     compared = [] if data["comparison"] is None else data["comparison"]["laws"]
     tunes = []
     for tune in shown_tunes(results.samples):
-        verdict = "valid" if tune["valid"] else "not valid"
-        tunes += [f"  {tune['file']} (temperature {tune['temperature']:.2g}, {verdict})"]
-        tunes += [f"    {line}" for line in tune["text"].strip().split("\n")]
-    folders = (root / "GPT_analysis", root / "comparison_analysis")
+        tunes += [f"  {tune['file']} ({facts_of(tune)})"]
+        tunes += [f"    {line}" for line in tune["abc"].strip().split("\n")]
+    folders = (root / "GPT_analysis", root / "comparison_analysis", root / QUALITY_FOLDER)
     figures = {folder: ", ".join(path.name for path in sorted(folder.glob("*.png"))) for folder in folders}
     return "\n".join(
         [
@@ -98,7 +111,7 @@ def screen(results: Results) -> str:
             *(f"  {exponent_sentence(law)}" for law in compared if law["axis"] == "n_params"),
             "BEST MODEL",
             *(f"  {line}" for line in best_lines(results.best)),
-            *(f"  {line}" for line in validity_lines(results.samples)),
+            *(f"  {line}" for line in validity_lines(results.quality)),
             "TUNES (the first valid one of each temperature)",
             *tunes,
             "FILES",
@@ -107,7 +120,8 @@ def screen(results: Results) -> str:
             *(f"  figures   {folder}: {names}" for folder, names in figures.items()),
             f"  fits      {root / 'comparison_analysis' / 'fits.json'}",
             f"  report    {root / 'comparison_analysis' / 'report.html'} (or report.md)",
-            f"  model     {root / BEST} (card: README.md; tunes: samples/)",
+            f"  quality   {root / QUALITY_FOLDER / REPORT}",
+            f"  model     {root / BEST} (card: README.md; tunes to see and hear: samples/index.html)",
         ]
     )
 
@@ -144,8 +158,7 @@ def model_card(results: Results) -> str:
     ]
     tunes = []
     for tune in shown_tunes(results.samples):
-        tunes += [f"Temperature {tune['temperature']:.2g}, {'valid' if tune['valid'] else 'not valid'}:", "", "```abc"]
-        tunes += [tune["text"].strip(), "```", ""]
+        tunes += [f"{facts_of(tune).capitalize()}:", "", "```abc", tune["abc"].strip(), "```", ""]
     body = "\n".join(
         [
             f"# {name}",
@@ -153,19 +166,17 @@ def model_card(results: Results) -> str:
             "A character-level language model of ABC notation, the best run of a scaling study, trained further.",
             "",
             *(f"- {line}" for line in best_lines(best)),
-            *(f"- {line}" for line in validity_lines(results.samples)),
+            *(f"- {line}" for line in validity_lines(results.quality)),
             "",
             "## Use",
             "",
             "```python",
-            "import modeling  # registers the LSTM; not needed for a GPT",
             "from transformers import pipeline",
             "",
-            f'tune = pipeline("text-generation", model="{results.root / BEST}")',
-            r'print(tune("X:1\nM:6/8\nL:1/8\nK:G\n", max_new_tokens=200, do_sample=True)[0]["generated_text"])',
+            f'tunes = pipeline("{TASK}", model="{results.root / BEST}", trust_remote_code=True)',
+            'for tune in tunes(key="Dmix", metre="6/8", n=3, temperature=0.9, seed=1):',
+            '    print(tune["abc"], tune["verdict"]["valid"])',
             "```",
-            "",
-            "Without this project installed, leave out the first line and pass `trust_remote_code=True`.",
             "",
             "## The search",
             "",
@@ -175,7 +186,7 @@ def model_card(results: Results) -> str:
             "",
             "## Samples",
             "",
-            "The first valid tune of each temperature, in the order of generation.",
+            "The first valid tune of each temperature, in the order of generation; none that is copied from training.",
             "",
             *tunes,
             "## Data and licence",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from analysis.report import findings
 from door import DoorError, whole_folder, write_text
+from generation.study import FINDINGS, QUALITY_FOLDER
 from model_cards.card import Results, best_lines, validity_lines
 from training.record import read_ladders
 
@@ -18,15 +19,16 @@ FIGURE = "combined_scaling_laws.png"
 def publish(results: Results, folder: Path) -> None:
     """Copy fits, figures, report, samples and card of a study to `folder`, and its records as one JSON a line.
 
-    The page and the drawings in SVG are left out: the figures as PNG and the report as Markdown say the same.
+    Pages, figures in SVG and sound are left out: figures as PNG, reports as Markdown and scores say the same.
     """
     root = results.root
     with whole_folder(folder, mark=RECORDS) as temporary:
-        for source in (root / "GPT_analysis", root / "comparison_analysis"):
+        for source in (root / "GPT_analysis", root / "comparison_analysis", root / QUALITY_FOLDER):
             for path in sorted(source.iterdir()):
-                if path.suffix not in (".svg", ".html"):
+                if path.is_file() and path.suffix not in (".svg", ".html") and path.name != FINDINGS:
                     shutil.copyfile(path, temporary / path.name)
-        shutil.copytree(root / "best_model" / "samples", temporary / "samples")
+        leave_out = shutil.ignore_patterns("*.wav", "*.html")
+        shutil.copytree(root / "best_model" / "samples", temporary / "samples", ignore=leave_out)
         shutil.copyfile(root / "best_model" / "README.md", temporary / "model_card.md")
         ladders = read_ladders(root).values()
         records = [
@@ -39,11 +41,11 @@ def publish(results: Results, folder: Path) -> None:
 
 def finding_lines(results: Results, folder: Path) -> str:
     """Return the README's findings: the figure first."""
-    validity = [line for line in validity_lines(results.samples) if "prompted with" not in line]
+    validity = validity_lines(results.quality)
     recipe = results.best["recipe"]
     model = f"{recipe['architecture'].upper()} {recipe['size']}, trained further"
     best = f"the best model ({model}), {best_lines(results.best)[1]}"
-    lines = [*findings(results.analysis), best, f"valid tunes: {'; '.join(validity)}"]
+    lines = [*findings(results.analysis), best, f"valid tunes: {'; '.join(validity)}", *results.quality["findings"]]
     first = f"![Validation loss of GPT and LSTM against parameters]({folder.as_posix()}/{FIGURE})"
     return "\n".join([first, "", *(f"- {line[0].upper()}{line[1:]}" for line in lines), ""])
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from door import DoorError, open_door, read_arguments, write_text
+from generation.travel import add_pipeline
 from model_cards.card import Results, model_card, screen
 from model_cards.publish import publish, write_findings
+from training.record import BEST
 
 
 @dataclass
@@ -22,7 +24,8 @@ def main() -> None:
     if not root.is_dir():
         raise DoorError(f"{root}: no such folder: run make study first")
     results = Results.open(root)
-    write_text(root / "best_model" / "README.md", model_card(results))
+    add_pipeline(root / BEST)
+    write_text(root / BEST / "README.md", model_card(results))
     if arguments.publish:
         publish(results, Path(arguments.publish))
         write_findings(results, Path(arguments.publish), Path("README.md"))

@@ -1,32 +1,50 @@
+"""The generation door: tunes of one model for people, and the quality of every model of a study."""
+
 import json
-import math
 import os
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import torch
+from conftest import made_tunes
+from made_models import BUILD, made_model
 
 import generation.run
 from door import open_door
-from generation.quality import Share, score_tune, shares
-from generation.run import header, load, sample
-from modeling.ladder import gpt_config, lstm_config, new_model
+from generation.memorisation import Memory
+from generation.quality import score_tune
+from generation.run import describe
+from generation.study import (
+    QUALITY,
+    QUALITY_FOLDER,
+    REPORT,
+    plan_cells,
+    read_memory,
+    sample_cells,
+    with_random_letters,
+)
+from generation.travel import add_pipeline
+from preprocessing.notation import judge
+from preprocessing.sources import Block
+from training.recipe import Recipe
+from training.record import FINISHED, run_folder, write_record
 
 ROOT = Path(__file__).parent.parent
-TUNE = "X:1\nM:4/4\nL:1/4\nK:C\nCDEF|GABc|cBAG|FEDC|]"
+
+
+def save_model(folder, architecture, size="15k", seed=0):
+    for part in (made := made_model(architecture, size, seed)):
+        part.save_pretrained(folder)
+    return made[0].num_parameters()
 
 
 @pytest.fixture(scope="module", params=["gpt", "lstm"])
-def model_folder(request, small_corpus, tmp_path_factory):
+def model_folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    tokenizer = small_corpus.tokenizer()
-    build = gpt_config if request.param == "gpt" else lstm_config
-    torch.manual_seed(0)
-    new_model(build("15k", len(tokenizer), 64, tokenizer.eos_token_id, tokenizer.pad_token_id)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_model(folder, request.param)
     return folder
 
 
@@ -35,120 +53,202 @@ def run_door(monkeypatch, *arguments):
     open_door(generation.run.main)
 
 
-@pytest.mark.parametrize(
-    ("count", "total", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)],  # the last: Newcombe 1998, table I
-)
-def test_the_wilson_interval_has_its_published_values(count, total, low, high):
-    assert Share(count, total).interval == pytest.approx((low, high), abs=1e-4)
-
-
-def test_a_share_of_nothing_is_not_zero():
-    assert math.isnan(Share(0, 0).value)
-    assert Share(0, 0).interval == (0.0, 1.0)
-
-
-def test_a_good_tune_is_valid_only_if_it_ended_by_itself():
-    assert score_tune(TUNE, ended=True)["valid"]
-    assert not score_tune(TUNE, ended=False)["valid"]
-
-
-def test_a_tune_with_one_bad_bar_of_four_has_three_quarters_good_bars():
-    score = score_tune(TUNE.replace("|GABc|", "|GABcd|"), ended=True)
-    assert (score["parses"], score["bars_add_up"], score["valid"]) == (True, False, False)
-    assert score["good_bars_share"] == 0.75
-
-
-def test_shares_count_each_tier_by_itself():
-    table = shares([score_tune(TUNE, True), score_tune(TUNE, False), score_tune("nonsense", True)])
-    assert {tier: row["count"] for tier, row in table.items()} == {
-        "parses": 2,
-        "bars_add_up": 2,
-        "ended": 2,
-        "valid": 1,
-    }
-
-
-def test_a_prompt_becomes_a_header_in_the_corpuss_order():
-    assert header("K:Dmix M:6/8 L:1/8") == "X:1\nM:6/8\nL:1/8\nK:Dmix\n"
-
-
-def test_sampling_is_decided_by_its_seed_and_begins_with_the_prompt(model_folder):
-    model, tokenizer = load(str(model_folder))
-    prompt = header("M:4/4 L:1/8 K:C")
-    first, again, other = (sample(model, tokenizer, prompt, 1.0, 3, 20, seed) for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
-    assert all(text.startswith(prompt) for text, _ in first)
-
-
-def test_the_door_writes_every_tune_with_its_settings_and_a_summary(
+def test_the_door_writes_every_tune_with_its_settings_and_one_page(
     model_folder, small_corpus, tmp_path, monkeypatch, capsys
 ):
-    out = tmp_path / "samples"
-    arguments = ["--model", model_folder, "--corpus", small_corpus.folder, "--output_dir", out]
-    arguments += [
-        "--n",
-        2,
-        "--max_characters",
-        40,
-        "--temperatures",
-        0.8,
-        1.0,
-        "--prompts",
-        "M:4/4 L:1/8 K:C",
-        "M:4/4 K:G",
-    ]
+    out = tmp_path / "tunes"
+    arguments = ["--model", model_folder, "--corpus", small_corpus.folder, "--out", out, "--n", 5, "--meter", "4/4"]
+    arguments += ["--temperatures", 0.8, 1.0, "--bars", "strict", "--max_characters", 150, "--formats", "mid"]
     run_door(monkeypatch, *arguments)
-    summary = json.loads((out / "samples.json").read_text())
-    files = sorted(path.name for path in out.glob("*.abc"))
-    assert files == sorted(row["file"] for row in summary["samples"])
-    assert len(files) == 2 * (2 + 2)
-    assert len(summary["shares"]) == 4
-    assert summary["human"]["parses"]["total"] == len(small_corpus.tunes("test"))
-    for row in summary["samples"]:
+    samples = json.loads((out / "samples.json").read_text())["samples"]
+    assert [row["file"] for row in samples] == [f"{i:03d}.abc" for i in range(1, 6)]
+    assert [row["settings"]["temperature"] for row in samples] == [0.8, 0.8, 0.8, 1.0, 1.0]
+    page = (out / "index.html").read_text()
+    for row in samples:
         text = (out / row["file"]).read_text()
-        assert text.startswith("% ")
-        assert f"temperature {row['temperature']}, seed {row['seed']}" in text
-        assert row["text"].strip("\n") in text
-        assert f"valid: {row['valid']}" in text
-    capsys.readouterr()
+        assert text.endswith(row["abc"])
+        assert f"% temperature: {row['settings']['temperature']}\n% " in text
+        assert "M:4/4" in row["abc"]
+        assert row["copied"] is False
+        assert "bars: strict" in text
+        assert Path(row["file"]).stem in page
+    assert "5 tunes, " in capsys.readouterr().out
     run_door(monkeypatch, *arguments)
     assert "finished already" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("damage", ["weights cut", "no weights", "no folder", "bad prompt", "bad temperature"])
-def test_what_cannot_be_generated_from_gets_one_line(model_folder, tmp_path, monkeypatch, capsys, damage):
-    folder = tmp_path / "model"
-    arguments, names = ["--model", folder], str(folder)
-    if damage != "no folder":
-        folder.mkdir()
-        for file in model_folder.iterdir():
-            if file.is_file():
-                (folder / file.name).write_bytes(file.read_bytes())
-    if damage == "weights cut":
-        weights = folder / "model.safetensors"
-        weights.write_bytes(weights.read_bytes()[:1000])
-    elif damage == "no weights":
-        (folder / "model.safetensors").unlink()
-    elif damage == "bad prompt":
-        arguments, names = ["--prompts", "jig in D"], "jig in D"
-    elif damage == "bad temperature":
-        arguments, names = ["--temperatures", "0"], "--temperatures"
+def test_a_tune_copied_from_training_is_named(model_folder, small_corpus, tmp_path, monkeypatch, capsys):
+    planted = small_corpus.tunes("train")[7]
+    out = tmp_path / "tunes"
+    music = planted["text"].split("\nK:")[1]
+    header = planted["text"].removesuffix(music)
+    arguments = ["--model", model_folder, "--corpus", small_corpus.folder, "--out", out, "--n", 1, "--formats", "mid"]
+    run_door(monkeypatch, *arguments, "--prompt", (header + music).replace("\n", "\\n"), "--max_characters", 999)
+    [row] = json.loads((out / "samples.json").read_text())["samples"]
+    assert row["copied"] is True
+    assert row["copy"]["title"] == planted["title"]
+    assert f"COPIED from {row['copy']['longest_run']} notes" in (out / "001.abc").read_text()
+    assert "1 copied from training" in capsys.readouterr().out
+
+
+def test_without_the_corpus_the_tunes_are_written_and_nothing_is_said_of_copies(
+    model_folder, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "tunes"
+    arguments = ["--model", model_folder, "--corpus", tmp_path / "none", "--out", out, "--n", 1, "--formats", "mid"]
+    run_door(monkeypatch, *arguments, "--max_characters", 60)
+    [row] = json.loads((out / "samples.json").read_text())["samples"]
+    assert row["copied"] is None
+    assert "nothing says whether tunes are copied" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "nowhere"], "nowhere: no such folder"),
+        (["--key", "H"], "--key 'H'"),
+        (["--temperatures", "0"], "--temperature 0"),
+        (["--n", "0"], "--n 0"),
+        (["--prompt", "CDEF"], "music without a key"),
+        (["--formats", "mp3"], "--formats mp3"),
+        (["--bars", "loose"], "loose"),
+        (["--part", "quality", "--output_root", "nowhere"], "no corpus"),
+    ],
+)
+def test_what_cannot_be_generated_gets_one_line(arguments, words, model_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = [] if "--model" in arguments else ["--model", model_folder]
     with pytest.raises(SystemExit) as ending:
-        run_door(monkeypatch, *arguments, "--output_dir", tmp_path / "out")
+        run_door(monkeypatch, *given, *arguments, "--out", tmp_path / "out")
     assert ending.value.code != 0
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    assert names in line
+    assert words in line
     assert not (tmp_path / "out").exists()
 
 
-def test_the_readmes_python_runs_as_printed_in_a_fresh_process(model_folder):
+@pytest.mark.parametrize("damage", ["weights cut", "no weights", "no configuration"])
+def test_a_damaged_model_is_named(damage, model_folder, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in model_folder.iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    weights = folder / "model.safetensors"
+    if damage == "weights cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    else:
+        (weights if damage == "no weights" else folder / "config.json").unlink()
+    with pytest.raises(SystemExit):
+        run_door(monkeypatch, "--model", folder, "--out", tmp_path / "out")
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert str(folder) in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def study(small_corpus, tmp_path_factory):
+    """A folder of untrained models as a study leaves it: three sizes of both architectures, two seeds, and a best."""
+    root = tmp_path_factory.mktemp("study")
+    for architecture in BUILD:
+        for number, size in enumerate(("15k", "30k", "60k")):
+            for seed in (0, 1):
+                recipe = Recipe(architecture, size, seed, 1000, 4, 64, 0.01, 0.1, 1, 0.0)
+                folder = run_folder(root, architecture, size, "tokens_1000", seed)
+                n = save_model(folder, architecture, size, seed)
+                record = {"status": FINISHED, "recipe": asdict(recipe), "corpus": small_corpus.digest(), "n_params": n}
+                record |= {"n_params_non_embedding": n // 2, "validation_loss": 2.0 - 0.2 * number + 0.01 * seed}
+                write_record(folder, record)
+    save_model(root / "best_model", "lstm", "60k")
+    write_record(root / "best_model", record)
+    return root
+
+
+def test_every_model_of_a_study_is_sampled_measured_and_reported_once(study, small_corpus, monkeypatch):
+    arguments = ["--part", "quality", "--output_root", study, "--corpus", small_corpus.folder, "--samples", 6]
+    arguments += ["--temperatures", 0.8, 1.0, "--resamples", 50, "--bars", "strict"]
+    monkeypatch.setattr("generation.study.LONGEST", 120)
+    run_door(monkeypatch, *arguments)
+    folder = study / QUALITY_FOLDER
+    quality = json.loads((folder / QUALITY).read_text())
+    assert len(quality["cells"]) == 2 * 3 * 2 * 2
+    assert len(quality["best"]) == 2
+    for cell in [*quality["cells"], *quality["best"]]:
+        assert cell["samples"] == 6
+        assert cell["shares"]["parses"]["total"] == 6
+        assert {"bars_add_up", "valid", "tonic_ending", "key_kept", "repeats_close", "copied"} <= cell["shares"].keys()
+        assert cell["numbers"]["distance_interval"]["value"] != cell["test_numbers"]["distance_interval"]["value"]
+    assert quality["human"]["test"]["shares"]["bars_add_up"]["share"] == 1.0  # made tunes are exact
+    assert 0 < quality["floors"]["distance_interval"]["value"] < 1
+    assert quality["human"]["test"]["shares"]["parses"]["total"] == len(small_corpus.tunes("test"))
+    report = (folder / REPORT).read_text()
+    for name in re.findall(r"!\[.*?\]\((.+?)\)", report):
+        assert (folder / name).is_file()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert quality["frechet_music_distance"] in report
+    for row in quality["judges"]["human"]:
+        assert f"| {row['both']} | {row['ours']} | {row['theirs']} | {row['neither']} |" in report
+    run_door(monkeypatch, *arguments)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_new_weights_are_sampled_anew_and_the_other_cells_are_kept(study, tmp_path, monkeypatch):
+    monkeypatch.setattr("generation.study.LONGEST", 40)
+    cells = [cell for cell in plan_cells(study, [1.0], "free") if cell.best or cell.size == "15k"]
+    first = sample_cells(cells, tmp_path, 3, seed=0)
+    times = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    save_model(study / "best_model", "lstm", "60k", seed=9)
+    second = sample_cells(cells, tmp_path, 3, seed=0)
+    changed = {path.name for path in tmp_path.iterdir() if path.stat().st_mtime_ns != times[path.name]}
+    assert changed == {"best-t1-free.json"}
+    assert first[:-1] == second[:-1]
+    assert first[-1] != second[-1]
+
+
+@pytest.mark.parametrize(
+    ("music", "ended", "words"),
+    [
+        ("CDEF|GABc|cBAG|FEDC|CDEF|GABc|", True, "valid"),
+        ("CDEF|GABc|cBAG|FEDC|CDEF|GABc|", False, "cut at a bar line, for the model did not end it"),
+        ("CDEF|GABcd|cBAG|FEDC|", True, "25 % of its 4 bars do not add up"),
+        ("CDEF|", True, "hardly a note"),
+        ("CDEF| (% )3|", True, "hardly a note"),
+        ("[CDEF|", True, "not ABC in places"),
+        ("|", True, "no tune: no key, or no note"),
+    ],
+)
+def test_the_first_tier_that_a_tune_misses_is_told_in_words(music, ended, words):
+    verdict = score_tune(f"X:1\nM:4/4\nL:1/4\nK:C\n{music}\n", ended)
+    assert describe({"verdict": verdict, "copied": None}) == words
+
+
+def test_random_letters_keep_rhythm_bars_and_octaves_and_change_the_tune():
+    from random import Random
+
+    text = "X:1\nM:6/8\nL:1/8\nK:D\n^A>B [ce]2 {g}d'|(3EFG a3|]\n"
+    changed = with_random_letters(text, Random(1))
+    assert changed != text
+    strip = re.compile(r"[A-Ga-g]|\^")
+    header = len("X:1\nM:6/8\nL:1/8\nK:D\n")
+    assert strip.sub("", changed[header:]) == strip.sub("", text[header:])
+    assert len(judge(changed).naturals) == len(judge(text).naturals)
+
+
+def test_the_memory_of_a_corpus_leaves_transpositions_out(build_from, tmp_path):
+    block = Block("made", "made.abc", made_tunes(60, seed=3).encode())
+    corpus = build_from(tmp_path / "corpus", [block], keys=3)
+    memory, rows = read_memory(corpus)
+    written = corpus.tunes("train")["shift"]
+    assert isinstance(memory, Memory)
+    assert len(written) > len(rows) == sum(shift == 0 for shift in written)
+
+
+def test_the_readmes_python_runs_as_printed_in_a_fresh_process(model_folder, tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     [code] = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "pipeline" in block]
     assert "data/best_model" in code
-    code = code.replace("data/best_model", str(model_folder)).replace("max_new_tokens=200", "max_new_tokens=30")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    add_pipeline(model_folder)
+    code = code.replace("data/best_model", str(model_folder))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("X:1\nM:6/8\nL:1/8\nK:G\n")
+    assert "K:Dmix" in result.stdout

@@ -1,0 +1,265 @@
+"""Tunes by the pipeline "abc-generation"; this file travels to the Hub beside a model.
+
+tunes = pipeline("abc-generation", model="data/best_model")
+tunes(key="Dmix", metre="6/8", n=3, temperature=0.9, seed=1, render=["midi", "svg"])
+"""
+
+import re
+from collections.abc import Sequence
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from generation.bars import HeaderFields, StrictBars, whole_bars
+from generation.decoding import Decoder
+from generation.quality import score_tune
+from generation.rendering import RenderingError, to_midi, to_svg, to_wav
+from preprocessing.notation import FIELD, FIELD_ORDER, bar_length, canonical_key, read_unit_length, split_tunes
+
+TASK = "abc-generation"
+FREE, STRICT = "free", "strict"
+FORMATS = ("midi", "svg", "wav")
+AT_ONCE = 64  # tunes in a batch
+LETTERS = {"title": "T", "rhythm": "R", "metre": "M", "unit_length": "L", "key": "K"}
+FIELD_LINE = re.compile(rf"{FIELD.pattern}\n")
+
+
+class AbcGenerationPipeline(Pipeline):
+    """Generate whole tunes with a GPT or an LSTM of this project.
+
+    A call takes a prompt, any beginning of a tune (by default none), or a list of prompts, and by keyword
+        key, metre, rhythm, unit_length, title: header fields (`"Dmix"`, `"6/8"`, `"jig"`, `"1/8"`). Those that the
+            model knows are forced where it writes its header, so it chooses the others to go with them; those that it
+            has never seen (T: in general) are only written into the result.
+        number: the X: field of the result.
+        n: how many tunes a prompt.
+        temperature, top_p, top_k, min_p: of the sampling, as in transformers; nothing is cut off by default.
+        seed: decides the tunes; without one it is drawn, and stands in the settings of the result.
+        bars: "strict" lets a bar end only when it is full; "free" (the default) is the model alone.
+        max_characters: a tune that is longer is cut at its last bar line.
+        render: of "midi", "svg" and "wav", what to make beside the text.
+
+    It returns for each prompt a list of dictionaries:
+        abc: one tune, with its header.
+        ended: True if the model ended it itself.
+        verdict: what :func:`score_tune` says of it.
+        settings: all that decided it.
+        midi (bytes), svg (text), wav (bytes): what `render` asks for, None where it could not be made.
+        messages: why, a line each.
+
+    Raises ValueError with one line for a setting or prompt that cannot be used.
+    """
+
+    _load_tokenizer = True  # type: ignore[assignment]
+    tokenizer: Any
+
+    def __call__(self, prompt: str | list[str] = "", **settings: Any) -> Any:  # type: ignore[override]
+        """Return the tunes of a prompt, or of each of a list of prompts."""
+        return super().__call__(prompt, **settings)
+
+    def _sanitize_parameters(self, **settings: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        groups: tuple[dict[str, Any], ...] = ({}, {}, {})
+        sampling = ("n", "temperature", "top_p", "top_k", "min_p", "seed", "bars", "max_characters", "at_once")
+        owners = dict.fromkeys((*LETTERS, "number"), 0) | dict.fromkeys(sampling, 1) | {"render": 2}
+        for name, value in settings.items():
+            if name not in owners:
+                raise ValueError(f"{name} is no setting of {TASK}: there are {', '.join(owners)}")
+            check_setting(name, value)
+            groups[owners[name]][name] = value
+        return groups  # type: ignore[return-value]
+
+    @property
+    def header_fields(self) -> str:
+        """The header fields that the model was trained on."""
+        return getattr(self.model.config, "header_fields", FIELD_ORDER)
+
+    def preprocess(  # type: ignore[override]
+        self, prompt: str, number: int = 1, **given: str | None
+    ) -> dict[str, Any]:
+        """Split what the model is fed from what only the result shows."""
+        fields = {LETTERS[name]: value.strip() for name, value in given.items() if value}
+        begun, rest = split_header(prompt)
+        letters = {letter for letter, _ in begun}
+        in_music = bool(rest) and ("K" in letters or not FIELD.match(f"{rest}:"))  # not in the midst of a field
+        if in_music and "K" not in letters | fields.keys():
+            raise ValueError(f"the prompt {prompt!r} is music without a key: put a header before it, or give key")
+        if twice := sorted(letters & fields.keys()):
+            raise ValueError(f"{twice[0]}: stands in the prompt, and is given besides")
+        known = [field for field in begun if field[0] in self.header_fields and field[0] != "X"]
+        held = [field for field in begun if field[0] not in self.header_fields and field[0] != "X"]
+        held += [field for field in fields.items() if field[0] not in self.header_fields]
+        forced = {letter: value for letter, value in fields.items() if letter in self.header_fields}
+        if in_music:
+            known, forced = [*known, *forced.items()], {}
+        text = "".join(f"{letter}:{value}\n" for letter, value in [("X", "1"), *sorted(known, key=place)]) + rest
+        ids = self.tokenizer(text, return_tensors="pt")["input_ids"]
+        if self.tokenizer.unk_token_id in ids:
+            strange = "".join(sorted(set(text) - self.tokenizer.get_vocab().keys()))
+            raise ValueError(f"the model does not know the characters {strange!r} of {text!r}")
+        settings = {"prompt": prompt, **{name: value for name, value in given.items() if value}}
+        settings["number"] = dict(begun).get("X") or str(number)
+        return {"input_ids": ids, "forced": forced, "held": held, "settings": settings}
+
+    def _forward(  # type: ignore[override]
+        self,
+        inputs: dict[str, Any],
+        n: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        seed: int | None = None,
+        bars: str = FREE,
+        max_characters: int = 1000,
+        at_once: int = AT_ONCE,
+    ) -> dict[str, Any]:
+        ids, tokenizer = inputs["input_ids"], self.tokenizer
+        if ids.shape[1] > max_characters:
+            raise ValueError(f"the prompt is longer than the {max_characters} characters that a tune may have")
+        seed = int(torch.seed() % 2**31) if seed is None else seed
+        processors = LogitsProcessorList()
+        if bars == STRICT:
+            processors.append(StrictBars(tokenizer, self.header_fields))
+        if inputs["forced"]:
+            processors.append(HeaderFields(inputs["forced"], tokenizer))
+        rows: list[torch.Tensor] = []
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            for done in range(0, n, at_once):
+                config = GenerationConfig(
+                    do_sample=True,
+                    temperature=temperature,
+                    top_p=top_p,
+                    top_k=top_k,
+                    min_p=min_p or None,
+                    max_new_tokens=max_characters - ids.shape[1] + 2,  # neither of the tokens at the ends is written
+                    num_return_sequences=min(at_once, n - done),
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+                rows += self.model.generate(  # type: ignore[operator]
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    generation_config=config,
+                    logits_processor=processors,
+                    custom_generate=Decoder(tokenizer),
+                )
+        settings = {
+            **inputs["settings"],
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "min_p": min_p,
+            "seed": seed,
+            "bars": bars,
+            "max_characters": max_characters,
+            "at_once": at_once,
+        }
+        return {"rows": rows, "given": ids.shape[1], "held": inputs["held"], "settings": settings}
+
+    def postprocess(  # type: ignore[override]
+        self, outputs: dict[str, Any], render: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return the tunes, finished, judged and rendered."""
+        tunes = []
+        for row, ids in enumerate(outputs["rows"]):
+            ended = bool((ids[outputs["given"] :] == self.tokenizer.eos_token_id).any())
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+            abc = finish(text, ended, outputs["settings"]["number"], outputs["held"])
+            tunes.append(
+                {
+                    "abc": abc,
+                    "ended": ended,
+                    "verdict": score_tune(abc, ended),
+                    "settings": {**outputs["settings"], "row": row},
+                    **rendered(abc, render),
+                }
+            )
+        return tunes
+
+    def save_pretrained(self, save_directory: str | PathLike[str], **kwargs: Any) -> None:
+        """Save model, tokenizer and all files that the pipeline needs where this project is not installed."""
+        super().save_pretrained(save_directory, **kwargs)
+        if __name__ == "generation.abc_pipeline":  # a copy that came from the Hub has its files beside it already
+            travel = import_module("generation.travel")  # which stays at home
+            travel.pack(Path(__file__), Path(save_directory))
+
+
+def check_setting(name: str, value: Any) -> None:
+    """Raise ValueError with one line if a setting of the pipeline cannot be used."""
+    if name == "key" and value and canonical_key(value) is None:
+        raise ValueError(f"key {value!r}: no key of ABC such as D, F#m, Bb or Amix")
+    if name == "metre" and value and value != "none" and bar_length(value) is None:
+        raise ValueError(f"metre {value!r}: no metre of ABC such as 6/8, 4/4, C or none")
+    if name == "unit_length" and value and read_unit_length(value) is None:
+        raise ValueError(f"unit_length {value!r}: no length of ABC such as 1/8")
+    if name in LETTERS and value and not value.isprintable():
+        raise ValueError(f"{name} {value!r}: one line of text")
+    least = {"temperature": 1e-4, "n": 1, "max_characters": 1, "at_once": 1, "number": 0, "top_k": 0, "seed": 0}
+    if name in least and value is not None and not value >= least[name]:
+        raise ValueError(f"{name} {value}: must be at least {least[name]}")
+    if name in ("top_p", "min_p") and not (0 <= value <= 1 and (value or name == "min_p")):
+        raise ValueError(f"{name} {value}: must be a probability")
+    if name == "bars" and value not in (FREE, STRICT):
+        raise ValueError(f"bars {value!r}: {FREE} or {STRICT}")
+    if name == "render" and (wrong := set(value) - set(FORMATS)):
+        raise ValueError(f"render {sorted(wrong)}: of {', '.join(FORMATS)}")
+
+
+def split_header(text: str) -> tuple[list[tuple[str, str]], str]:
+    """Return the whole header lines that a text begins with, as letters and values, and what follows."""
+    fields: list[tuple[str, str]] = []
+    rest = text.lstrip()
+    while "K" not in dict(fields) and (match := FIELD_LINE.match(rest)):
+        fields.append((match[1], match[2].strip()))
+        rest = rest[match.end() :]
+    return fields, rest
+
+
+def place(field: tuple[str, str]) -> float:
+    """Return where a header field stands: those without a place of their own before L:, as remarks do."""
+    return FIELD_ORDER.index(field[0]) if field[0] in FIELD_ORDER else FIELD_ORDER.index("R") + 0.5
+
+
+def finish(text: str, ended: bool, number: str, held: list[tuple[str, str]]) -> str:
+    """Return what a model wrote as one tune with its number and held-back fields, cut at a bar line if not ended."""
+    text = next(split_tunes(text), text)
+    fields, music = split_header(text if ended else whole_bars(text))
+    first, *others = fields
+    for field in held:
+        later = [i for i, other in enumerate(others) if place(other) > place(field)]
+        others.insert(later[0] if later else len(others), field)
+    header = [(first[0], number), *others]
+    return "".join(f"{letter}:{value}\n" for letter, value in header) + music.rstrip() + "\n"
+
+
+def rendered(abc: str, formats: Sequence[str]) -> dict[str, Any]:
+    """Return a tune in the formats asked for, None where one could not be made, and `messages` that say why."""
+    made: dict[str, Any] = dict.fromkeys(formats)
+    messages = []
+    try:
+        if "midi" in formats or "wav" in formats:
+            midi = to_midi(abc)
+            if "midi" in formats:
+                made["midi"] = midi
+            if "wav" in formats:
+                made["wav"] = to_wav(midi)
+    except RenderingError as error:
+        messages.append(str(error))
+    try:
+        if "svg" in formats:
+            made["svg"] = to_svg(abc)
+    except RenderingError as error:
+        messages.append(str(error))
+    return {**made, "messages": messages}
+
+
+PIPELINE_REGISTRY.register_pipeline(
+    TASK, pipeline_class=AbcGenerationPipeline, pt_model=AutoModelForCausalLM, type="text"
+)

@@ -1,0 +1,45 @@
+"""What tunes have copied from a training set, as an evaluate metric: evaluate.load("generation/originality")."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import evaluate
+
+from generation.memorisation import originality
+from generation.tune_metric import TuneMetric, check_tunes
+
+DESCRIPTION = "What tunes in ABC notation have copied from training tunes, in any key and any rhythm."
+
+INPUTS = """
+Args:
+    predictions (list of str): tunes, each the text of its ABC, header and body.
+    references (list of str): all tunes of the training set. Any number of them.
+
+Returns:
+    dict: "copied" ("count", "total", "share", "interval"); "longest_copied_run", "long_runs", "ngram_overlap" and, for
+    each n, "ngram_overlaps" ("value", "interval"); "tunes", for each prediction its own numbers and its sources.
+"""
+
+CITATION = """
+@article{yin2022measuring,
+  title = {Measuring When a Music Generation Algorithm Copies Too Much: The Originality Report, Cardinality Score, and
+           Symbolic Fingerprinting by Geometric Hashing},
+  author = {Yin, Zongyu and Reuben, Federico and Stepney, Susan and Collins, Tom},
+  journal = {SN Computer Science},
+  volume = {3},
+  pages = {340},
+  year = {2022},
+  doi = {10.1007/s42979-022-01220-y}
+}
+"""
+
+
+class Originality(TuneMetric):
+    """What tunes have copied from the references, their training set."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return self.describe(DESCRIPTION, INPUTS, CITATION)
+
+    def score(self, tunes: Sequence[str], references: Sequence[str] | None) -> dict[str, Any]:
+        """Return what `originality` says. Raises ValueError without references."""
+        return originality(tunes, check_tunes("references", references))

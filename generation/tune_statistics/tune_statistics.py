@@ -1,0 +1,50 @@
+"""How far tunes are from others, as an evaluate metric: evaluate.load("generation/tune_statistics")."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import evaluate
+
+from generation.distances import distances, features
+from generation.tune_metric import TuneMetric, check_tunes
+
+DESCRIPTION = "How differently pitches, rhythms, lengths, keys and metres fall in two sets of tunes in ABC notation."
+
+INPUTS = """
+Args:
+    predictions (list of str): tunes, each the text of its ABC, header and body.
+    references (list of str): the tunes that they are compared with, such as a test set. Any number of them.
+    resamples (int, optional): bootstrap resamples of the predictions. Default 1000.
+    seed (int, optional): of the bootstrap. Default 0.
+
+Returns:
+    dict: for each statistic its distance "value", its 95 % bootstrap "interval" and the "tunes" that it is of.
+"""
+
+CITATION = """
+@article{yang2020evaluation,
+  title = {On the evaluation of generative models in music},
+  author = {Yang, Li-Chia and Lerch, Alexander},
+  journal = {Neural Computing and Applications},
+  volume = {32},
+  pages = {4773--4784},
+  year = {2020},
+  doi = {10.1007/s00521-018-3849-7}
+}
+"""
+
+
+class TuneStatistics(TuneMetric):
+    """The distances between the statistics of tunes and those of the references."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return self.describe(DESCRIPTION, INPUTS, CITATION)
+
+    def score(
+        self, tunes: Sequence[str], references: Sequence[str] | None, resamples: int = 1000, seed: int = 0
+    ) -> dict[str, Any]:
+        """Return what `distances` says. Raises ValueError without references that have notes."""
+        compared = features(check_tunes("references", references))
+        if not compared["length"].any():
+            raise ValueError("references: none of these tunes has a note")
+        return distances(features(tunes), compared, resamples, seed)

@@ -1,0 +1,174 @@
+"""The evaluate metrics, in one fresh process: importing evaluate takes seconds."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import transformers.dynamic_module_utils
+
+from generation.distances import distances, features
+from generation.memorisation import originality
+from generation.quality import score_tune, shares
+from generation.travel import pack
+
+ROOT = Path(__file__).parent.parent
+METRICS = ("abc_validity", "originality", "tune_statistics")
+TUNES = [
+    "X:1\nM:4/4\nL:1/4\nK:C\nCDEF|GABc|cBAG|FEDC|]",
+    "X:2\nM:3/4\nL:1/4\nK:G\nGBd|gdB|cAF|G3|]",
+    "X:3\nM:4/4\nL:1/4\nK:C\nCDEF|GABcd|]",
+]
+WRITTEN = [TUNES[0].replace("K:C", "K:D"), *TUNES[1:], TUNES[1].replace("GBd", "dBG")]
+
+PROCESS = """
+import contextlib, io, json, sys
+import evaluate
+
+def attempts(metric, tunes):
+    for bad in ({"predictions": []}, {"predictions": tunes[0]}, {"predictions": [tunes[0], 5]},
+                {"predictions": tunes, "references": []}, {"predictions": tunes, "references": [None]}):
+        try:
+            yield repr(metric.compute(**bad))
+        except ValueError as error:
+            yield str(error)
+
+def try_all(folder):
+    found = {}
+    for name in metrics:
+        metric = evaluate.load(f"{folder}/{name}")
+        found[name] = metric.compute(predictions=tunes, references=written)
+        found[name + " errors"] = list(attempts(metric, tunes))
+        metric.add_batch(predictions=tunes[:1])
+        metric.add(prediction=tunes[1])
+        metric.add(prediction=tunes[2])
+        found[name + " collected"] = metric.compute(references=written)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(examples[name].replace("generation/", f"{folder}/"))
+        found[name + " printed"] = printed.getvalue().split()
+    return found
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ours:
+            raise ModuleNotFoundError(f"{name} is not installed here")
+
+metrics, tunes, written, examples, packed, ours = json.load(sys.stdin)
+at_home = try_all("generation")
+ended = evaluate.load("generation/abc_validity")
+at_home["ended"] = ended.compute(predictions=tunes, ended=[True, False, True])
+for name in [name for name in sys.modules if name.partition(".")[0] in ours]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Absent())
+print(json.dumps([at_home, try_all(packed)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """What the metrics say, loaded from this project's folders, and packed where the project is not."""
+    folder = tmp_path_factory.mktemp("metrics")
+    for name in METRICS:
+        pack(ROOT / "generation" / name / f"{name}.py", folder / "packed" / name)
+    cards = {name: (ROOT / "generation" / name / "README.md").read_text(encoding="utf-8") for name in METRICS}
+    examples = {name: re.search(r"```python\n(.*?)```", card, re.DOTALL)[1] for name, card in cards.items()}
+    ours = ["preprocessing", "modeling", "training", "analysis", "generation", "model_cards", "door"]
+    given = json.dumps([METRICS, TUNES, WRITTEN, examples, str(folder / "packed"), ours])
+    environment = {**os.environ, "HF_HOME": str(folder / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    environment["HF_MODULES_CACHE"] = str(folder / "modules")
+    process = subprocess.run(
+        [sys.executable, "-c", PROCESS], input=given, env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
+def as_json(value):
+    return json.loads(json.dumps(value))
+
+
+def test_each_metric_says_what_its_plain_function_says(loaded):
+    at_home, _ = loaded
+    validity = {
+        **shares([score_tune(tune, ended=True) for tune in TUNES]),
+        "references": shares([score_tune(tune, ended=True) for tune in WRITTEN]),
+    }
+    assert at_home["abc_validity"] == as_json(validity)
+    assert at_home["originality"] == as_json(originality(TUNES, WRITTEN))
+    assert at_home["tune_statistics"] == as_json(distances(features(TUNES), features(WRITTEN), 1000, 0))
+    ended = shares([score_tune(tune, by_itself) for tune, by_itself in zip(TUNES, [True, False, True], strict=True)])
+    assert at_home["ended"] == as_json(ended)
+
+
+def test_packed_metrics_say_the_same_where_the_project_is_not_installed(loaded):
+    at_home, packed = loaded
+    del at_home["ended"]
+    assert packed == at_home
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_tunes_may_be_collected_before(loaded, name):
+    assert loaded[0][f"{name} collected"] == loaded[0][name]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_bad_input_gets_one_line_that_names_the_argument(loaded, name):
+    errors = loaded[0][f"{name} errors"]
+    assert [error.partition(":")[0] for error in errors] == [
+        "predictions", "predictions", "predictions[1]", "references", "references[0]",
+    ]  # fmt: skip
+    assert not any("\n" in error for error in errors)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_card_has_its_front_matter_and_its_example_prints_what_it_says(loaded, name):
+    card = (ROOT / "generation" / name / "README.md").read_text(encoding="utf-8")
+    assert re.match(r"---\n(?:.*\n)*?tags:\n- evaluate\n- metric\n(?:.*\n)*?---\n", card)
+    for section in ("Description", "How to use", "Inputs", "Output values", "Limitations", "Citation"):
+        assert f"\n## {section}\n" in card
+    promised = re.findall(r"print\(.*\)  # (.*)", card)
+    assert promised
+    assert loaded[0][f"{name} printed"] == " ".join(promised).split()
+
+
+def test_what_is_packed_imports_nothing_of_this_project(tmp_path):
+    module = tmp_path / "toy.py"
+    module.write_text(
+        '"""A toy."""\n\n'
+        "from preprocessing.notation import (  # all of it\n    judge,\n    split_tunes,\n)\n"
+        "from generation.memorisation import Memory  # noqa: F401\n"
+        "from collections.abc import Sequence\n"
+    )
+    pack(module, tmp_path / "packed")
+    written = {path.name: path.read_text() for path in (tmp_path / "packed").iterdir()}
+    assert sorted(written) == ["memorisation.py", "notation.py", "quality.py", "toy.py"]
+    assert written["toy.py"].startswith(
+        '"""A toy."""\n\n'
+        "from .notation import (\n    judge,\n    split_tunes,\n)\n"
+        "from .memorisation import Memory\n"
+        "from collections.abc import Sequence\n"
+    )
+    for text in written.values():
+        assert not re.search(r"^from (preprocessing|generation|door)\b", text, re.MULTILINE)
+
+
+def test_two_modules_of_one_name_cannot_travel_together(tmp_path):
+    module = tmp_path / "notation.py"
+    module.write_text("from preprocessing.notation import judge\n")
+    with pytest.raises(ValueError, match="same name"):
+        pack(module, tmp_path / "packed")
+
+
+def test_transformers_loads_a_packed_module_with_all_that_it_imports(tmp_path, monkeypatch):
+    module = tmp_path / "toy_pipeline.py"
+    module.write_text("from generation.memorisation import originality\n\n\nclass Toy:\n    work = originality\n")
+    pack(module, tmp_path / "packed")
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    toy = transformers.dynamic_module_utils.get_class_from_dynamic_module("toy_pipeline.Toy", str(tmp_path / "packed"))
+    assert toy.work.__module__.startswith("transformers_modules.")
+    assert toy.work.__globals__["judge"].__module__.startswith("transformers_modules.")
+    assert toy.work(TUNES, WRITTEN) == originality(TUNES, WRITTEN)
