@@ -25,7 +25,7 @@ LONG_RUN = 17  # notes; in 95 % of the human validation tunes the longest run is
 
 # A tune is copied if it follows one training tune at one offset in ALIGNED of its 9-note runs (one run of 18 notes, or
 # several between changed notes) that are ALIGNED_SHARE of all it has, or if one run is nearly the whole of it. Of the
-# human validation tunes 1.2 % are, most of them variants of the training tune that is named.
+# human validation tunes 1.2 % are, some of them under the same title as the training tune that is named.
 ALIGNED, ALIGNED_SHARE, WHOLE = 10, 0.2, 0.9
 
 
