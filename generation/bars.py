@@ -85,7 +85,7 @@ GRACE_NOTE = r"c(?:'{0,2}|,{0,2})[0-9]?/{0,2}"
 WRITTEN = {  # what is written of these words, by their first character and their last
     '""': re.compile(r'"A{0,8}|"A{1,8}"'),
     "!!": re.compile(r"!A{0,12}|!A{1,12}!"),
-    "{}": re.compile(rf"\{{(?:(?:{GRACE_NOTE}){{0,7}}(?:\^\^?|__?|=)?|(?:{GRACE_NOTE}){{1,8}}\}}?)"),
+    "{}": re.compile(rf"\{{/?(?:(?:{GRACE_NOTE}){{0,7}}(?:\^\^?|__?|=)?|(?:{GRACE_NOTE}){{1,8}}\}}?)"),
 }
 SIGNED = re.compile(r"[\^_=]+c$")  # no matter by which accidental
 CHORD_ROOT = re.compile(r"[A-G]")
@@ -211,8 +211,8 @@ class Automaton:
                 if what not in self.words[word[:end]]:
                     self.words[word[:end]].append(what)
         self.openings = {*self.words, *self.written, *"cz^_=]\n"}
-        self.fitting = lru_cache(maxsize=2**14)(self.beginnings_that_fit)
-        self.committed = lru_cache(maxsize=4096)(self.commit_all)  # most characters end the same word
+        self.fitting = lru_cache(maxsize=2**14)(self.find_fitting)
+        self.moves = lru_cache(maxsize=2**12)(self.find_moves)
 
     def writable(self, words: Iterable[str]) -> list[str]:
         return [word for word in words if self.characters.issuperset(word)]
@@ -221,28 +221,13 @@ class Automaton:
         """Return the state after one more character, be it allowed or not."""
         if isinstance(state, Header):
             return self.in_header(state, character)
-        place, word, _ = self.in_body(state.place, state.word, character)
-        return Body(place, word)
+        return self.in_body(*state, character)
 
     def allowed(self, state: State) -> set[str]:
         """Return the characters that may follow, `END` if the tune may end. There is always one."""
         if isinstance(state, Header):
             return self.allowed_in_header(state) or {*self.characters & {"\n"}} or {END}
-        groups: Iterable[tuple[str, Iterable[str]]] = self.groups.items()
-        if is_field(state.word) or state.word[:1] in QUOTED:
-            groups = zip(self.characters, self.characters, strict=True)
-        allowed: set[str] = set()
-        at_least: set[str] = set()  # where the words before are wrong already
-        for one, same in groups:
-            if state.word or one in self.openings:
-                place, word, good = self.in_body(state.place, state.word, one)
-                if self.hopeful(place, word):
-                    at_least.update(same)
-                    if good:
-                        allowed.update(same)
-        if self.may_end(state):
-            allowed.add(END)
-        return allowed or at_least or {END}
+        return self.allowed_in_body(*state)
 
     # The header
 
@@ -317,134 +302,157 @@ class Automaton:
         """Return whether a sound of this length may come next."""
         if place.wanted is None:
             return True
-        after = sounded(place, length)
+        after = sounded(place, length, place.has_note)
         left = room(place) + place.total - after.total
         if self.lost(place):
             return left >= 0
         return fillable(left, self.spelled(place)[0], after.tuplet, after.tuplet_left, None)
 
-    # Words of music
+    # The body
 
-    def in_body(self, place: Place, word: str, character: str) -> tuple[Place, str, bool]:
-        """Return place and word after one more character, and whether the words that it ends may stand there."""
+    def in_body(self, place: Place, word: str, character: str) -> Body:
         if character == "\n":
-            return self.end_line(place, word)
+            return Body(self.line_ended(place, word))
         if word[:1] == "%" or is_field(word):  # they take the whole line
-            return place, word + character, True
-        if character == ":" and len(word) == 1 and word.isalpha():
-            if place.after == "\n" and word not in "cz":
-                return place, word + ":", True
-            if place.chord == 0:
-                return place._replace(chord=None), f"[{word}:", True
-        ended, word = split(word, character)
-        if not ended:
-            return place, word, True
-        after, good = self.committed(place, ended)
-        return after, word, good
+            return Body(place, word + character)
+        if character == ":" and place.chord == 0 and len(word) == 1 and word.isalpha():
+            return Body(place._replace(chord=None), f"[{word}:")
+        ended, word = split(word, character, place.after == "\n")
+        return Body(self.commit_all(place, ended)[0], word)
+
+    def line_ended(self, place: Place, word: str) -> Place:
+        if is_field(word):
+            return with_field(place, word[0], word[2:])
+        place, _ = self.commit_all(place, () if word[:1] == "%" else whole_words(word))
+        if place.total == place.wanted:
+            place = close_bar(place, edge=False)
+        return place._replace(after="\n", last=0)
+
+    def allowed_in_body(self, place: Place, word: str) -> set[str]:
+        newline = self.characters & {"\n"}
+        if word[:1] == "%" or is_field(word) or (word[2:3] == ":" and word[-1] != "]"):
+            field, end = word.removeprefix("["), self.characters & {"]"} if word[0] == "[" else newline
+            more = {one for one in self.characters if field + one in self.line_beginnings}
+            return more | end if field in self.lines else more or {*end} or {END}
+        allowed: set[str] = set()
+        at_least: set[str] = set()  # where the beginning is wrong already
+        places: dict[tuple[str, ...], tuple[Place, bool]] = {(): (place, True)}
+        for ended, rest, same in self.moves(word, place.after == "\n"):
+            if ended not in places:
+                places[ended] = self.commit_all(place, ended)
+            after, good = places[ended]
+            if self.hopeful(after, rest):
+                (allowed if good else at_least).update(same)
+        whole, good = self.commit_all(place, whole_words(word))
+        if whole.after in "c|" and all_closed(whole):
+            (allowed if good else at_least).update(newline)
+            if good and may_be_last(whole):
+                allowed.add(END)
+        return allowed or at_least or {END}
+
+    def find_moves(self, word: str, begins_line: bool) -> list[tuple[tuple[str, ...], str, set[str]]]:
+        """Return the words ended, the word continued or begun, and the characters that do so, if any line has it."""
+        moves: dict[tuple[tuple[str, ...], str], set[str]] = defaultdict(set)
+        groups: Iterable[tuple[str, Iterable[str]]] = self.groups.items()
+        for one, same in zip(self.characters, self.characters, strict=True) if word[:1] in QUOTED else groups:
+            ended, rest = split(word, one, begins_line)
+            if one != "\n" and (rest[0] in self.openings or is_field(rest)):
+                moves[ended, rest].update(same)
+        return [(ended, rest, same) for (ended, rest), same in moves.items()]
 
     def hopeful(self, place: Place, word: str) -> bool:
         """Return whether the word that is being written can become one that may stand there."""
-        if not word:
-            return True
         if is_field(word):
             return word in self.line_beginnings and (word[0] == "K" or not (place.total or place.owed))
         if word[0] in self.written:
             fits = is_open(place) if word[0] == '"' else place.chord is None
             return fits and self.written[word[0]].fullmatch(word) is not None
         if word[0] in "^_=cz]":
-            return self.may_sound(place, word)
+            return self.may_sound(place, word, whole=False)
         if word[-1] == "[" and len(word) > 1:
-            after, good = self.commit(place, word[:-1])
+            after, good = self.commit_all(place, (word[:-1],))
             if good and self.hopeful(after, "["):
                 return True
-        return any(self.commit(place, whole)[1] for whole in self.words.get(word, []))
+        return any(self.may_stand(place, whole) for whole in self.words.get(word, []))
 
-    def may_sound(self, place: Place, word: str) -> bool:
+    # Words of music
+
+    def may_sound(self, place: Place, word: str, whole: bool) -> bool:
+        """Return whether a sound, or one that begins like this, may come next."""
         mark, text = sound_of(word)
         if text is None or (mark == "z" and place.chord is not None) or (mark == "]" and not place.chord):
             return False
-        if mark == "c" and place.chord:
+        if (mark == "c" and place.chord) or (mark == "]" and self.lost(place)):
             return text in self.spelled(place)[1]
-        time = place.wanted, place.owed, place.total, place.unit
-        return text in self.fitting(*time, place.tuplet, place.tuplet_left, place.broken, place.chord)
+        timing = place.wanted, place.owed, place.total, place.unit, place.tuplet, place.tuplet_left, place.broken
+        return text in self.fitting(*timing, place.chord)[0 if whole else 1]
 
-    def beginnings_that_fit(self, *timing: Any) -> frozenset[str]:
-        """Return the beginnings of the lengths that a sound may have: the first of a chord, if that is open."""
+    def find_fitting(self, *timing: Any) -> tuple[set[str], set[str]]:
+        """Return the lengths that a sound may have, be it a note, a chord's first or its end, and their beginnings."""
         wanted, owed, total, unit, tuplet, left, broken, chord = timing
         place = Place(wanted, False, unit, total, owed=owed, tuplet=tuplet, tuplet_left=left, broken=broken)
         if chord != 0 and not is_open(place):
-            return frozenset()
-        factors = [(1, 1)] if chord != 0 else self.factors
-        found: set[str] = set()
-        for text in self.spelled(place)[1][""]:
-            length = _times(chord or unit, *_factor(text))
-            if any(self.fits(place, _times(length, *factor)) for factor in factors):
-                found.update(text[:end] for end in range(len(text) + 1))
-        return frozenset(found)
+            return set(), set()
+        factors = self.factors if chord == 0 else [(1, 1)]
+        lengths = {text: _times(chord or unit, *_factor(text)) for text in self.spelled(place)[1][""]}
+        fitting = {
+            text
+            for text, length in lengths.items()
+            if any(self.fits(place, _times(length, *factor)) for factor in factors)
+        }
+        return fitting, {text[:end] for text in fitting for end in range(len(text) + 1)}
 
-    def commit(self, place: Place, word: str) -> tuple[Place, bool]:
-        """Return the place after a whole word, and whether it may stand there."""
+    def may_stand(self, place: Place, word: str) -> bool:
+        """Return whether a whole word may come next."""
+        kind = _kind(word)
+        if kind in ("note", "rest", "chord_close"):
+            return self.may_sound(place, word, whole=True)
+        if kind == "bar":
+            return (all_closed(place) and adds_up(place, edge=word != "|")) or self.lost(place)
+        if kind == "space":
+            return place.chord is None and place.after not in " \n"
+        if kind == "tie" or word == ")":
+            return place.has_note
+        if kind in ("decoration", "grace"):
+            return place.chord is None
+        if kind == "broken":
+            return place.last > 0 and place.chord is None and not place.broken and not self.lost(lean(place, word))
+        if kind == "tuplet":
+            return is_open(place) and all_closed(place) and not self.lost(begin_tuplet(place, word))
+        return kind in ("text", "slur", "chord_open") and is_open(place)
+
+    def commit(self, place: Place, word: str) -> Place:
+        """Return the place after a whole word."""
         kind = _kind(word)
         if kind in ("note", "rest"):
-            return self.sound(place, _times(place.unit, *_factor(word)), kind == "note")
+            length, has_note = _times(place.unit, *_factor(word)), place.has_note or kind == "note"
+            if place.chord is None:
+                return sounded(place, length, has_note)
+            return place._replace(chord=place.chord or length, has_note=has_note)
         if kind == "chord_close":
             length = _times(place.chord or 0, *_factor(word))
-            return sounded(place._replace(chord=None), length), length > 0 and self.fits(place, length)
+            return sounded(place._replace(chord=None), length, place.has_note)
         if kind == "bar":
-            good = all_closed(place)
-            after, adds_up = close_bar(place, edge=word != "|")
-            return after._replace(chord=None, after="|", last=0), (good and adds_up) or self.lost(place)
+            return close_bar(place, edge=word != "|")._replace(chord=None, after="|", last=0)
         if kind == "broken":
-            good = place.last > 0 and place.chord is None and not place.broken
-            place = lean(place, word)
-            return place, good and not self.lost(place)
+            return lean(place, word)
         if kind == "tuplet":
-            good = is_open(place) and all_closed(place)
-            place = begin_tuplet(place, word)
-            return place, good and not self.lost(place)
+            return begin_tuplet(place, word)
         if kind == "space":
-            return place._replace(after=" ", last=0), place.after not in " \n" and place.chord is None
+            return place._replace(after=" ", last=0)
         if kind == "tie" or word == ")":
-            return place._replace(after="c"), place.has_note
+            return place._replace(after="c")
         if kind == "inline":
-            return with_field(place, word[1], word[3:-1]), False
-        if kind in ("decoration", "grace"):
-            return place._replace(after="T", last=0), place.chord is None
-        good = kind in ("text", "slur", "chord_open") and is_open(place)
-        return place._replace(after="T", last=0, chord=0 if kind == "chord_open" else place.chord), good
-
-    def sound(self, place: Place, length: Length, is_note: bool) -> tuple[Place, bool]:
-        place = place._replace(has_note=place.has_note or is_note)
-        if place.chord is None:
-            return sounded(place, length), length > 0 and self.fits(place, length)
-        good = place.chord > 0 or any(self.fits(place, _times(length, *factor)) for factor in self.factors)
-        return place._replace(chord=place.chord or length), is_note and good
+            return with_field(place, word[1], word[3:-1])
+        return place._replace(after="T", last=0, chord=0 if kind == "chord_open" else place.chord)
 
     def commit_all(self, place: Place, words: Iterable[str]) -> tuple[Place, bool]:
+        """Return the place after some words, and whether they may stand there."""
         good = True
         for word in words:
-            place, fine = self.commit(place, word)
-            good = good and fine
+            good = good and self.may_stand(place, word)
+            place = self.commit(place, word)
         return place, good
-
-    def end_line(self, place: Place, word: str) -> tuple[Place, str, bool]:
-        if is_field(word):
-            return with_field(place, word[0], word[2:]), "", word in self.lines
-        place, good = self.committed(place, () if word[:1] == "%" else whole_words(word))
-        good = good and place.after in "c|" and all_closed(place)
-        if place.total == place.wanted:
-            place, _ = close_bar(place, edge=False)
-        return place._replace(after="\n", last=0), "", good
-
-    def may_end(self, body: Body) -> bool:
-        place, good = self.committed(body.place, whole_words(body.word))
-        if not (good and place.has_note and place.after in "c|" and all_closed(place)) or is_field(body.word):
-            return False
-        if place.wanted is None or place.total in (0, place.wanted):
-            return True
-        if place.owed:
-            return place.total == place.owed
-        return not place.first and place.wanted - place.total in place.heads
 
 
 def all_closed(place: Place) -> bool:
@@ -452,9 +460,22 @@ def all_closed(place: Place) -> bool:
     return place.chord is None and not place.tuplet_left and not place.broken
 
 
+def may_be_last(place: Place) -> bool:
+    """Return whether the tune may end with this bar: full, or short by what the first or the bar before it had."""
+    if not place.has_note:
+        return False
+    if place.wanted is None or place.total in (0, place.wanted):
+        return True
+    if place.owed:
+        return place.total == place.owed
+    return not place.first and place.wanted - place.total in place.heads
+
+
 @lru_cache(maxsize=4096)
-def split(word: str, character: str) -> tuple[tuple[str, ...], str]:
+def split(word: str, character: str, begins_line: bool) -> tuple[tuple[str, ...], str]:
     """Return the words that a character ends and the word that it begins or continues."""
+    if begins_line and character == ":" and len(word) == 1 and word.isalpha() and word not in "cz":
+        return (), word + ":"
     word += canonical(word, character)
     ended = []
     while not BEGINNING.fullmatch(word):
@@ -516,7 +537,7 @@ def is_open(place: Place) -> bool:
     return place.chord is None and (place.wanted is None or room(place) > 0)
 
 
-def sounded(place: Place, length: Length) -> Place:
+def sounded(place: Place, length: Length, has_note: bool) -> Place:
     """Return the place after a note, a rest or a chord of this length, but for the tuplet and broken rhythm."""
     left = place.tuplet_left
     length = _times(length, *place.tuplet) if left else length
@@ -528,6 +549,7 @@ def sounded(place: Place, length: Length) -> Place:
         tuplet_left=max(left - 1, 0),
         broken=None,
         last=length,
+        has_note=has_note,
         after="c",
     )
 
@@ -548,29 +570,36 @@ def begin_tuplet(place: Place, word: str) -> Place:
     return place._replace(tuplet=(time, notes), tuplet_left=count or notes, last=0, after="T")
 
 
-def close_bar(place: Place, edge: bool) -> tuple[Place, bool]:
-    """Return the place after a bar, and whether the bar is full, or short and completed or to be completed next.
+def adds_up(place: Place, edge: bool) -> bool:
+    """Return whether the bar may end: it is empty or full, or short at an edge and completed, or to be by the next.
 
-    judge's check_halves pairs the halves over the whole tune. Here only the second of two may be the one that lacks:
-    a model that begins a bar like a pickup cannot be held to end another like that.
+    judge's check_halves pairs the halves over the whole tune. Here the second of two is never the one that waits: a
+    model that begins a bar like a pickup cannot be held to end another like that.
     """
+    if not place.total or place.wanted is None or place.total == place.wanted:
+        return True
+    return 0 < place.total < place.wanted and place.owed in (0, place.total) and (edge or completed(place, edge))
+
+
+def completed(place: Place, edge: bool) -> bool:
+    """Return whether a short bar is the first, or another than it has its other half."""
+    lacks = (place.wanted or 0) - place.total
+    return (place.at_edge and (place.first or lacks in place.tails)) or (edge and lacks in place.heads)
+
+
+def close_bar(place: Place, edge: bool) -> Place:
+    """Return the place after a bar."""
     if not place.total:
-        return place._replace(at_edge=place.at_edge or edge), True
-    after = place._replace(total=0, at_edge=edge, first=False, owed=0)
-    if place.wanted is None or place.total == place.wanted:
-        return after, True
-    lacks = place.wanted - place.total
-    if lacks < 0 or not (place.at_edge or edge):
-        return after, False
+        return place._replace(at_edge=place.at_edge or edge)
     heads, tails = place.heads, place.tails
-    if place.at_edge and (not edge or place.first or place.owed):  # fewer than judge counts: states recur more often
-        heads |= {place.total}
-    if edge:
-        tails |= {place.total}
-    completed = (place.at_edge and (place.first or lacks in tails)) or (edge and lacks in heads)
-    owed = lacks if edge and not completed and not place.owed else 0
-    paid = place.owed in (0, place.total)
-    return after._replace(heads=heads, tails=tails, owed=owed), paid and (completed or owed > 0)
+    owed: Length = 0
+    if place.wanted is not None and place.total < place.wanted:
+        if place.at_edge and (not edge or place.first or place.owed):  # not all: states recur more often
+            heads |= {place.total}
+        if edge:
+            tails |= {place.total}
+            owed = 0 if place.owed or completed(place, edge) else place.wanted - place.total
+    return place._replace(total=0, at_edge=edge, first=False, heads=heads, tails=tails, owed=owed)
 
 
 def whole_bars(text: str) -> str:
@@ -587,7 +616,7 @@ class _State:
     def __init__(self, state: Hashable) -> None:
         self.state = state
         self.after: dict[int, _State] = {}
-        self.forbidden: torch.Tensor | None = None  # [vocabulary]
+        self.forbidden = b""  # a byte for each token
 
 
 class _Reading(LogitsProcessor):
@@ -622,7 +651,8 @@ class _Reading(LogitsProcessor):
         else:
             self.rows = [self.read(row) for row in input_ids.tolist()]
         self.seen = input_ids.clone()
-        forbidden = torch.stack([self.forbidden(row, scores) for row in self.rows])
+        rows = bytearray().join(self.forbidden(row, scores.shape[1]) for row in self.rows)
+        forbidden = torch.frombuffer(rows, dtype=torch.bool).view(scores.shape).to(scores.device)
         scores = scores.masked_fill(forbidden, -torch.inf)
         stuck = scores.amax(dim=1, keepdim=True) == -torch.inf  # another processor has forbidden the rest
         return scores.masked_fill(stuck & ~forbidden, 0.0)
@@ -648,11 +678,13 @@ class _Reading(LogitsProcessor):
                 state.after[i] = self.of(self.advance(state.state, self.characters.get(i, "\ufffd")))
         return state.after[i]
 
-    def forbidden(self, state: _State, scores: torch.Tensor) -> torch.Tensor:
-        if state.forbidden is None:
+    def forbidden(self, state: _State, width: int) -> bytes:
+        if len(state.forbidden) != width:
             allowed = self.allowed(state.state)
-            state.forbidden = torch.full(scores.shape[1:], allowed is not None, device=scores.device)
-            state.forbidden[[self.ids[character] for character in allowed or ()]] = False
+            row = bytearray([allowed is not None]) * width
+            for character in allowed or ():
+                row[self.ids[character]] = False
+            state.forbidden = bytes(row)
         return state.forbidden
 
 

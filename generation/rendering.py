@@ -38,8 +38,8 @@ signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 """
 PROGRAM = "os.execv(sys.argv[1], sys.argv[1:])"
 VEROVIO = """
-import json
-sys.path.insert(0, sys.argv[1])
+import json, site
+site.addsitedir(sys.argv[1])
 import verovio
 verovio.enableLog(verovio.LOG_OFF)
 toolkit = verovio.toolkit()

@@ -124,10 +124,20 @@ def findings(quality: Data, analysis: Data) -> list[str]:
     lines += [" ".join(told)] if told else []
     if any(metric["kind"] == "distance" for metric in metrics.values()):
         lines.append(distance_line(metrics, view))
-    lines += ability_line(metrics, view)
-    if "equal_size" in next(iter(view.values())):
-        lines += [size_line(metrics, view), loss_line(metrics, view)]
-    return lines
+    return lines + ability_line(metrics, view) + compared_lines(metrics, view)
+
+
+def headlines(analysis: Data) -> list[str]:
+    """Return the few of the findings that stand at the top of a README: valid tunes, equal N, equal loss."""
+    view, metrics = analysis["chosen"], {metric["name"]: metric for metric in analysis["metrics"]}
+    lines = [ends_line(metrics["valid"], view["valid"])] if "valid" in view else []
+    return [*lines, *compared_lines(metrics, view)]
+
+
+def compared_lines(metrics: dict[str, Data], view: Data) -> list[str]:
+    """Say how LSTM and GPT compare at equal N and at equal loss, nothing with one architecture."""
+    there = "equal_size" in next(iter(view.values()))
+    return [size_line(metrics, view), loss_line(metrics, view)] if there else []
 
 
 def study_line(quality: Data, analysis: Data) -> str:
@@ -340,7 +350,8 @@ def best_section(quality: Data, metrics: dict[str, Data]) -> list[str]:
     lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, metric in metrics.items():
         part = "shares" if metric["kind"] == "share" else "test_numbers"
-        rows = [*(cell[part].get(name) for cell in cells), people[part].get(name)]
+        rows = [cell[part].get(name) for cell in cells]
+        rows.append(people["shares" if part == "shares" else "numbers"].get(name))  # to validation: not to themselves
         lines.append(f"| {metric['label']} | {' | '.join(quantity(metric, row) for row in rows)} |")
     return [*lines, ""]
 

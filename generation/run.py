@@ -178,11 +178,10 @@ def find_copies(tunes: list[dict[str, Any]], corpus: str) -> None:
     memory, training = read_memory(Corpus.open(corpus))
     for tune in tunes:
         trace = memory.recall(judge(tune["abc"]).pitches)
-        source = {} if trace.source is None else training[trace.source]
-        tune |= {
-            "copied": trace.copied,
-            "copy": trace.as_dict() | {name: source.get(name) for name in ("title", "file")},
-        }
+        place = trace.aligned_source if trace.copied and trace.aligned_source is not None else trace.source
+        source = {} if place is None else training[place]
+        named = {name: source.get(name) for name in ("title", "file")}
+        tune |= {"copied": trace.copied, "copy": trace.as_dict() | named}
 
 
 def describe(tune: dict[str, Any]) -> str:
@@ -199,7 +198,7 @@ def nearest(tune: dict[str, Any]) -> str:
     copy = tune["copy"]
     if copy is None:
         return "not compared"
-    where = "" if copy["source"] is None else f" of {copy['title'] or 'an untitled tune'} ({copy['file']})"
+    where = "" if copy["file"] is None else f" of {copy['title'] or 'an untitled tune'} ({copy['file']})"
     return f"{copy['longest_run']} notes in a row{where}"
 
 

@@ -26,8 +26,8 @@ from generation.distances import distances, features, floors
 from generation.figures import draw_figures
 from generation.judges import agreement, frechet_music_distance, missing, opinions
 from generation.memorisation import Memory, summarise
-from generation.quality import score_tune, shares
-from generation.report import findings, report
+from generation.quality import Share, score_tune, shares
+from generation.report import findings, headlines, report
 from generation.structure import structure, summary
 from preprocessing.corpus import HEADER, Corpus
 from preprocessing.notation import TOKEN, WORDS, judge
@@ -165,6 +165,7 @@ class Yardstick:
         made = summary([structure(text) for text in texts])
         copies = summarise([self.memory.recall(judge(text).pitches) for text in texts])
         tiers = shares([score_tune(text, end) for text, end in zip(texts, ended, strict=True)])
+        tiers["ended"] = Share(sum(ended), len(texts)).as_dict()  # of all: as the last tier it would be `valid` again
         repeated = made["repeated_bars"]
         numbers = {"repeated_bars": {"value": repeated["mean"], "interval": repeated["interval"]}}
         numbers |= {name: copies[name] for name in ("longest_copied_run", "ngram_overlap")}
@@ -240,7 +241,7 @@ def measure_study(
         "frechet_music_distance": frechet_music_distance(people, best),
     }
     analysis = analyse(quality, resamples, seed, bars)
-    quality["findings"] = findings(quality, analysis)
+    quality |= {"findings": findings(quality, analysis), "headlines": headlines(analysis)}
     draw_figures(analysis, folder)
     write_text(folder / REPORT, report(quality, analysis))
     write_json(folder / FINDINGS, analysis)

@@ -45,7 +45,7 @@ def finding_lines(results: Results, folder: Path) -> str:
     recipe = results.best["recipe"]
     model = f"{recipe['architecture'].upper()} {recipe['size']}, trained further"
     best = f"the best model ({model}), {best_lines(results.best)[1]}"
-    lines = [*findings(results.analysis), best, f"valid tunes: {'; '.join(validity)}", *results.quality["findings"]]
+    lines = [*findings(results.analysis), best, f"valid tunes: {'; '.join(validity)}", *results.quality["headlines"]]
     first = f"![Validation loss of GPT and LSTM against parameters]({folder.as_posix()}/{FIGURE})"
     return "\n".join([first, "", *(f"- {line[0].upper()}{line[1:]}" for line in lines), ""])
 

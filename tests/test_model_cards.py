@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,15 @@ def published():
     runs = [json.loads(line) for line in (PUBLISHED / "runs.jsonl").read_text().splitlines()]
     started = [run for run in runs if run["recipe"]["init_from"]]
     analysis = json.loads((PUBLISHED / "fits.json").read_text())
+    quality = json.loads((PUBLISHED / "quality.json").read_text())
     samples = json.loads((PUBLISHED / "samples" / "samples.json").read_text())
-    return Results(Path("data"), started[-1], started[:-1], analysis, samples)
+    return Results(Path("data"), started[-1], started[:-1], analysis, quality, samples)
 
 
 def test_the_readmes_findings_are_what_the_committed_results_say(published):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     block = readme[readme.index("<!-- findings") : readme.index("<!-- end of findings")]
-    for sentence in findings(published.analysis):
+    for sentence in [*findings(published.analysis), *published.quality["headlines"]]:
         assert sentence in block
     figure = re.search(r"!\[.*\]\((.+\.png)\)", block)
     assert figure is not None
@@ -50,7 +52,7 @@ def test_the_card_s_metadata_parses_and_its_numbers_are_the_records(published):
 
 def test_a_changed_record_changes_the_card(published):
     changed = {**published.best, "test_loss": 9.0, "test_bits_per_character": 9.0 / math.log(2)}
-    card = model_card(Results(published.root, changed, published.search, published.analysis, published.samples))
+    card = model_card(replace(published, best=changed))
     assert f"perplexity {math.exp(9.0):.3f}" in card
 
 
@@ -65,26 +67,26 @@ def test_the_screen_shows_laws_model_three_tunes_and_every_place(published):
     text = screen(published)
     assert text.count("α = ") >= 4
     assert text.count("X:1") == 3
-    for line in validity_lines(published.samples):
+    for line in validity_lines(published.quality):
         assert line in text
     for place in ("report.html", "fits.json", "best_model", "processed_music_data"):
         assert place in text
 
 
-def test_the_tunes_shown_are_the_first_valid_ones_of_each_temperature():
-    def tune(number, temperature, valid):
-        return {"file": f"{number}.abc", "temperature": temperature, "valid": valid, "text": "X:1"}
+def test_the_tunes_shown_are_the_first_valid_ones_of_each_temperature_and_never_copied():
+    def tune(number, temperature, valid, copied=False):
+        settings = {"temperature": temperature, "bars": "free"}
+        return {"file": f"{number}.abc", "settings": settings, "verdict": {"valid": valid}, "copied": copied}
 
-    samples = {
-        "samples": [
-            tune(0, 1.0, False),
-            tune(1, 0.8, True),
-            tune(2, 1.0, True),
-            tune(3, 0.8, True),
-            tune(4, 0.9, False),
-        ]
-    }
-    assert [row["file"] for row in shown_tunes(samples)] == ["1.abc", "4.abc", "2.abc"]
+    tunes = [
+        tune(0, 1.0, False),
+        tune(1, 0.8, True, copied=True),
+        tune(2, 1.0, True),
+        tune(3, 0.8, True),
+        tune(4, 0.9, False),
+        tune(5, 0.7, True, copied=None),
+    ]
+    assert [row["file"] for row in shown_tunes({"samples": tunes})] == ["3.abc", "4.abc", "2.abc"]
 
 
 def test_a_missing_study_is_one_line(tmp_path):
