@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoConfig
 
 import training.run
 from door import DoorError, open_door
-from generation.run import load, sample
+from generation.study import load_pipeline
 from preprocessing.corpus import Corpus, read_vocabulary
 from preprocessing.sources import Block
 from training.best import loss_before, plan_fine_tuning
@@ -79,11 +79,10 @@ def test_the_loss_on_new_tunes_falls_and_the_last_lines_say_so_and_how_to_go_on(
         model = AutoModelForCausalLM.from_pretrained(trained)
         assert loss == pytest.approx(token_losses(model, stream, 64).mean(), abs=1e-4)
     assert after < before - 0.1
-    assert command.endswith(f"--model {folder} --corpus {new_tunes.folder} --output_dir {folder / 'samples'}")
-    model, tokenizer = load(str(folder))
-    assert tokenizer.get_vocab() == small_corpus.vocabulary
-    [(tune, _)] = sample(model, tokenizer, "", 1.0, n=1, longest=40, seed=0)
-    assert tune
+    assert command.endswith(f"--model {folder} --corpus {new_tunes.folder}")
+    pipe = load_pipeline(str(folder))
+    assert pipe.tokenizer.get_vocab() == small_corpus.vocabulary
+    assert pipe(seed=0, max_characters=40)[0]["abc"].startswith("X:1")
     door(monkeypatch, new_tunes, tmp_path, source)
     assert "1 of 1 runs are finished already" in capsys.readouterr().out
 

@@ -4,8 +4,8 @@ import io
 import os
 import re
 import shutil
-import tempfile
 import signal
+import tempfile
 import wave
 from importlib.util import find_spec
 from xml.etree import ElementTree

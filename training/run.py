@@ -265,8 +265,7 @@ def fine_tune(study: Study) -> None:
     before, after = loss_before(job, corpus), (outcomes[0].record or {})["validation_loss"]
     folder = study.root / FINE_TUNED
     print(f"{folder}: validation loss {before:.4f} before, {after:.4f} after, in nats per character")
-    samples = folder / "samples"
-    print(f"tunes: python generation/run.py --model {folder} --corpus {arguments.corpus} --output_dir {samples}")
+    print(f"tunes: python generation/run.py --model {folder} --corpus {arguments.corpus}")
 
 
 PARTS = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep}
