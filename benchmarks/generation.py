@@ -1,11 +1,13 @@
-"""Seconds of sampling with Decoder beside the stock pipeline: python -m benchmarks.generation [--device cuda]
+"""Tokens a second of sampling with Decoder beside the stock pipeline: python -m benchmarks.generation [--device cuda]
 
 pipeline   pipeline("text-generation")(header, …): transformers' own loop
 Decoder    the same call with custom_generate=Decoder(tokenizer)
 
 Weights are untrained and the end token is switched off, so that every row has the same length. The ways take turns; ×
-is the median over the rounds of the pipeline's time beside the Decoder's. The last table samples a cell of a study:
-tunes that end as the corpus's do (lognormal, median 172 characters, 95 % under 338), some beyond the context.
+is the median over the rounds of the first way's time beside the second's. The second table is the Decoder with bars
+that end only when they are full (an untrained model meets more states of them than a trained one). The last samples a
+cell of a study: tunes that end as the corpus's do (lognormal, median 172 characters, 95 % under 338), some beyond the
+context.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, TextGenerationPipeline, set_seed
 from transformers.utils import logging
 
+from generation.bars import StrictBars
 from generation.decoding import Decoder
 from modeling.counting import count_parameters
 from modeling.ladder import LADDER, gpt_config, lstm_config, new_model
@@ -149,6 +152,17 @@ def main() -> None:
                         "Decoder": lambda pipe=pipe, own=own: pipe(HEADER, **own),
                     }
                     print_line([name, threads, batch, sampling], ways, NEW * batch, options.rounds, device)
+    print("\n| | threads | batch | free | strict bars | × |\n|---|---|---|---|---|---|")
+    for name, pipe in pipes.items():
+        strict = StrictBars(pipe.tokenizer)
+        for batch in options.batches:
+            own = {"num_return_sequences": batch, "max_new_tokens": NEW, **SAMPLING["temperature 1"]}
+            own["custom_generate"] = Decoder(pipe.tokenizer)
+            bars: dict[str, Way] = {
+                "free": lambda pipe=pipe, own=own: pipe(HEADER, **own),
+                "strict": lambda pipe=pipe, own=own, strict=strict: pipe(HEADER, logits_processor=[strict], **own),
+            }
+            print_line([name, torch.get_num_threads(), batch], bars, NEW * batch, options.rounds, device)
     if options.cell_batch:
         print(f"\n{TUNES} tunes, temperature 0.9, top-p 0.95\n\n| | threads | batch | characters | seconds |")
         print("|---|---|---|---|---|")
