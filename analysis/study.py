@@ -142,6 +142,8 @@ def analyse(root: Path, also: Sequence[Path] = (), sweep: Path | None = None) ->
 
 def _analyse(root: Path, study: Study, sweep: Path | None) -> dict[str, Any]:
     everyone = [run for members in study.main.values() for run in members]
+    baseline = read_json(baseline_file(root))  # before the fits, so that a damaged one costs no waiting
+    learning_rate = read_json(sweep) if sweep is not None and sweep.is_file() else None
     fits = {name: _fits(study.main[name], study.runs[name]) for name in study.main}
     both = paired(study.runs) if len(study.runs) > 1 else {}
     compared = compare(both, DELTA).as_dict() if both and _sizes(both) >= MIN_SIZES else None
@@ -157,7 +159,7 @@ def _analyse(root: Path, study: Study, sweep: Path | None) -> dict[str, Any]:
         "runs_of_main_budget": {name: len(members) for name, members in study.main.items()},
         "validation_tokens": everyone[0]["validation_tokens"],
         "validation_standard_error": float(np.mean([run["validation_loss_standard_error"] for run in everyone])),
-        "baseline": read_json(baseline_file(root)),
+        "baseline": baseline,
         "sizes": describe_sizes(study.main),
         "points": {name: _points(members) for name, members in study.runs.items()},
         "curves": {name: _curves(members) for name, members in study.main.items()},
@@ -168,7 +170,7 @@ def _analyse(root: Path, study: Study, sweep: Path | None) -> dict[str, Any]:
         },
         "extrapolation": [row for name in study.main for row in extrapolate(name, study.main[name], study.runs[name])],
         "repetition": {name: _repetition(found, study.runs[name]) for name, found in fits.items()},
-        "learning_rate": read_json(sweep) if sweep is not None and sweep.is_file() else None,
+        "learning_rate": learning_rate,
         "unfinished": study.unfinished,
     }
 

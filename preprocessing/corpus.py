@@ -29,7 +29,6 @@ from transformers import PreTrainedTokenizerFast
 from door import DoorError, read_json, whole_folder, write_json, write_text
 from preprocessing.dataset_card import dataset_card
 from preprocessing.families import Families, assign
-from preprocessing.figures import draw_figures
 from preprocessing.sources import Block, Reading, file_sha256
 from preprocessing.tokens import BOUNDARY, SPECIAL_TOKENS, UNKNOWN, build_tokenizer, build_vocabulary, encode_stream
 from preprocessing.tunes import Candidate, Policy, Tally, Tune, batches, in_order, read_blocks, transpose_tunes
@@ -176,6 +175,8 @@ def _write(
     stats: dict[str, Any],
     manifest: dict[str, Any],
 ) -> None:
+    from preprocessing.figures import draw_figures  # matplotlib: half a second that who reads a corpus need not pay
+
     for name in ("data", "tokens", "figures"):
         (folder / name).mkdir()
     columns = {

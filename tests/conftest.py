@@ -1,3 +1,6 @@
+"""What all tests share. The process that hands them out to others reads this file too: it need not wait for torch."""
+
+import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # set before torch is imported: two tests side by side must not spin
@@ -8,22 +11,20 @@ from pathlib import Path
 import numpy as np
 import pictures
 import pytest
-import torch
+from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
 
-from preprocessing.corpus import Corpus, build_corpus, describe_build
-from preprocessing.run import PreprocessingArguments, build
-from preprocessing.sources import Block, Reading
-from preprocessing.tunes import Policy
-
-torch.set_num_threads(1)
 settings.register_profile("the same every time", derandomize=True, deadline=None)
 settings.load_profile("the same every time")
 
 
 def pytest_addoption(parser):
     parser.addoption("--rewrite-references", action="store_true", help="write tests/references/ anew from the figures")
+
+
+def pytest_collection_finish():
+    gc.freeze()  # each training run collects garbage: a third of a second where all that is imported is looked through
 
 
 def made_tunes(count: int, seed: int = 0) -> str:
@@ -39,12 +40,30 @@ def made_tunes(count: int, seed: int = 0) -> str:
     return "\n".join(tunes)
 
 
+def made_once(tmp_path_factory, name, make):
+    """Fill a folder that all test processes share, in one of them."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    root = shared / name
+    with FileLock(shared / f"{name}.lock"):
+        if not (root / "done").is_file():
+            root.mkdir()
+            make(root)
+            (root / "done").touch()
+    return root
+
+
 @pytest.fixture(scope="session")
 def build_from():
-    """Build a corpus from blocks, without a process or a file: build_from(folder, blocks, keep_fields)."""
+    """Build a corpus from blocks, without process, file or figures: build_from(folder, blocks, keep_fields)."""
 
-    def builder(folder: Path, blocks: list[Block], keep_fields: str = "XMLK", context: int = 64, **options) -> Corpus:
-        with ThreadPoolExecutor(1) as pool:
+    from preprocessing.corpus import Corpus, build_corpus, describe_build
+    from preprocessing.sources import Reading
+    from preprocessing.tunes import Policy
+
+    def builder(folder: Path, blocks, keep_fields: str = "XMLK", context: int = 64, **options) -> Corpus:
+        with ThreadPoolExecutor(1) as pool, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("preprocessing.figures.draw_figures", lambda *_: None)
             manifest = describe_build({}, {"source": ["made"], "keep_fields": keep_fields})
             build_corpus(folder, blocks, Reading(), Policy(keep_fields), manifest, pool, context, **options)
         return Corpus.open(folder)
@@ -53,27 +72,35 @@ def build_from():
 
 
 @pytest.fixture(scope="session")
-def small_corpus(tmp_path_factory, build_from) -> Corpus:
+def small_corpus(tmp_path_factory, build_from):
     """A corpus of 400 random tunes: large enough to train on, small enough to build in a moment."""
+    from preprocessing.sources import Block
+
     folder = tmp_path_factory.mktemp("small") / "corpus"
     return build_from(folder, [Block("made", "made.abc", made_tunes(400).encode())])
 
 
 @pytest.fixture(scope="session")
-def bundled_corpus(tmp_path_factory) -> Corpus:
+def bundled_corpus(tmp_path_factory):
     """The whole bundled corpus, built once as the door builds it."""
-    folder = tmp_path_factory.mktemp("bundled") / "corpus"
-    build(PreprocessingArguments(output_dir=str(folder)))
-    return Corpus.open(folder)
+    from preprocessing.corpus import Corpus
+    from preprocessing.run import PreprocessingArguments, build
+
+    def make(root):
+        build(PreprocessingArguments(output_dir=str(root / "corpus")))
+
+    return Corpus.open(made_once(tmp_path_factory, "bundled", make) / "corpus")
 
 
 @pytest.fixture(scope="session")
 def small_source(tmp_path_factory) -> Path:
     """A folder with one file of 150 random tunes, of which every split gets some."""
-    folder = tmp_path_factory.mktemp("source") / "tunes"
-    folder.mkdir()
-    (folder / "made.abc").write_text(made_tunes(150, seed=1))
-    return folder
+
+    def make(root):
+        (root / "tunes").mkdir()
+        (root / "tunes" / "made.abc").write_text(made_tunes(150, seed=1))
+
+    return made_once(tmp_path_factory, "source", make) / "tunes"
 
 
 @pytest.fixture

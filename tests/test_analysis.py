@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
+from conftest import made_once
 from made_runs import (
     GPT_LAW,
     SIZES,
@@ -23,19 +22,19 @@ from made_runs import (
     write_study,
 )
 
-from analysis import report, run
+from analysis import figures, report, run
 from analysis.runs import weights_of
-from analysis.study import analyse, extrapolate, frontier
+from analysis.study import Study, analyse, extrapolate, frontier
 from door import DoorError, open_door, read_json
 from training.record import DIVERGED, baseline_file, read_ladders, run_folder
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _rough_intervals():
-    """Intervals of 100 resamples and profiles of 12 points a side: rough, and made in a fraction of the time."""
+    """Intervals of 100 resamples and profiles of 6 points a side: rough, and made in a fraction of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("analysis.fitting.RESAMPLES", 100)
-        patch.setattr("analysis.fitting.PROFILE_POINTS", 12)
+        patch.setattr("analysis.fitting.PROFILE_POINTS", 6)
         yield
 
 
@@ -60,19 +59,6 @@ def refusal(monkeypatch, capsys, *flags):
 
 def refusal_of(monkeypatch, capsys, root):
     return refusal(monkeypatch, capsys, "--output_root", root)
-
-
-def made_once(tmp_path_factory, name, make):
-    """Fill a folder that all test processes share, in one of them."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    root = shared / name
-    with FileLock(shared / f"{name}.lock"):
-        if not (root / "done").is_file():
-            root.mkdir()
-            make(root)
-            (root / "done").touch()
-    return root
 
 
 # A study of one budget
@@ -113,6 +99,7 @@ def rich(tmp_path_factory):
         transposed = made_ladder("gpt", law, tokens=(1_000_000, 8_000_000), keys=4, corpus="in four keys", **shared)
         write_study(root / "four_keys", {"gpt": transposed})
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("analysis.figures.METADATA", {"svg": figures.METADATA["svg"]})  # in half of the time
             analyse_in(patch, root, "--also", root / "four_keys")
 
     return made_once(tmp_path_factory, "rich", make)
@@ -249,9 +236,9 @@ def test_runs_of_another_schedule_than_most_are_left_out_and_said(tmp_path):
     for record in ladders["gpt"][:3]:
         record["recipe"]["schedule"] = "wsd"
     write_study(tmp_path, ladders)
-    data = analyse(tmp_path)
-    assert data["runs"]["gpt"] == len(ladders["gpt"]) - 3
-    assert data["unfinished"] == ["3 runs with the schedule wsd: most have cosine"]
+    study = Study(tmp_path)
+    assert len(study.runs["gpt"]) == len(study.main["gpt"]) == len(ladders["gpt"]) - 3
+    assert study.unfinished == ["3 runs with the schedule wsd: most have cosine"]
 
 
 def test_a_decade_is_spoken_of_only_where_one_was_foretold(data):
@@ -619,13 +606,14 @@ def test_damaged_fits_are_refused_by_name(study, tmp_path, monkeypatch, capsys):
     assert str(path) in refusal_of(monkeypatch, capsys, tmp_path / "study")
 
 
-def test_a_run_without_a_record_is_named_in_the_report(tmp_path):
+def test_a_run_without_a_record_is_named_in_the_report(data, tmp_path):
     write_study(tmp_path, some_runs())
     folder = run_folder(tmp_path, "gpt", "20k", "tokens_1000000-one_in_1", 7)
     folder.mkdir()
-    data = analyse(tmp_path)
-    assert folder.name in "".join(data["unfinished"])
-    assert folder.name in written(data)
+    [line] = Study(tmp_path).unfinished
+    assert folder.name in line
+    assert folder.name not in written(data)
+    assert folder.name in written({**data, "unfinished": [line]})
 
 
 def test_runs_are_read_smallest_first(study):

@@ -84,6 +84,17 @@ def made_ladders(gpt=GPT_LAW, lstm=LSTM_LAW, **changes):
     return {"gpt": made_ladder("gpt", gpt, **changes), "lstm": made_ladder("lstm", lstm, **changes)}
 
 
+@pytest.fixture(scope="module")
+def plain():
+    """The comparison of the made ladders as they are."""
+    return compare(made_ladders(), DELTA)
+
+
+@pytest.fixture(scope="module")
+def of_one_seed():
+    return compare(made_ladders(seeds=(0,)), DELTA)
+
+
 def under(comparison, law, axis="n_params"):
     [found] = [c for c in comparison.laws if (c.axis, c.law) == (axis, law)]
     return found
@@ -199,11 +210,10 @@ def test_only_runs_with_a_partner_of_their_size_and_seed_are_compared():
     assert {c.fits["lstm"].points for c in comparison.laws} == {23}
 
 
-def test_the_order_in_which_runs_are_read_changes_nothing():
+def test_the_order_in_which_runs_are_read_changes_nothing(plain):
     ladders = made_ladders()
-    comparison = compare(ladders, DELTA).as_dict()
     ladders["lstm"].reverse()
-    assert compare(ladders, DELTA).as_dict() == comparison
+    assert compare(ladders, DELTA).as_dict() == plain.as_dict()
 
 
 def test_ladders_without_a_shared_run_are_refused():
@@ -214,14 +224,14 @@ def test_ladders_without_a_shared_run_are_refused():
         compare(ladders, DELTA)
 
 
-def test_runs_on_a_part_of_the_data_are_left_out():
+def test_runs_on_a_part_of_the_data_are_left_out(plain):
     ladders = made_ladders()
     parts = made_ladders(law(2, 30, 0.35), law(2, 8, 0.2))
     for architecture, runs in parts.items():
         for run in runs:
             run["recipe"]["one_in"] = 4
         ladders[architecture] += runs
-    assert compare(ladders, DELTA).as_dict() == compare(made_ladders(), DELTA).as_dict()
+    assert compare(ladders, DELTA).as_dict() == plain.as_dict()
 
 
 # Crossovers
@@ -308,8 +318,17 @@ def ratios(comparison, resource):
     return [ratio for ratio in comparison.ratios if ratio.resource == resource]
 
 
-def test_the_ratio_of_parameters_at_equal_loss_is_that_of_the_laws():
-    comparison = compare(made_ladders(law(1.0, 60, 0.35), law(1.0, 40, 0.35)), DELTA)
+SHIFTED = law(1.0, 60, 0.35), law(1.0, 40, 0.35)
+
+
+@pytest.fixture(scope="module")
+def of_shifted():
+    """The comparison of two laws that differ by a factor of N."""
+    return compare(made_ladders(*SHIFTED), DELTA)
+
+
+def test_the_ratio_of_parameters_at_equal_loss_is_that_of_the_laws(of_shifted):
+    comparison = of_shifted
     truth = (60 / 40) ** (1 / 0.35)
     assert len(ratios(comparison, "n_params")) == 3
     for found in ratios(comparison, "n_params"):
@@ -333,22 +352,21 @@ def test_the_ratio_of_tokens_at_equal_loss_is_that_of_the_laws(of_two):
         assert ratio.ratio == pytest.approx(needed[0] / needed[1], rel=0.03)
 
 
-def test_no_loss_is_compared_that_one_of_them_did_not_reach():
-    ladders = made_ladders(law(1.0, 60, 0.35), law(1.0, 40, 0.35))
+def test_no_loss_is_compared_that_one_of_them_did_not_reach(of_shifted):
     reached = [
         sorted(np.mean([run["validation_loss"] for run in runs[i : i + 3]]) for i in range(0, 24, 3))
-        for runs in ladders.values()
+        for runs in made_ladders(*SHIFTED).values()
     ]
-    for found in compare(ladders, DELTA).ratios:
+    for found in of_shifted.ratios:
         assert max(losses[0] for losses in reached) < found.loss < min(losses[-1] for losses in reached)
     apart = compare(made_ladders(law(3.0, 60, 0.35), law(0.5, 10, 0.35)), DELTA)
     assert apart.ratios == []
     assert "no loss is reached by both" in apart.left_out["ratios"]
 
 
-def test_a_size_that_is_worse_than_a_smaller_one_is_passed_over():
-    ladders = made_ladders(law(1.0, 60, 0.35), law(1.0, 40, 0.35))
-    clean = ratios(compare(ladders, DELTA), "n_params")
+def test_a_size_that_is_worse_than_a_smaller_one_is_passed_over(of_shifted):
+    ladders = made_ladders(*SHIFTED)
+    clean = ratios(of_shifted, "n_params")
     for run in ladders["gpt"]:
         if run["recipe"]["size"] == "386k":
             run["validation_loss"] *= 1.3
@@ -356,8 +374,8 @@ def test_a_size_that_is_worse_than_a_smaller_one_is_passed_over():
         assert found.ratio == pytest.approx(before.ratio, rel=0.3)
 
 
-def test_one_seed_gives_ratios_without_intervals():
-    found = ratios(compare(made_ladders(seeds=(0,)), DELTA), "n_params")
+def test_one_seed_gives_ratios_without_intervals(of_one_seed):
+    found = ratios(of_one_seed, "n_params")
     assert found
     assert {(ratio.interval, ratio.reason) for ratio in found} == {
         ((None, None), "one seed of each size does not tell the noise")
@@ -367,8 +385,8 @@ def test_one_seed_gives_ratios_without_intervals():
 # Places in the context
 
 
-def test_a_curve_that_falls_on_is_told_from_one_that_stops():
-    found = compare(made_ladders(), DELTA).positions
+def test_a_curve_that_falls_on_is_told_from_one_that_stops(plain):
+    found = plain.positions
     assert found.bins[0] == (1, 2)
     assert found.bins[-2:] == [(65, 128), (129, 255)]
     assert (found.size, found.seeds, found.tokens) == ("20000k", 3, BUDGET)
@@ -379,8 +397,8 @@ def test_a_curve_that_falls_on_is_told_from_one_that_stops():
     assert low < 0 < high
 
 
-def test_the_noise_of_the_text_cancels_in_the_difference():
-    found = compare(made_ladders(), DELTA).positions
+def test_the_noise_of_the_text_cancels_in_the_difference(plain):
+    found = plain.positions
     assert np.ptp(found.difference.slope_interval) < 0.5 * np.ptp(found.gpt.slope_interval)
 
 
@@ -398,8 +416,8 @@ def test_the_interval_of_the_plateau_holds_what_all_seeds_share():
     assert 180 <= covered < 200, covered
 
 
-def test_one_seed_gives_places_without_intervals():
-    found = compare(made_ladders(seeds=(0,)), DELTA).positions
+def test_one_seed_gives_places_without_intervals(of_one_seed):
+    found = of_one_seed.positions
     assert found.gpt.slope_interval == (None, None)
     assert found.gpt.falls_until is None
     assert "one seed" in found.reason

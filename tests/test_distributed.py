@@ -17,8 +17,8 @@ from accelerate import Accelerator, PartialState
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from test_exactness import FORKS, OFTEN, assert_same_run
-from test_training import RECIPE, quiet
+from forks import FORKS
+from test_training import OFTEN, RECIPE, assert_same_run, quiet
 from torch.distributed import TCPStore
 from transformers import AutoModelForCausalLM
 
@@ -89,7 +89,7 @@ def assert_close(found, expected):
 
 def test_the_door_launched_in_two_processes_trains_as_one_process_does(small_corpus, tmp_path):
     command = [
-        *(sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", CPU),
+        *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", CPU),
         *("--main_process_port", 0, ROOT / "training" / "run.py", "--corpus", small_corpus.folder),
         *("--output_root", tmp_path / "two", "--gpt_sizes", "15k", "--lstm_sizes", "15k", "--tokens", 5_000),
         *("--context", 64, "--precision", "fp32", "--log_with", "none"),

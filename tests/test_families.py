@@ -293,9 +293,9 @@ def test_variants_that_overfill_their_buckets_cost_a_bounded_number_of_pairs_and
 
 def test_memory_grows_with_the_number_of_tunes_alone(tunes):
     draw = np.random.default_rng(0)
-    sets = [shingles(planted.ornamented(tunes[0][i % 20], 0.1, draw)) for i in range(6000)]
+    sets = [shingles(planted.ornamented(tunes[0][i % 20], 0.1, draw)) for i in range(3000)]
     peaks = []
-    for count in (1500, 6000):
+    for count in (750, 3000):
         tracemalloc.start()
         similar_pairs(sets[:count])
         peaks.append(tracemalloc.get_traced_memory()[1])

@@ -9,9 +9,10 @@ from shutil import copytree
 
 import numpy as np
 import pytest
+import torch
 from conftest import made_tunes
 from hub_server import hub_server
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoConfig
 
 import training.run
@@ -121,6 +122,8 @@ def test_an_interrupted_fine_tuning_goes_on_to_the_same_weights(models, new_tune
 HUB = """
 import json, sys
 from pathlib import Path
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 from door import DoorError
 from preprocessing.corpus import Corpus
 from training.best import loss_before, plan_fine_tuning
@@ -129,6 +132,9 @@ from training.recipe import Recipe
 
 corpus, root, shared = Corpus.open(sys.argv[1]), Path(sys.argv[2]), Recipe(**json.loads(sys.argv[3]))
 for name in ("gpt", "lstm"):
+    expected = load_file(root / f"{name}.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(f"band/{name}")
+    assert model(expected["ids"]).logits.equal(expected["logits"]), name
     job = plan_fine_tuning(shared, f"band/{name}", corpus, root / name, 0.5, 0.3)
     record = train(job.plan, corpus, lambda tokens, loss: None, Conduct())
     print(record["recipe"]["architecture"], loss_before(job, corpus), record["validation_loss"])
@@ -139,7 +145,13 @@ except DoorError as error:
 """
 
 
-def test_a_model_of_the_hub_is_trained_further_without_trusting_its_code(models, new_tunes, tmp_path):
+def test_a_fresh_process_computes_the_same_logits_with_a_model_of_the_hub_and_trains_it_without_trusting_its_code(
+    models, new_tunes, tmp_path
+):
+    ids = torch.from_numpy(np.asarray(new_tunes.tokens("test"))[:120].reshape(2, 60).astype(np.int64))
+    for name in ARCHITECTURES:
+        logits = AutoModelForCausalLM.from_pretrained(models / name)(ids).logits.detach()
+        save_file({"ids": ids, "logits": logits}, tmp_path / f"{name}.safetensors")
     with hub_server(models.parent) as hub:
         environment = {**os.environ, **hub.environment(tmp_path / "cache")}
         command = [sys.executable, "-c", HUB, new_tunes.folder, tmp_path, json.dumps(vars(RECIPE))]

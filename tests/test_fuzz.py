@@ -18,7 +18,7 @@ from preprocessing.run import PreprocessingArguments, build
 from preprocessing.sources import BUNDLED, Block, Reading, decode, fingerprint, read_source
 from preprocessing.tunes import Policy, read_blocks
 
-FILES = 5_000
+FILES = 2_000
 POLICY = Policy("XTRMLQK", interleave_voices=True)
 
 
@@ -87,7 +87,7 @@ def test_thousands_of_damaged_files_cost_themselves_and_are_counted(real_tunes, 
     assert stats is not None
     assert stats["reading"]["files"] == FILES
     assert stats["reading"]["bytes"] == sum(path.stat().st_size for path in folder.rglob("*.*"))
-    assert sum(stats["tunes"].values()) > 1_000
+    assert sum(stats["tunes"].values()) > FILES / 5
     assert {"fewer than 8 notes", "not readable as ABC", "no K: field that names a key", "no notes"} <= set(
         stats["drops"]
     )

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from conftest import made_once
+from forks import FORKS, exit_code, has_ended
 
 from door import DoorError, open_door, whole_folder
 from preprocessing import run
@@ -70,6 +71,12 @@ def go_in(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
     """The door without a process of its own."""
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments), "--num_proc", "1"])
     open_door(run.main)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Corpora are built without their figures, which take longer than all the rest."""
+    monkeypatch.setattr("preprocessing.figures.draw_figures", lambda *_: None)
 
 
 # The tokenizer
@@ -350,6 +357,7 @@ def test_a_row_says_where_its_tune_comes_from(tmp_path):
     assert rows == {("reels", "reels/one.ABC", *about), (tmp_path.name, "two.txt", *about)}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_scores_that_cannot_be_converted_are_counted_with_their_rate(small_source, tmp_path, monkeypatch, capsys):
     tunes = shutil.copytree(small_source, tmp_path / "tunes")
     (tunes / "broken.musicxml").write_text("<score")
@@ -456,6 +464,7 @@ def test_characters_that_no_training_tune_has_are_unknown_and_counted(small_sour
     assert corpus.stats["unknown_share"]["train"] == 0
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_corpus_in_the_vocabulary_of_another_keeps_its_ids_and_warns(built, tmp_path, monkeypatch, capsys):
     tunes = tmp_path / "tunes"
     tunes.mkdir()
@@ -475,28 +484,31 @@ def test_a_corpus_in_the_vocabulary_of_another_keeps_its_ids_and_warns(built, tm
 
 @pytest.fixture(scope="module")
 def built(small_source, tmp_path_factory) -> Corpus:
-    """The corpus of `small_source`, built by the door as a process."""
-    folder = tmp_path_factory.mktemp("door") / "corpus"
-    ended = go_through_the_door("--source", small_source, "--output_dir", folder, cwd=folder.parent)
-    assert ended.returncode == 0, ended.stderr
-    corpus = Corpus.open(folder)
-    assert all(f"{split} {corpus.stats['tunes'][split]} tunes" in ended.stdout for split in SPLITS)
-    return corpus
+    """The corpus of `small_source`, built by the door as a process with two workers."""
+
+    def make(root):
+        flags = ("--source", small_source, "--output_dir", root / "corpus", "--num_proc", "2")
+        ended = go_through_the_door(*flags, cwd=root)
+        assert ended.returncode == 0, ended.stderr
+        stats = Corpus.open(root / "corpus").stats
+        assert all(f"{split} {stats['tunes'][split]} tunes" in ended.stdout for split in SPLITS)
+
+    return Corpus.open(made_once(tmp_path_factory, "door", make) / "corpus")
 
 
-def test_the_same_input_gives_the_same_bytes(built, small_source, tmp_path, monkeypatch):
+def test_the_same_input_gives_the_same_bytes_with_any_number_of_workers(built, small_source, tmp_path, monkeypatch):
     go_in(monkeypatch, "--source", small_source, "--output_dir", tmp_path / "again")
     assert hashes(tmp_path / "again") == hashes(built.folder)
 
 
-def test_a_second_run_says_finished_and_writes_nothing(built, small_source):
+def test_a_second_run_says_finished_and_writes_nothing(built, small_source, monkeypatch, capsys):
     before = state(built.folder.parent)
-    ended = go_through_the_door("--source", small_source, "--output_dir", built.folder, cwd=built.folder.parent)
-    assert ended.returncode == 0
-    assert "finished" in ended.stdout
+    go_in(monkeypatch, "--source", small_source, "--output_dir", built.folder)
+    assert "finished" in capsys.readouterr().out
     assert state(built.folder.parent) == before
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_changed_input_is_built_again(small_source, tmp_path, monkeypatch, capsys):
     tunes = tmp_path / "tunes"
     tunes.mkdir()
@@ -556,13 +568,19 @@ def assert_one_clear_line(errors: str, named: str) -> None:
     assert named in lines[0]
 
 
-@pytest.mark.parametrize("how", ["an empty folder", "one binary file", "fields without K", "a YAML field that is none"])
-def test_bad_input_ends_a_process_with_one_line_and_leaves_the_corpus(built, bad_input, how):
-    arguments, named = BAD[how]
-    before = state(built.folder.parent)
-    ended = go_through_the_door(*arguments, "--output_dir", built.folder, cwd=bad_input)
+def test_bad_input_ends_a_process_with_one_line(bad_input, tmp_path):
+    arguments, named = BAD["one binary file"]
+    ended = go_through_the_door(*arguments, "--output_dir", tmp_path / "corpus", cwd=bad_input)
     assert ended.returncode > 0
     assert_one_clear_line(ended.stderr, named)
+
+
+@pytest.mark.parametrize("how", ["an empty folder", "one binary file", "fields without K", "a YAML field that is none"])
+def test_bad_input_leaves_the_corpus(built, bad_input, monkeypatch, how):
+    monkeypatch.chdir(bad_input)
+    before = state(built.folder.parent)
+    with pytest.raises(SystemExit):
+        go_in(monkeypatch, *BAD[how][0], "--output_dir", built.folder)
     assert state(built.folder.parent) == before
 
 
@@ -603,35 +621,41 @@ def session_of(leader: int) -> list[int]:
     """The processes that one process and its children have left."""
     found = []
     for pid in psutil.pids():
-        with contextlib.suppress(ProcessLookupError):
-            found += [pid] if os.getsid(pid) == leader else []
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(pid) == leader and not has_ended(psutil.Process(pid)):
+                found.append(pid)
     return found
 
 
-def test_killed_at_any_moment_the_same_command_gives_the_same_bytes(built, small_source, tmp_path):
-    arguments = ("--source", small_source, "--output_dir", tmp_path / "corpus", "--num_proc", "1")
-    command = [sys.executable, str(ROOT / "preprocessing" / "run.py"), *map(str, arguments)]
-    for seconds in (2.5, 3.5):
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **silent)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+def build_alone(*arguments: str | Path) -> None:
+    """Go through the door as the leader of a session of its own."""
+    os.setsid()
+    FORKS.set_forkserver_preload([])  # the server that it starts needs none
+    with pytest.MonkeyPatch.context() as patch:
+        go_in(patch, *arguments)
+
+
+def test_killed_at_any_moment_the_same_command_gives_the_same_bytes(built, small_source, tmp_path, monkeypatch):
+    whole, source = tmp_path / "whole" / "corpus", ("--source", small_source)
+    start = time.perf_counter()
+    assert exit_code(60, build_alone, *source, "--output_dir", whole) == 0
+    takes = time.perf_counter() - start
+    killed = tmp_path / "killed" / "corpus"
+    for share in (0.3, 0.6, 0.9):
+        process = FORKS.Process(target=build_alone, args=(*source, "--output_dir", killed))
+        process.start()
+        process.join(share * takes)
+        process.kill()
+        process.join()
         deadline = time.monotonic() + 20
         while session_of(process.pid) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert session_of(process.pid) == []
-        if (tmp_path / "corpus").exists():
-            assert hashes(tmp_path / "corpus") == hashes(built.folder)
-    assert go_through_the_door(*arguments, cwd=tmp_path).returncode == 0
-    assert hashes(tmp_path / "corpus") == hashes(built.folder)
-    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
-
-
-def test_the_bytes_do_not_depend_on_the_number_of_processes(built, small_source, tmp_path):
-    arguments = ("--source", small_source, "--output_dir", tmp_path / "corpus", "--num_proc", "2")
-    assert go_through_the_door(*arguments, cwd=tmp_path).returncode == 0
-    assert hashes(tmp_path / "corpus") == hashes(built.folder)
+        if killed.exists():
+            assert hashes(killed) == hashes(built.folder)
+    go_in(monkeypatch, *source, "--output_dir", killed)
+    assert hashes(killed) == hashes(whole) == hashes(built.folder)
+    assert [path.name for path in killed.parent.iterdir()] == ["corpus"]
 
 
 def test_a_folder_whose_writer_was_killed_between_its_two_renames_is_put_back(tmp_path):

@@ -1,8 +1,8 @@
 import json
 import os
 import re
+import signal
 import sqlite3
-import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
@@ -32,6 +32,7 @@ ROOT = Path(__file__).parent.parent
 RECIPE = Recipe(
     "gpt", "15k", seed=0, tokens=12_000, batch_size=4, context=64, learning_rate=5e-3, weight_decay=0.1, warmup=1
 )
+SHORT = replace(RECIPE, tokens=3_000)
 GRID = ["--gpt_sizes", "15k", "--lstm_sizes", "15k", "--tokens", "8000", "--context", "64", "--precision", "fp32"]
 
 
@@ -39,9 +40,9 @@ def quiet(tokens, loss):
     pass
 
 
-def open_training(monkeypatch, capsys, corpus, root, *arguments):
-    """Run the door in this process, without workers; return its output and its error output."""
-    flags = ["--corpus", corpus.folder, "--output_root", root, "--at_once", 1, "--log_with", "none", *arguments]
+def open_training(monkeypatch, capsys, corpus, root, *arguments, at_once=1):
+    """Run the door in this process; return its output and its error output."""
+    flags = ["--corpus", corpus.folder, "--output_root", root, "--at_once", at_once, "--log_with", "none", *arguments]
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, flags)])
     open_door(training.run.main)
     return capsys.readouterr()
@@ -114,7 +115,7 @@ def test_parts_of_the_data_are_nested_of_whole_families_and_of_the_size_they_say
 
 
 def test_a_run_on_a_part_of_the_data_records_what_it_saw(small_corpus, tmp_path):
-    record = train(Plan(replace(RECIPE, one_in=4), tmp_path), small_corpus, quiet, Conduct())
+    record = train(Plan(replace(SHORT, one_in=4), tmp_path), small_corpus, quiet, Conduct())
     stream, unique = small_corpus.training_tokens(4)
     assert record["unique_tokens"] == unique < 0.4 * small_corpus.training_tokens()[1]
     assert record["epochs"] == pytest.approx(record["tokens"] / (len(stream) - 1))
@@ -147,7 +148,7 @@ def test_bf16_trains_to_nearly_the_loss_of_fp32_and_is_recorded(small_corpus, tm
     for architecture in ("gpt", "lstm"):
         losses = {}
         for precision in ("fp32", "bf16"):
-            recipe = replace(RECIPE, architecture=architecture, precision=precision)
+            recipe = replace(RECIPE, architecture=architecture, precision=precision, tokens=6_000)
             record = train(Plan(recipe, tmp_path / architecture / precision), small_corpus, quiet, Conduct())
             losses[precision] = record["validation_loss"]
             assert record["recipe"]["precision"] == precision
@@ -157,7 +158,7 @@ def test_bf16_trains_to_nearly_the_loss_of_fp32_and_is_recorded(small_corpus, tm
 
 def test_accumulated_pieces_of_a_batch_give_the_loss_curve_of_the_whole_batch(small_corpus, tmp_path):
     for architecture in ("gpt", "lstm"):
-        recipe = replace(RECIPE, architecture=architecture, tokens=6_000)
+        recipe = replace(SHORT, architecture=architecture)
         curves = [
             train(
                 Plan(recipe, tmp_path / f"{architecture}{at_once}"),
@@ -216,9 +217,9 @@ def exhausted_above(windows):
 
 
 def test_where_memory_is_short_the_batch_is_accumulated_from_fewer_windows(small_corpus, tmp_path, monkeypatch, capsys):
-    expected = train(Plan(RECIPE, tmp_path / "a"), small_corpus, quiet, Conduct())
+    expected = train(Plan(SHORT, tmp_path / "a"), small_corpus, quiet, Conduct())
     monkeypatch.setattr(GPT2LMHeadModel, "forward", exhausted_above(1))
-    found = train(Plan(RECIPE, tmp_path / "b"), small_corpus, quiet, Conduct())
+    found = train(Plan(SHORT, tmp_path / "b"), small_corpus, quiet, Conduct())
     assert (found["windows_at_once"], found["tokens"]) == (1, expected["tokens"])
     np.testing.assert_allclose(found["train_curve"]["loss"], expected["train_curve"]["loss"], atol=1e-5)
     assert "out of memory, now 1 windows at once" in capsys.readouterr().err
@@ -226,9 +227,9 @@ def test_where_memory_is_short_the_batch_is_accumulated_from_fewer_windows(small
 
 def test_failures_are_marked_with_their_reason_and_the_study_goes_on(small_corpus, tmp_path, monkeypatch):
     plans = [
-        Plan(RECIPE, tmp_path / "no memory"),
-        Plan(replace(RECIPE, architecture="lstm"), tmp_path / "sound"),
-        Plan(replace(RECIPE, architecture="lstm", learning_rate=1e12), tmp_path / "diverges"),
+        Plan(SHORT, tmp_path / "no memory"),
+        Plan(replace(SHORT, architecture="lstm"), tmp_path / "sound"),
+        Plan(replace(SHORT, architecture="lstm", learning_rate=1e12), tmp_path / "diverges"),
     ]
     with monkeypatch.context() as patch:
         patch.setattr(GPT2LMHeadModel, "forward", exhausted_above(0))
@@ -238,8 +239,8 @@ def test_failures_are_marked_with_their_reason_and_the_study_goes_on(small_corpu
     with pytest.raises(DoorError, match=r"2 of 3 runs did not finish:\n") as table:
         report_failures(outcomes)
     rows = str(table.value).splitlines()[1:]
-    assert re.search(r"gpt 15k tokens_12000 seed 0 .* failed .*out of memory", rows[0])
-    assert re.search(r"lstm 15k tokens_12000 seed 0 .* diverged .* at step \d+", rows[1])
+    assert re.search(r"gpt 15k tokens_3000 seed 0 .* failed .*out of memory", rows[0])
+    assert re.search(r"lstm 15k tokens_3000 seed 0 .* diverged .* at step \d+", rows[1])
     # With more memory the failed one is trained; what diverged would diverge again, and what is finished stays.
     again = run_all(plans, small_corpus)
     assert [outcome.record["status"] for outcome in again] == ["finished", "finished", "diverged"]
@@ -252,30 +253,24 @@ def test_an_exploding_loss_ends_the_run_long_before_its_last_step(small_corpus, 
     assert record["tokens"] < 100_000
 
 
-def test_a_killed_worker_is_marked_and_the_others_finish(small_corpus, tmp_path):
-    script = (
-        "import os, signal, sys\n"
-        "import training.study, training.loop\n"
-        "from training.run import *\n"
-        "advance = training.loop.Run.advance\n"
-        "def dies(self):\n"
-        "    if self.recipe.architecture == 'gpt':\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return advance(self)\n"
-        "training.loop.Run.advance = dies\n"
-        "import multiprocessing\n"
-        "fork = multiprocessing.get_context('fork')  # so that the workers have the change above\n"
-        "fork.set_forkserver_preload = lambda names: None\n"
-        "training.study.multiprocessing.get_context = lambda kind: fork\n"
-        "open_door(main)\n"
-    )
-    flags = ["--corpus", small_corpus.folder, "--output_root", tmp_path / "out", "--log_with", "none", *GRID]
-    command = [sys.executable, "-c", script, *map(str, flags), "--at_once", "2"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert result.returncode == 1
-    assert "1 of 2 runs did not finish" in result.stderr
-    assert "killed from outside" in result.stderr
-    records = {p.parts[-5]: json.loads(p.read_text()) for p in (tmp_path / "out").rglob("seed_0/record.json")}
+class Deadly(Tracking):
+    """Kills each process that starts a run of the GPT."""
+
+    def start(self, accelerator, folder, recipe, step):
+        if recipe.architecture == "gpt":
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().start(accelerator, folder, recipe, step)
+
+
+def test_a_killed_worker_is_marked_and_the_others_finish(small_corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training.run, "Tracking", Deadly)
+    with pytest.raises(SystemExit) as ending:
+        open_training(monkeypatch, capsys, small_corpus, tmp_path, *GRID, at_once=2)
+    assert ending.value.code == 1
+    errors = capsys.readouterr().err
+    assert "1 of 2 runs did not finish" in errors
+    assert "killed from outside" in errors
+    records = {p.parts[-5]: json.loads(p.read_text()) for p in tmp_path.rglob("seed_0/record.json")}
     assert records["GPT_initial_training"]["status"] == "failed"
     assert records["LSTM_training"]["status"] == "finished"
 
@@ -329,12 +324,9 @@ def test_bf16_is_chosen_where_it_is_clearly_faster_and_the_choice_is_kept(
 # --- trackers --------------------------------------------------------------------------------------------------------
 
 
-def test_curves_go_to_trackio_and_tensorboard_beside_the_runs(small_corpus, tmp_path):
-    flags = ["--corpus", small_corpus.folder, "--output_root", tmp_path, "--at_once", "1", *GRID]
-    command = [sys.executable, ROOT / "training" / "run.py", *flags, "--log_with", "trackio", "tensorboard"]
-    environment = {**os.environ, "HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "home")}
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, check=False)
-    assert result.returncode == 0, result.stderr
+def test_curves_go_to_trackio_and_tensorboard_beside_the_runs(small_corpus, tmp_path, monkeypatch, capsys):
+    flags = [*GRID, "--log_with", "trackio", "tensorboard"]
+    open_training(monkeypatch, capsys, small_corpus, tmp_path, *flags, at_once=2)
     assert list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))
     [database] = (tmp_path / "trackio").glob("*.db")
     with sqlite3.connect(database) as connection:

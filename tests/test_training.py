@@ -2,20 +2,23 @@ import json
 import os
 import re
 import resource
-import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
 from filelock import FileLock
-from safetensors.torch import load_file, save_file
+from forks import has_ended
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import training.run
@@ -46,17 +49,18 @@ def quiet(tokens, loss):
     pass
 
 
-def run_door(*arguments, **options):
-    command = [sys.executable, str(ROOT / "training" / "run.py"), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False, **options)
-
-
-def refusal(monkeypatch, capsys, *arguments):
-    """Run the door in this process; return the one line that it ends with."""
-    monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ending:
+def go_in(*arguments):
+    """The door in this process, without workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
+        patch.setattr(training.run, "share_machine", lambda _: (1, 1))
         open_door(training.run.main)
+
+
+def refusal(capsys, *arguments):
+    """Return the one line that the door ends with."""
+    with pytest.raises(SystemExit) as ending:
+        go_in(*arguments)
     assert ending.value.code != 0
     [line] = [line for line in capsys.readouterr().err.splitlines() if line]
     assert line.startswith("error: ")
@@ -68,6 +72,18 @@ def comparable(record):
     for curve in ("train_curve", "validation_curve"):
         record[curve] = {k: v for k, v in record[curve].items() if k != "seconds"}
     return record
+
+
+def assert_same_weights(found, expected):
+    found, expected = (load_file(folder / "model.safetensors") for folder in (found, expected))
+    assert found.keys() == expected.keys()
+    assert not [name for name in expected if not torch.equal(found[name], expected[name])]
+
+
+def assert_same_run(found, expected):
+    assert_same_weights(found, expected)
+    assert comparable(read_record(found)) == comparable(read_record(expected))
+    assert sorted(path.name for path in found.iterdir()) == sorted(path.name for path in expected.iterdir())
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -285,29 +301,6 @@ def test_a_trained_run_loads_by_the_auto_classes_with_the_recorded_loss(uninterr
     assert model.num_parameters() == record["n_params"]
 
 
-FRESH = """
-import sys, torch, modeling
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
-
-for folder in sys.argv[1:]:
-    expected = load_file(folder + "/expected.safetensors")
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    assert torch.equal(model(expected["ids"]).logits, expected["logits"]), folder
-"""
-
-
-def test_a_fresh_process_computes_the_same_logits(uninterrupted, small_corpus):
-    ids = torch.from_numpy(np.asarray(small_corpus.tokens("test"))[:120].reshape(2, 60).astype(np.int64))
-    for folder in uninterrupted.values():
-        logits = AutoModelForCausalLM.from_pretrained(folder)(ids).logits.detach()
-        save_file({"ids": ids, "logits": logits}, folder / "expected.safetensors")
-    command = [sys.executable, "-c", FRESH, *map(str, uninterrupted.values())]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # sums in the same order, for equality to the bit
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert result.returncode == 0, result.stderr
-
-
 class InterruptedRun(Exception):  # noqa: N818 — it is no error
     pass
 
@@ -360,7 +353,7 @@ def test_a_run_on_another_corpus_is_refused(uninterrupted, small_corpus, monkeyp
         train(Plan(replace(RECIPE, dropout=0.1), uninterrupted["gpt"]), small_corpus, quiet, Conduct())
 
 
-def interrupted(corpus, folder, tokens, recipe=RECIPE):
+def interrupted(corpus, folder, tokens, recipe):
     """Train and stop after `tokens`, with checkpoints at every point of the curve."""
 
     def interrupt(done, _):
@@ -379,17 +372,28 @@ DAMAGES = {
 }
 
 
+SHORT = replace(RECIPE, tokens=3_000)
+
+
+@pytest.fixture(scope="module")
+def half_way(small_corpus, tmp_path_factory):
+    """A short run's record, and a folder in which the same run was interrupted."""
+    record = train(Plan(SHORT, tmp_path_factory.mktemp("short")), small_corpus, quiet, Conduct())
+    folder = tmp_path_factory.mktemp("half") / "way"
+    interrupted(small_corpus, folder, 1_500, SHORT)
+    return record, folder
+
+
 @pytest.mark.parametrize("both", [False, True], ids=["the last", "both"])
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_or_the_start_is_used(
-    small_corpus, tmp_path, capsys, damage, both
+    small_corpus, half_way, tmp_path, capsys, damage, both
 ):
-    expected = train(Plan(RECIPE, tmp_path / "whole"), small_corpus, quiet, Conduct())
-    folder = tmp_path / "damaged"
-    interrupted(small_corpus, folder, 5_000)
+    expected, before = half_way
+    folder = copytree(before, tmp_path / "damaged")
     for name in (LATEST, BEFORE) if both else (LATEST,):
         (folder / name).write_bytes(damage((folder / name).read_bytes()))
-    found = train(Plan(RECIPE, folder), small_corpus, quiet, Conduct())
+    found = train(Plan(SHORT, folder), small_corpus, quiet, Conduct())
     lines = capsys.readouterr().err.splitlines()
     assert [str(folder / LATEST) in lines[0], len(lines)] == [True, 2 if both else 1]
     assert all("is damaged" in line for line in lines)
@@ -397,10 +401,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_or_the_start_is_use
     assert comparable(found) == comparable(expected)
 
 
-def test_a_checkpoint_of_another_run_is_refused_by_name(small_corpus, tmp_path):
-    interrupted(small_corpus, tmp_path, 5_000)
+def test_a_checkpoint_of_another_run_is_refused_by_name(small_corpus, half_way):
     with pytest.raises(DoorError, match=f"{LATEST} belongs to another recipe"):
-        train(Plan(replace(RECIPE, seed=1), tmp_path), small_corpus, quiet, Conduct())
+        train(Plan(replace(SHORT, seed=1), half_way[1]), small_corpus, quiet, Conduct())
 
 
 def test_a_damaged_record_is_refused_by_name(small_corpus, tmp_path):
@@ -468,54 +471,77 @@ def test_dropout_masks_depend_on_the_step_not_on_what_was_drawn_before(small_cor
 def grid(small_corpus):
     return [
         *("--corpus", small_corpus.folder, "--gpt_sizes", "15k", "30k", "--lstm_sizes", "15k", "--seeds", "0"),
-        *("--tokens", "30000", "--context", "64", "--checkpoint_seconds", "0", "--search_tokens", "3000"),
+        *("--tokens", "15000", "--context", "64", "--checkpoint_seconds", "0", "--search_tokens", "3000"),
         *("--precision", "fp32", "--log_with", "none"),
         *("--best_tokens", "6000", "--search_rates", "0.5", "1", "--search_dropouts", "0.1"),
         *("--search_weight_decays", "0.1"),
     ]
 
 
+def changed(grid, flag, *values):
+    """The grid with other values of a flag that has one."""
+    place = grid.index(flag) + 1
+    return [*grid[:place], *values, *grid[place + 1 :]]
+
+
 @pytest.fixture(scope="module")
 def whole(grid, tmp_path_factory):
-    """A small study trained in one go by the door."""
+    """A small study trained in one go."""
     root = tmp_path_factory.mktemp("whole")
-    assert run_door(*grid, "--output_root", root).returncode == 0
+    go_in(*grid, "--output_root", root)
     return root
 
 
-def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(grid, whole, tmp_path):
-    killed = tmp_path
-    command = [sys.executable, ROOT / "training" / "run.py", *grid, "--output_root", killed]
-    process = subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while not list(killed.rglob(LATEST)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert list(killed.rglob(LATEST))
-    assert len(list(killed.rglob("record.json"))) < 3
-    again = run_door(*grid, "--output_root", killed)
-    assert again.returncode == 0, again.stderr
+def test_workers_end_with_the_study_that_was_killed_and_the_same_study_ends_as_if_it_had_not_been(
+    grid, whole, tmp_path, capsys
+):
+    """Half of its runs would take minutes to their first point."""
+    more = changed(grid, "--tokens", "15000", "900000000")
+    more.remove("30k")
+    more += ["--at_once", max(4, os.cpu_count() or 1), "--output_root", tmp_path]  # so that each has one thread
+    command = [sys.executable, ROOT / "training" / "run.py", *more]
+    study = psutil.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    family = []
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.rglob(LATEST))) < 2:
+            assert time.monotonic() < deadline
+            assert study.poll() is None
+            time.sleep(0.01)
+        family = study.children(recursive=True)
+        study.kill()
+        study.wait()
+        assert len(family) >= 5  # the server that forks and its four runs
+        deadline = time.monotonic() + 5
+        while not all(map(has_ended, family)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        for process in [study, *family]:
+            if process.is_running():
+                process.kill()
+    assert not list(tmp_path.rglob("record.json"))
+    go_in(*grid, "--output_root", tmp_path)
     for folder in (
-        "GPT_initial_training/15k/tokens_30000/seed_0",
-        "GPT_initial_training/30k/tokens_30000/seed_0",
-        "LSTM_training/15k/tokens_30000/seed_0",
+        "GPT_initial_training/15k/tokens_15000/seed_0",
+        "GPT_initial_training/30k/tokens_15000/seed_0",
+        "LSTM_training/15k/tokens_15000/seed_0",
     ):
-        assert comparable(read_record(killed / folder)) == comparable(read_record(whole / folder))
-    third = run_door(*grid, "--output_root", killed)
-    assert "3 of 3 runs are finished already" in third.stdout
+        assert_same_run(tmp_path / folder, whole / folder)
+    capsys.readouterr()
+    go_in(*grid, "--output_root", tmp_path)
+    assert "3 of 3 runs are finished already" in capsys.readouterr().out
 
-    best = run_door(*grid, "--output_root", killed, "--part", "best")
-    assert best.returncode == 0, best.stderr
-    record = read_record(killed / "best_model")
-    searched = [read_record(path.parent) for path in killed.glob("best_model/search/*/record.json")]
+
+def test_the_best_run_is_trained_further_as_the_search_finds_best(grid, whole):
+    go_in(*grid, "--output_root", whole, "--part", "best")
+    record = read_record(whole / "best_model")
+    searched = [read_record(path.parent) for path in whole.glob("best_model/search/*/record.json")]
     assert len(searched) == 2
     chosen = min(searched, key=lambda r: r["validation_loss"])["recipe"]
     assert record["recipe"] == {**chosen, "tokens": 6000, "warmup": 1}
     assert record["test_tokens"] > 0
-    ladder = [r for a in ("gpt", "lstm") for r in read_ladders(killed)[a].finished]
+    ladder = [r for a in ("gpt", "lstm") for r in read_ladders(whole)[a].finished]
     lowest = min(ladder, key=lambda r: r["validation_loss"])["recipe"]
     assert (record["recipe"]["architecture"], record["recipe"]["size"]) == (lowest["architecture"], lowest["size"])
 
@@ -533,33 +559,39 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(grid, whole, tmp_
 def test_bad_arguments_end_with_one_line_that_names_them(grid, tmp_path, monkeypatch, capsys, arguments, names):
     given = [argument.format(tmp=tmp_path) for argument in arguments]
     monkeypatch.chdir(tmp_path)
-    assert names in refusal(monkeypatch, capsys, *given, *([] if "--corpus" in given else grid[:2]))
+    assert names in refusal(capsys, *given, *([] if "--corpus" in given else grid[:2]))
 
 
-def test_a_second_study_on_one_folder_says_so_and_stops(grid, tmp_path, monkeypatch, capsys):
+def test_a_second_study_on_one_folder_says_so_and_stops(grid, tmp_path, capsys):
     with FileLock(tmp_path / ".training.lock"):
-        assert "another study is training there" in refusal(monkeypatch, capsys, *grid, "--output_root", tmp_path)
+        assert "another study is training there" in refusal(capsys, *grid, "--output_root", tmp_path)
 
 
-def test_a_full_disk_costs_the_run_and_nothing_that_was_finished(grid, whole):
-    kept = run_folder(whole, "gpt", "15k", "tokens_30000", 0) / "model.safetensors"
+@contextmanager
+def small_files_only():
+    """No file of this process can grow beyond 20 kB, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_the_run_and_nothing_that_was_finished(grid, whole, capsys):
+    kept = run_folder(whole, "gpt", "15k", "tokens_15000", 0) / "model.safetensors"
     before = kept.read_bytes()
-
-    def small_files_only():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    more = list(grid)
-    more[more.index("--seeds") + 1] = "1"
-    result = run_door(*more, "--output_root", whole, preexec_fn=small_files_only)
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert re.search(r"File too large.*; free some space", result.stderr)
+    more = changed(grid, "--seeds", "1")
+    with small_files_only(), pytest.raises(SystemExit) as ending:
+        go_in(*more, "--output_root", whole)
+    assert ending.value.code == 1
+    assert re.search(r"File too large.*; free some space", capsys.readouterr().err)
     assert kept.read_bytes() == before
     marked = [read_record(path.parent) for path in whole.rglob("seed_1/record.json")]
     assert len(marked) == 3
     assert all(record["status"] == "failed" and "free some space" in record["reason"] for record in marked)
-    assert run_door(*more, "--output_root", whole).returncode == 0
+    go_in(*more, "--output_root", whole)
+    assert all(read_record(path.parent)["status"] == "finished" for path in whole.rglob("seed_1/record.json"))
 
 
 def test_the_quick_study_and_the_sweep_name_sizes_of_the_ladder():

@@ -48,7 +48,8 @@ def real_tunes(bundled_corpus) -> list[str]:
 def movable_tunes(real_tunes) -> list[str]:
     def movable(text: str) -> bool:
         try:
-            return bool([transpose(text, semitones) for semitones in SHIFTS])
+            lexed = Transposable(text)
+            return bool([lexed.transposed(semitones) for semitones in SHIFTS])
         except TranspositionError:
             return False
 
