@@ -5,8 +5,11 @@ follow, so that the tune can still be finished with `bars_add_up`. States recur,
 
 It reads any ABC, but writes less than judge accepts. Left out are rests of whole bars (Z, X), overlays (&), spacers
 (y), voices, inline fields, comments, joined lines, +decorations+, quoted text that is no chord symbol, grace groups of
-more than 8 notes, lengths, tuplets and bar lines that are not in the lists below, keys with accidentals of their own
-(`D =c`), a tuplet or broken rhythm cut by a bar line or a line's end, blanks that say nothing.
+more than 8 notes or with signs among them, chords of more than 6 notes, lengths, tuplets and bar lines that are not in
+the lists below, keys with accidentals of their own (`D =c`), a tuplet or broken rhythm cut by a bar line or a line's
+end, blanks that say nothing.
+In the body K: may begin any line, M: and L: one between bars. Of two halves of a bar the first is the tune's pickup, or
+ends at an edge and is completed by the bar after it, unless the tune ends there; a last bar is full or such a half.
 """
 
 import re
@@ -38,6 +41,7 @@ from preprocessing.notation import (
 FIELD_ORDER = "XTRMLQK"  # of the corpus
 REQUIRED = "XMLK"  # a header is complete with these
 END = ""  # among the allowed characters: the tune may end
+MAX_CHORD = 6  # notes
 MAX_STATES = 2**15  # remembered at once
 
 LENGTHS = [
@@ -66,11 +70,12 @@ FREE = {  # values that do not bear on the bars: no blank at either end, no two 
     "R": re.compile(r"(?=.{1,30}$)[a-z]+(?:[ -][a-z]+)?"),
     "Q": re.compile(r"(?=.{1,30}$)[^\s%]+(?: [^\s%]+)*"),
 }
-LAST_BAR_LINE = re.compile(r".*(?:\|[]|:]*(?:\[?[1-9])?|::+|\[[1-9])(?=[^]|:[1-9])", re.DOTALL)
+LAST_BAR_LINE = re.compile(r".*\nK:.*(?:\|[]|:]*(?:\[?[1-9])?|::+|\[[1-9])(?=[^]|:[1-9])", re.DOTALL)
 COMPOUND = re.compile(r"(?:6|9|12)\s*/")
 
 # Characters that do the same are one: `c` any note, `z` any rest, `T` any decoration, `A` what a quote may hold.
 SAME = {**dict.fromkeys("ABCDEFGabdefg", "c"), "x": "z", **dict.fromkeys(".~HIJNOPQRSUVWhijklmnopqrstuvw", "T")}
+ALIKE = {**dict.fromkeys("^_=", "c"), **dict.fromkeys("KLM", "T")}  # may stand in the same places
 BEGINNING = re.compile(  # of a word
     rf"""
       (?:\^\^?|__?|=)?(?:[A-Ga-g][',]{{0,8}}{LENGTH})? | [zx]{LENGTH} | [ZX][0-9]{{0,3}} | \]{LENGTH}
@@ -87,6 +92,7 @@ WRITTEN = {  # what is written of these words, by their first character and thei
     "!!": re.compile(r"!A{0,12}|!A{1,12}!"),
     "{}": re.compile(rf"\{{/?(?:(?:{GRACE_NOTE}){{0,7}}(?:\^\^?|__?|=)?|(?:{GRACE_NOTE}){{1,8}}\}}?)"),
 }
+INLINE = re.compile(r"\[[A-Za-z]:[^]]*")  # a field that is not closed yet
 SIGNED = re.compile(r"[\^_=]+c$")  # no matter by which accidental
 CHORD_ROOT = re.compile(r"[A-G]")
 QUOTED = {'"': re.compile(r"[A-Za-z0-9#+/]"), "!": re.compile(r"[A-Za-z0-9.]")}
@@ -119,6 +125,7 @@ class Place(NamedTuple):
     broken: tuple[int, int] | None = None  # what broken rhythm makes of the next note
     last: Length = 0  # of the note that broken rhythm may follow
     chord: Length | None = None  # the length of an open chord's first note, 0 before it
+    chord_notes: int = 0
     after: str = "\n"  # the last word: line end, blank, bar line, sound `c`, or what waits for a sound, `T`
 
 
@@ -204,8 +211,8 @@ class Automaton:
             self.groups[SAME.get(character, character)].add(character)
         self.words: dict[str, list[str]] = defaultdict(list)  # what a beginning may become, but for sounds
         self.written = {ends[0]: pattern for ends, pattern in WRITTEN.items() if self.writable([ends])}
-        marks = [*(mark for mark in "TKLM" if mark in self.groups), *("[" for _ in self.writable(["[]"]))]
-        for word in [*marks, *self.writable([" ", "-", "(", ")", *BARS, *TUPLETS, *BROKEN])]:
+        chord = ["["] if self.writable(["[]"]) else []
+        for word in ["T", *chord, *self.writable([" ", "-", "(", ")", *BARS, *TUPLETS, *BROKEN])]:
             what = EDGE if word in BARS and word != "|" else word  # all edges are one
             for end in range(1, len(word) + 1):
                 if what not in self.words[word[:end]]:
@@ -330,7 +337,7 @@ class Automaton:
 
     def allowed_in_body(self, place: Place, word: str) -> set[str]:
         newline = self.characters & {"\n"}
-        if word[:1] == "%" or is_field(word) or (word[2:3] == ":" and word[-1] != "]"):
+        if word[:1] == "%" or is_field(word) or INLINE.fullmatch(word):
             field, end = word.removeprefix("["), self.characters & {"]"} if word[0] == "[" else newline
             more = {one for one in self.characters if field + one in self.line_beginnings}
             return more | end if field in self.lines else more or {*end} or {END}
@@ -356,8 +363,8 @@ class Automaton:
         groups: Iterable[tuple[str, Iterable[str]]] = self.groups.items()
         for one, same in zip(self.characters, self.characters, strict=True) if word[:1] in QUOTED else groups:
             ended, rest = split(word, one, begins_line)
-            if one != "\n" and (rest[0] in self.openings or is_field(rest)):
-                moves[ended, rest].update(same)
+            if one != "\n" and (ALIKE.get(rest[0], rest[0]) in self.openings or is_field(rest)):
+                moves[ended, ALIKE.get(rest, rest)].update(same)
         return [(ended, rest, same) for (ended, rest), same in moves.items()]
 
     def hopeful(self, place: Place, word: str) -> bool:
@@ -382,7 +389,9 @@ class Automaton:
         mark, text = sound_of(word)
         if text is None or (mark == "z" and place.chord is not None) or (mark == "]" and not place.chord):
             return False
-        if (mark == "c" and place.chord) or (mark == "]" and self.lost(place)):
+        if mark == "c" and place.chord:
+            return place.chord_notes < MAX_CHORD and text in self.spelled(place)[1]
+        if mark == "]" and self.lost(place):
             return text in self.spelled(place)[1]
         timing = place.wanted, place.owed, place.total, place.unit, place.tuplet, place.tuplet_left, place.broken
         return text in self.fitting(*timing, place.chord)[0 if whole else 1]
@@ -428,10 +437,10 @@ class Automaton:
             length, has_note = _times(place.unit, *_factor(word)), place.has_note or kind == "note"
             if place.chord is None:
                 return sounded(place, length, has_note)
-            return place._replace(chord=place.chord or length, has_note=has_note)
+            return place._replace(chord=place.chord or length, chord_notes=place.chord_notes + 1, has_note=has_note)
         if kind == "chord_close":
             length = _times(place.chord or 0, *_factor(word))
-            return sounded(place._replace(chord=None), length, place.has_note)
+            return sounded(place._replace(chord=None, chord_notes=0), length, place.has_note)
         if kind == "bar":
             return close_bar(place, edge=word != "|")._replace(chord=None, after="|", last=0)
         if kind == "broken":
@@ -504,7 +513,7 @@ def is_field(word: str) -> bool:
 
 def canonical(word: str, character: str) -> str:
     """Return the character that stands for this one after the beginning of a word."""
-    if word[2:3] == ":":  # of an inline field
+    if INLINE.fullmatch(word):
         return character
     quote = word[:1]
     if quote not in QUOTED or (len(word) > 1 and word[-1] == quote):
@@ -603,7 +612,7 @@ def close_bar(place: Place, edge: bool) -> Place:
 
 
 def whole_bars(text: str) -> str:
-    """Return a tune that was not written to its end up to its last bar line that is followed by something."""
+    """Return a tune that was not written to its end up to its last bar line, of those that something follows."""
     match = LAST_BAR_LINE.match(text)
     return match[0] if match else text
 

@@ -86,7 +86,7 @@ def test_a_small_alphabet_is_enough():
         "D|GAB {/c}c2d|g3 f2:|\n|:e|d2c B2A|1 G3 G2:|2 G3 g3|]",  # a pickup, and endings short by it
         "GAB cde|f3 f2:|\n|:e|d2c B2A|G3 G2|]",  # two halves
         "GAB cde\nfed cBA\nG6",  # lines close bars, as the Essen songs do
-        "D|GAB\ncde|f3-f2",
+        "D|GAB\ncde|f3-f2:|:g|f6|]",
         '"Am7"G3 !trill!T~.uc3|\nK:Dmix\nM:9/8\nL:1/16\nA18|]',
     ],
 )
