@@ -26,7 +26,14 @@ TASK = "abc-generation"
 FREE, STRICT = "free", "strict"
 FORMATS = ("midi", "svg", "wav")
 AT_ONCE = 64  # tunes in a batch
+HEADER_FIELDS = "XRMLK"  # of a model that does not say which it has seen: those that a corpus keeps by default
+NUMBERS: dict[str, tuple[type, float, float]] = {  # their kind, and the least and the most that they may be
+    "n": (int, 1, 1e6), "number": (int, 0, 1e9), "max_characters": (int, 1, 1e6), "at_once": (int, 1, 1e4),
+    "seed": (int, 0, 2**63 - 1), "top_k": (int, 0, 1e9),
+    "temperature": (float, 1e-4, 1e4), "top_p": (float, 1e-9, 1), "min_p": (float, 0, 1),
+}  # fmt: skip
 LETTERS = {"title": "T", "rhythm": "R", "metre": "M", "unit_length": "L", "key": "K"}
+REMARK = re.compile(r"%.*\n")
 FIELD_LINE = re.compile(rf"{FIELD.pattern}\n")
 
 
@@ -77,7 +84,7 @@ class AbcGenerationPipeline(Pipeline):
     @property
     def header_fields(self) -> str:
         """The header fields that the model was trained on."""
-        return getattr(self.model.config, "header_fields", FIELD_ORDER)
+        return getattr(self.model.config, "header_fields", HEADER_FIELDS)
 
     @cached_property
     def strict_bars(self) -> StrictBars:
@@ -95,7 +102,7 @@ class AbcGenerationPipeline(Pipeline):
         if in_music and "K" not in letters | fields.keys():
             raise ValueError(f"the prompt {prompt!r} is music without a key: put a header before it, or give key")
         if twice := sorted(letters & fields.keys()):
-            raise ValueError(f"{twice[0]}: stands in the prompt, and is given besides")
+            raise ValueError(f"the prompt has {twice[0]}: already, and it is given besides")
         known = [field for field in begun if field[0] in self.header_fields and field[0] != "X"]
         held = [field for field in begun if field[0] not in self.header_fields and field[0] != "X"]
         held += [field for field in fields.items() if field[0] not in self.header_fields]
@@ -158,6 +165,7 @@ class AbcGenerationPipeline(Pipeline):
                 )
         settings = {
             **inputs["settings"],
+            "n": n,
             "temperature": temperature,
             "top_p": top_p,
             "top_k": top_k,
@@ -199,31 +207,35 @@ class AbcGenerationPipeline(Pipeline):
 
 def check_setting(name: str, value: Any) -> None:
     """Raise ValueError with one line if a setting of the pipeline cannot be used."""
+    if name in NUMBERS:
+        kind, least, most = NUMBERS[name]
+        if value is None and name == "seed":
+            return
+        kinds = (int,) if kind is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+            whole = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{name} {value!r}: must be {whole} from {least:g} to {most:g}")
+    if name in LETTERS and value is not None and not (isinstance(value, str) and value.isprintable()):
+        raise ValueError(f"{name} {value!r}: one line of text")
     if name == "key" and value and canonical_key(value) is None:
         raise ValueError(f"key {value!r}: no key of ABC such as D, F#m, Bb or Amix")
     if name == "metre" and value and value != "none" and bar_length(value) is None:
         raise ValueError(f"metre {value!r}: no metre of ABC such as 6/8, 4/4, C or none")
     if name == "unit_length" and value and read_unit_length(value) is None:
         raise ValueError(f"unit_length {value!r}: no length of ABC such as 1/8")
-    if name in LETTERS and value and not value.isprintable():
-        raise ValueError(f"{name} {value!r}: one line of text")
-    least = {"temperature": 1e-4, "n": 1, "max_characters": 1, "at_once": 1, "number": 0, "top_k": 0, "seed": 0}
-    if name in least and value is not None and not value >= least[name]:
-        raise ValueError(f"{name} {value}: must be at least {least[name]}")
-    if name in ("top_p", "min_p") and not (0 <= value <= 1 and (value or name == "min_p")):
-        raise ValueError(f"{name} {value}: must be a probability")
     if name == "bars" and value not in (FREE, STRICT):
         raise ValueError(f"bars {value!r}: {FREE} or {STRICT}")
-    if name == "render" and (wrong := set(value) - set(FORMATS)):
-        raise ValueError(f"render {sorted(wrong)}: of {', '.join(FORMATS)}")
+    if name == "render" and (isinstance(value, str) or set(value) - set(FORMATS)):
+        raise ValueError(f"render {value!r}: a list of {', '.join(FORMATS)}")
 
 
 def split_header(text: str) -> tuple[list[tuple[str, str]], str]:
-    """Return the whole header lines that a text begins with, as letters and values, and what follows."""
+    """Return the whole header lines that a text begins with, as letters and values, and what follows; no remarks."""
     fields: list[tuple[str, str]] = []
     rest = text.lstrip()
-    while "K" not in dict(fields) and (match := FIELD_LINE.match(rest)):
-        fields.append((match[1], match[2].strip()))
+    while "K" not in dict(fields) and (match := FIELD_LINE.match(rest) or REMARK.match(rest)):
+        if match.re is FIELD_LINE:
+            fields.append((match[1], match[2].partition("%")[0].strip()))
         rest = rest[match.end() :]
     return fields, rest
 

@@ -7,7 +7,7 @@ It reads any ABC, but writes less than judge accepts. Left out are rests of whol
 (y), voices, inline fields, comments, joined lines, +decorations+, quoted text that is no chord symbol, grace groups of
 more than 8 notes or with signs among them, chords of more than 6 notes, lengths, tuplets and bar lines that are not in
 the lists below, keys with accidentals of their own (`D =c`), a tuplet or broken rhythm cut by a bar line or a line's
-end, blanks that say nothing.
+end, blanks that say nothing; and of what judge lets pass: empty bars, slurs in slurs in slurs, heaps of decorations.
 In the body K: may begin any line, M: and L: one between bars. Of two halves of a bar the first is the tune's pickup, or
 ends at an edge and is completed by the bar after it, unless the tune ends there; a last bar is full or such a half.
 """
@@ -42,6 +42,7 @@ FIELD_ORDER = "XTRMLQK"  # of the corpus
 REQUIRED = "XMLK"  # a header is complete with these
 END = ""  # among the allowed characters: the tune may end
 MAX_CHORD = 6  # notes
+MAX_WAITING, MAX_LINES, MAX_SLURS = 3, 2, 2  # more, of what stands before a sound, hardly a tune has; see Place
 MAX_STATES = 2**15  # remembered at once
 
 LENGTHS = [
@@ -126,6 +127,9 @@ class Place(NamedTuple):
     last: Length = 0  # of the note that broken rhythm may follow
     chord: Length | None = None  # the length of an open chord's first note, 0 before it
     chord_notes: int = 0
+    waiting: int = 0  # decorations, grace notes, slurs and the like since the last sound; or a tie
+    lines: int = 0  # bar lines since the last sound
+    slurs: int = 0  # that are open
     after: str = "\n"  # the last word: line end, blank, bar line, sound `c`, or what waits for a sound, `T`
 
 
@@ -373,7 +377,7 @@ class Automaton:
             return word in self.line_beginnings and (word[0] == "K" or not (place.total or place.owed))
         if word[0] in self.written:
             fits = is_open(place) if word[0] == '"' else place.chord is None
-            return fits and self.written[word[0]].fullmatch(word) is not None
+            return fits and place.waiting < MAX_WAITING and self.written[word[0]].fullmatch(word) is not None
         if word[0] in "^_=cz]":
             return self.may_sound(place, word, whole=False)
         if word[-1] == "[" and len(word) > 1:
@@ -417,18 +421,23 @@ class Automaton:
         if kind in ("note", "rest", "chord_close"):
             return self.may_sound(place, word, whole=True)
         if kind == "bar":
-            return (all_closed(place) and adds_up(place, edge=word != "|")) or self.lost(place)
+            fits = place.lines < MAX_LINES  # a line may begin with one more; empty bars have many
+            return (fits and all_closed(place) and adds_up(place, edge=word != "|")) or self.lost(place)
         if kind == "space":
             return place.chord is None and place.after not in " \n"
-        if kind == "tie" or word == ")":
-            return place.has_note
+        if kind == "tie":
+            return place.has_note and place.after == "c" and not place.waiting
+        if word == ")":
+            return place.has_note and place.slurs > 0
         if kind in ("decoration", "grace"):
-            return place.chord is None
+            return place.chord is None and place.waiting < MAX_WAITING
         if kind == "broken":
             return place.last > 0 and place.chord is None and not place.broken and not self.lost(lean(place, word))
         if kind == "tuplet":
             return is_open(place) and all_closed(place) and not self.lost(begin_tuplet(place, word))
-        return kind in ("text", "slur", "chord_open") and is_open(place)
+        if word == "(" and place.slurs == MAX_SLURS:
+            return False
+        return kind in ("text", "slur", "chord_open") and is_open(place) and place.waiting < MAX_WAITING
 
     def commit(self, place: Place, word: str) -> Place:
         """Return the place after a whole word."""
@@ -442,18 +451,23 @@ class Automaton:
             length = _times(place.chord or 0, *_factor(word))
             return sounded(place._replace(chord=None, chord_notes=0), length, place.has_note)
         if kind == "bar":
-            return close_bar(place, edge=word != "|")._replace(chord=None, after="|", last=0)
+            after = close_bar(place, edge=word != "|")
+            return after._replace(chord=None, after="|", last=0, waiting=0, lines=place.lines + 1)
         if kind == "broken":
             return lean(place, word)
         if kind == "tuplet":
             return begin_tuplet(place, word)
         if kind == "space":
             return place._replace(after=" ", last=0)
-        if kind == "tie" or word == ")":
-            return place._replace(after="c")
+        if kind == "tie":
+            return place._replace(after="c", waiting=1)
+        if word == ")":
+            return place._replace(after="c", slurs=max(0, place.slurs - 1))
         if kind == "inline":
             return with_field(place, word[1], word[3:-1])
-        return place._replace(after="T", last=0, chord=0 if kind == "chord_open" else place.chord)
+        slurs = min(place.slurs + (word == "("), MAX_SLURS)
+        chord = 0 if kind == "chord_open" else place.chord
+        return place._replace(after="T", last=0, chord=chord, waiting=place.waiting + 1, slurs=slurs)
 
     def commit_all(self, place: Place, words: Iterable[str]) -> tuple[Place, bool]:
         """Return the place after some words, and whether they may stand there."""
@@ -559,6 +573,8 @@ def sounded(place: Place, length: Length, has_note: bool) -> Place:
         broken=None,
         last=length,
         has_note=has_note,
+        waiting=0,
+        lines=0,
         after="c",
     )
 
@@ -727,7 +743,7 @@ class HeaderFields(_Reading):
             if letter not in FIELD_ORDER or len(letter) != 1 or "\n" in line[:-1]:
                 raise ValueError(f"{line[:-1]!r} is no header field: one line of {', '.join(FIELD_ORDER)}")
             if unknown := set(line) - set(self.ids):
-                raise ValueError(f"{line[:-1]}: the model does not know the character {min(unknown)!r}")
+                raise ValueError(f"the model does not know the character {min(unknown)!r} of {line[:-1]}")
 
     def advance(self, state: tuple[str, str] | None, character: str) -> tuple[str, str] | None:
         if state is None:  # the header is written

@@ -314,8 +314,8 @@ def to_wav(midi: bytes) -> bytes:
     return file.getvalue()
 
 
-def render(abc: str) -> tuple[dict[str, bytes], list[str]]:
-    """Return the files that can be made of a tune, by suffix, and a line for each that failed.
+def render(abc: str, kinds: Sequence[str] = ("mid", "svg", "wav")) -> tuple[dict[str, bytes], list[str]]:
+    """Return the files of these kinds that can be made of a tune, by suffix, and a line for each that failed.
 
     What is `missing` on this machine is in neither.
     """
@@ -327,10 +327,11 @@ def render(abc: str) -> tuple[dict[str, bytes], list[str]]:
         ("svg", lambda: to_svg(abc).encode()),
         ("wav", lambda: to_wav(files["mid"])),
     ):
-        if kind in absent or (kind == "wav" and "mid" not in files):
+        wanted = kind in kinds or (kind == "mid" and "wav" in kinds)
+        if not wanted or kind in absent or (kind == "wav" and "mid" not in files):
             continue
         try:
             files[kind] = make()
         except RenderingError as error:
             failures.append(str(error))
-    return files, failures
+    return {kind: content for kind, content in files.items() if kind in kinds}, failures

@@ -258,7 +258,7 @@ def report(quality: Data, analysis: Data) -> str:
         *ability_section(metrics, chosen),
         *compared_section(metrics, chosen),
     ]
-    if at_1 is not None:
+    if at_1 is not None and any(row["chosen"] != 1 for row in analysis["temperatures"]):
         lines += ["## At temperature 1", "", *size_table(metrics, at_1), "", *trend_table(metrics, at_1), ""]
         lines += compared_section(metrics, at_1, "at temperature 1")
     lines += [*best_section(quality, metrics), *judges_section(quality)]
@@ -400,6 +400,7 @@ def rules(metrics: dict[str, Data]) -> list[str]:
         "distance over its floor (the distance of as many training tunes), mean over distances and seeds. Distances in "
         "tables and figures are to TEST tunes; ceilings and levels come from people's VALIDATION tunes, the people "
         "beside them are TEST.",
+        "- Tiers: a tune counts in a tier only if it passes all before it, but for `ended by itself`, which is of all.",
         "- Size by size: seeds pooled. Shares have Wilson intervals with the tunes divided by how much more seeds vary "
         "than tunes explain (Rao and Scott 1992); numbers normal ones from their bootstrap over tunes and the seeds' "
         "further spread. Differences at a size: Newcombe (1998, method 10) of the two intervals.",

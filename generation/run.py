@@ -6,6 +6,8 @@ measures how the quality of the tunes depends on the size of the model.
 """
 
 import hashlib
+import sys
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -101,36 +103,40 @@ class GenerationArguments:
 
 @contextmanager
 def usable() -> Iterator[None]:
-    """Turn the pipeline's complaint about a setting into the door's."""
+    """Turn the pipeline's complaint into the door's, which names a setting by its flag."""
     try:
         yield
     except ValueError as error:
-        raise DoorError(f"--{error}") from None
+        flag = "--" if str(error).split()[0] in (*SAMPLING, "temperature", "seed", "n") else ""
+        raise DoorError(f"{flag}{error}") from None
 
 
 def write_tunes(arguments: GenerationArguments) -> None:
     """Write tunes of one model to a folder, each in every format, with a page that shows and plays them."""
+    pipe = load_pipeline(arguments.model)
     if arguments.out is None and not Path(arguments.model).is_dir():
         raise DoorError("--out: name the folder that the tunes go to")
     folder = Path(arguments.out or Path(arguments.model) / "samples")
     check_output(folder, mark=SAMPLES)
-    pipe = load_pipeline(arguments.model)
-    identity = digest(arguments, pipe.model)
+    absent = {kind: line for kind, line in missing().items() if kind in arguments.formats}
+    corpus = Corpus.open(arguments.corpus) if Path(arguments.corpus).is_dir() else None
+    decided = repr((sorted(absent), corpus and corpus.digest()))
+    identity = digest(arguments, pipe.model, decided)
     if (folder / SAMPLES).is_file() and read_json(folder / SAMPLES).get("identity") == identity:
         print(f"{folder}: finished already, nothing to do")
         return
     tunes = generate(pipe, arguments)
-    find_copies(tunes, arguments.corpus)
+    find_copies(tunes, corpus)
     with whole_folder(folder, mark=SAMPLES) as temporary:
         pages = []
         with ThreadPoolExecutor(2) as pool:
-            made = pool.map(render, (tune["abc"] for tune in tunes))
+            made = pool.map(lambda tune: render(tune["abc"], arguments.formats), tunes)
             pairs = zip(tunes, made, strict=True)
             for i, (tune, (files, failures)) in enumerate(tqdm(pairs, desc="rendering", total=len(tunes))):
                 tune["file"] = f"{i + 1:03d}.abc"
                 write_text(temporary / tune["file"], as_abc(tune, arguments.model))
-                for kind in files.keys() & set(arguments.formats):
-                    (temporary / f"{i + 1:03d}.{kind}").write_bytes(files[kind])
+                for kind, content in files.items():
+                    (temporary / f"{i + 1:03d}.{kind}").write_bytes(content)
                 for line in failures:
                     print(f"{tune['file']}: {line}")
                 pages.append(page_entry(tune, files.get("mid")))
@@ -146,11 +152,13 @@ def write_tunes(arguments: GenerationArguments) -> None:
                 "samples": tunes,
             },
         )
-    for kind, line in missing().items():
-        if kind in arguments.formats:
-            print(line)
-    valid, copied = sum(tune["verdict"]["valid"] for tune in tunes), sum(tune["copied"] is True for tune in tunes)
-    print(f"{folder}: {len(tunes)} tunes, {valid} valid, {copied} copied from training; open {folder / 'index.html'}")
+    for line in absent.values():
+        print(line)
+    if corpus is None:
+        print(f"{arguments.corpus}: no such corpus, so nothing says whether tunes are copied from it (--corpus FOLDER)")
+    copies = "not compared with" if corpus is None else f"{sum(tune['copied'] for tune in tunes)} copied from"
+    valid = sum(tune["verdict"]["valid"] for tune in tunes)
+    print(f"{folder}: {len(tunes)} tunes, {valid} valid, {copies} training; open {folder / 'index.html'}")
 
 
 def generate(pipe: AbcGenerationPipeline, arguments: GenerationArguments) -> list[dict[str, Any]]:
@@ -163,19 +171,19 @@ def generate(pipe: AbcGenerationPipeline, arguments: GenerationArguments) -> lis
             for start in range(i, arguments.n, len(arguments.temperatures) * AT_ONCE):
                 n = len(range(start, arguments.n, len(arguments.temperatures))[:AT_ONCE])
                 with usable():
-                    tunes += pipe(prompt, n=n, temperature=temperature, seed=arguments.seed + start, **settings)
+                    seed = zlib.crc32(f"{arguments.seed} {temperature} {start}".encode())
+                    tunes += pipe(prompt, n=n, temperature=temperature, seed=seed, **settings)
                 bar.update(n)
     return tunes
 
 
-def find_copies(tunes: list[dict[str, Any]], corpus: str) -> None:
+def find_copies(tunes: list[dict[str, Any]], corpus: Corpus | None) -> None:
     """Add to each tune whether it is copied from a training tune and what it shares with which; None if unknown."""
     for tune in tunes:
         tune |= {"copied": None, "copy": None}
-    if not Path(corpus).is_dir():
-        print(f"{corpus}: no such corpus, so nothing says whether tunes are copied from training (--corpus FOLDER)")
+    if corpus is None:
         return
-    memory, training = read_memory(Corpus.open(corpus))
+    memory, training = read_memory(corpus)
     for tune in tunes:
         trace = memory.recall(judge(tune["abc"]).pitches)
         place = trace.aligned_source if trace.copied and trace.aligned_source is not None else trace.source
@@ -234,9 +242,10 @@ def page_entry(tune: dict[str, Any], midi: bytes | None) -> Tune:
     return Tune(stem, name, tune["abc"], describe(tune), verdict["valid"], facts, notes(midi) if midi else None)
 
 
-def digest(arguments: GenerationArguments, model: torch.nn.Module) -> str:
-    """Return the hash of the weights, of the settings and of this room's code, which decide the files."""
-    content = hashlib.sha256(repr({k: v for k, v in asdict(arguments).items() if k not in ("out", "corpus")}).encode())
+def digest(arguments: GenerationArguments, model: torch.nn.Module, decided: str) -> str:
+    """Return the hash of the weights, the settings, this room's code and what else has `decided` the files."""
+    settings = {name: value for name, value in asdict(arguments).items() if name not in ("out", "corpus")}
+    content = hashlib.sha256((repr(settings) + decided).encode())
     for file in sorted(Path(__file__).parent.glob("*.*")):
         content.update(file.read_bytes())
     for weights in model.state_dict().values():
@@ -258,7 +267,14 @@ def measure(arguments: GenerationArguments) -> None:
 def main() -> None:
     arguments = read_arguments(GenerationArguments, __doc__ or "")
     torch.set_num_threads(1)  # a step is too small to share between threads
-    {"tunes": write_tunes, "quality": measure}[arguments.part](arguments)
+    if arguments.part == "quality":
+        measure(arguments)
+        return
+    try:
+        write_tunes(arguments)
+    except KeyboardInterrupt:
+        print("\nstopped: the folder is written whole or not at all, and was not", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from door import DoorError, read_json, write_json, write_text
 from generation import bars, decoding
-from generation.abc_pipeline import AbcGenerationPipeline
+from generation.abc_pipeline import STRICT, AbcGenerationPipeline
 from generation.against_size import analyse
 from generation.distances import distances, features, floors
 from generation.figures import draw_figures
@@ -114,7 +114,11 @@ def load_pipeline(model: str) -> AbcGenerationPipeline:
         )
     except (OSError, SafetensorError, ValueError) as error:
         line = " ".join(str(error).split())
-        mend = "delete the folder and train it again" if folder.is_dir() else "no such folder, nor a model of the Hub"
+        mend = (
+            "delete the folder and train it again"
+            if folder.is_dir()
+            else "no such folder, and no model that can be had from the Hub"
+        )
         raise DoorError(f"{model}: the model cannot be loaded ({line}): {mend}") from None
 
 
@@ -125,14 +129,15 @@ def weights_digest(folder: Path) -> str:
 
 def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> list[list[dict[str, Any]]]:
     """Return `n` tunes of each cell as rows of `abc` and `ended`; what stands in `folder` is not written again."""
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (decoding, bars))
+    code = {module: Path(str(module.__file__)).read_bytes() for module in (decoding, bars)}
     tunes = []
     bar = tqdm(cells, desc="sampling", unit=" cells")
     for cell in bar:
         bar.set_postfix_str(cell.name)
         own_seed = zlib.crc32(f"{seed} {cell.name}".encode()) % 2**31  # whatever other cells there are
         settings = {"n": n, "temperature": cell.temperature, "seed": own_seed, "bars": cell.bars}
-        content = (cell.folder / "model.safetensors").read_bytes() + repr(settings).encode() + code
+        decides = code[decoding] + (code[bars] if cell.bars == STRICT else b"")
+        content = (cell.folder / "model.safetensors").read_bytes() + repr(settings).encode() + decides
         identity = hashlib.sha256(content).hexdigest()
         path = folder / f"{cell.name}.json"
         if not path.is_file() or read_json(path)["identity"] != identity:

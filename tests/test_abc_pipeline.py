@@ -132,7 +132,7 @@ def test_what_cannot_be_rendered_costs_its_format_and_one_line(pipe, monkeypatch
         ({"render": ["mp3"]}, "mp3"),
         ({"tempo": 3}, "tempo is no setting"),
         ({"prompt": "CDEF"}, "music without a key"),
-        ({"prompt": "X:1\nK:C\n", "key": "D"}, "K: stands in the prompt"),
+        ({"prompt": "X:1\nK:C\n", "key": "D"}, "the prompt has K: already"),
         ({"prompt": "X:1\nK:C\né"}, "'é'"),
         ({"prompt": "X:1\nK:C\n" + "C" * 99, "max_characters": 50}, "longer than the 50 characters"),
     ],
