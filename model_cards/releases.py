@@ -1,0 +1,57 @@
+"""Which trained models are shared, and under which names on the Hub.
+
+A repository holds one architecture, as its models share code, tokenizer and card. A size is a branch
+(`from_pretrained(repository, revision="120k")`): whoever loads one downloads that one alone, and every branch loads like
+a repository of its own. `main` holds the best model, which is what somebody without a revision wants.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.record import BEST, arm_of, read_ladders, read_record, run_folder
+
+MAIN = "main"
+DATASET, DEMO = "abc-tunes", "abc-scaling-demo"  # the latter is a Space, as is every metric
+METRICS = ("abc_validity", "tune_statistics", "originality")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A model that is shared: its folder here, its record, and its revision on the Hub, a size or `main`."""
+
+    architecture: str
+    revision: str
+    folder: Path
+    record: dict[str, Any]
+
+
+def model_repository(namespace: str, architecture: str) -> str:
+    """Return the id of an architecture's repository."""
+    return f"{namespace}/abc-{architecture}"
+
+
+def releases(root: Path) -> list[Release]:
+    """Return the models of a study that are shared: of each architecture every size, smallest first, then its best.
+
+    Of several seeds the first is taken, not the luckiest: its losses are not chosen by themselves. The best is the
+    study's best model for its architecture, and for the other one its size of the lowest validation loss.
+    """
+    found = []
+    best = read_record(root / BEST)
+    for architecture, ladder in read_ladders(root).items():
+        if not ladder.finished:
+            continue
+        of_size: dict[str, Release] = {}
+        for record in ladder.finished:  # by size, then by seed
+            recipe = record["recipe"]
+            arm = arm_of(recipe["tokens"], recipe["schedule"], recipe["one_in"])
+            folder = run_folder(root, architecture, recipe["size"], arm, recipe["seed"])
+            of_size.setdefault(recipe["size"], Release(architecture, recipe["size"], folder, record))
+        found += of_size.values()
+        if best is not None and best["recipe"]["architecture"] == architecture:
+            found.append(Release(architecture, MAIN, root / BEST, best))
+        else:
+            lowest = min(of_size.values(), key=lambda release: float(release.record["validation_loss"]))
+            found.append(Release(architecture, MAIN, lowest.folder, lowest.record))
+    return found
