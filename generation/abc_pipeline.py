@@ -1,15 +1,11 @@
 """Tunes by the pipeline "abc-generation"; this file travels to the Hub beside a model.
 
-tunes = pipeline("abc-generation", model="data/best_model")
-tunes(key="Dmix", metre="6/8", n=3, temperature=0.9, seed=1, render=["midi", "svg"])
+tunes = pipeline("abc-generation", model="data/best_model", trust_remote_code=True)
+tunes(key="Dmix", metre="6/8", n=3, temperature=0.9, seed=1)
 """
 
 import re
-from collections.abc import Sequence
 from functools import cached_property
-from importlib import import_module
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,18 +15,16 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from generation.bars import HeaderFields, StrictBars, whole_bars
 from generation.decoding import Decoder
 from generation.quality import score_tune
-from generation.rendering import RenderingError, to_midi, to_svg, to_wav
 from preprocessing.notation import FIELD, FIELD_ORDER, bar_length, canonical_key, read_unit_length, split_tunes
 
 TASK = "abc-generation"
 FREE, STRICT = "free", "strict"
-FORMATS = ("midi", "svg", "wav")
 AT_ONCE = 64  # tunes in a batch
 HEADER_FIELDS = "XRMLK"  # of a model that does not say which it has seen: those that a corpus keeps by default
 NUMBERS: dict[str, tuple[type, float, float]] = {  # their kind, and the least and the most that they may be
     "n": (int, 1, 1e6), "number": (int, 0, 1e9), "max_characters": (int, 1, 1e6), "at_once": (int, 1, 1e4),
     "seed": (int, 0, 2**63 - 1), "top_k": (int, 0, 1e9),
-    "temperature": (float, 1e-4, 1e4), "top_p": (float, 1e-9, 1), "min_p": (float, 0, 1),
+    "temperature": (float, 1e-4, 1e4), "top_p": (float, 1e-9, 1), "min_p": (float, 0, 1), "max_time": (float, 0, 1e9),
 }  # fmt: skip
 LETTERS = {"title": "T", "rhythm": "R", "metre": "M", "unit_length": "L", "key": "K"}
 REMARK = re.compile(r"%.*\n")
@@ -50,15 +44,13 @@ class AbcGenerationPipeline(Pipeline):
         seed: decides the tunes; without one it is drawn, and stands in the settings of the result.
         bars: "strict" lets a bar end only when it is full; "free" (the default) is the model alone.
         max_characters: a tune that is longer is cut at its last bar line.
-        render: of "midi", "svg" and "wav", what to make beside the text.
+        max_time: seconds for tunes that are written together (`at_once`); what is then unfinished is cut likewise.
 
     It returns for each prompt a list of dictionaries:
         abc: one tune, with its header.
         ended: True if the model ended it itself.
         verdict: what :func:`score_tune` says of it.
         settings: all that decided it.
-        midi (bytes), svg (text), wav (bytes): what `render` asks for, None where it could not be made.
-        messages: why, a line each.
 
     Raises ValueError with one line for a setting or prompt that cannot be used.
     """
@@ -72,8 +64,10 @@ class AbcGenerationPipeline(Pipeline):
 
     def _sanitize_parameters(self, **settings: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         groups: tuple[dict[str, Any], ...] = ({}, {}, {})
-        sampling = ("n", "temperature", "top_p", "top_k", "min_p", "seed", "bars", "max_characters", "at_once")
-        owners = dict.fromkeys((*LETTERS, "number"), 0) | dict.fromkeys(sampling, 1) | {"render": 2}
+        sampling = (
+            *("n", "temperature", "top_p", "top_k", "min_p", "seed", "bars", "max_characters", "max_time", "at_once"),
+        )
+        owners = dict.fromkeys((*LETTERS, "number"), 0) | dict.fromkeys(sampling, 1)
         for name, value in settings.items():
             if name not in owners:
                 raise ValueError(f"{name} is no setting of {TASK}: there are {', '.join(owners)}")
@@ -129,6 +123,7 @@ class AbcGenerationPipeline(Pipeline):
         seed: int | None = None,
         bars: str = FREE,
         max_characters: int = 1000,
+        max_time: float | None = None,
         at_once: int = AT_ONCE,
     ) -> dict[str, Any]:
         ids, tokenizer = inputs["input_ids"], self.tokenizer
@@ -152,6 +147,7 @@ class AbcGenerationPipeline(Pipeline):
                     top_k=top_k,
                     min_p=min_p or None,
                     max_new_tokens=max_characters - ids.shape[1] + 2,  # neither of the tokens at the ends is written
+                    max_time=max_time,
                     num_return_sequences=min(at_once, n - done),
                     eos_token_id=tokenizer.eos_token_id,
                     pad_token_id=tokenizer.pad_token_id,
@@ -173,43 +169,28 @@ class AbcGenerationPipeline(Pipeline):
             "seed": seed,
             "bars": bars,
             "max_characters": max_characters,
+            "max_time": max_time,
             "at_once": at_once,
         }
         return {"rows": rows, "given": ids.shape[1], "held": inputs["held"], "settings": settings}
 
-    def postprocess(  # type: ignore[override]
-        self, outputs: dict[str, Any], render: Sequence[str] = ()
-    ) -> list[dict[str, Any]]:
-        """Return the tunes, finished, judged and rendered."""
+    def postprocess(self, outputs: dict[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Return the tunes, finished and judged."""
         tunes = []
         for row, ids in enumerate(outputs["rows"]):
             ended = bool((ids[outputs["given"] :] == self.tokenizer.eos_token_id).any())
             text = self.tokenizer.decode(ids, skip_special_tokens=True)
             abc = finish(text, ended, outputs["settings"]["number"], outputs["held"])
-            tunes.append(
-                {
-                    "abc": abc,
-                    "ended": ended,
-                    "verdict": score_tune(abc, ended),
-                    "settings": {**outputs["settings"], "row": row},
-                    **rendered(abc, render),
-                }
-            )
+            settings = {**outputs["settings"], "row": row}
+            tunes.append({"abc": abc, "ended": ended, "verdict": score_tune(abc, ended), "settings": settings})
         return tunes
-
-    def save_pretrained(self, save_directory: str | PathLike[str], **kwargs: Any) -> None:
-        """Save model, tokenizer and all files that the pipeline needs where this project is not installed."""
-        super().save_pretrained(save_directory, **kwargs)
-        if __name__ == "generation.abc_pipeline":  # a copy that came from the Hub has its files beside it already
-            travel = import_module("generation.travel")  # which stays at home
-            travel.pack(Path(__file__), Path(save_directory))
 
 
 def check_setting(name: str, value: Any) -> None:
     """Raise ValueError with one line if a setting of the pipeline cannot be used."""
     if name in NUMBERS:
         kind, least, most = NUMBERS[name]
-        if value is None and name == "seed":
+        if value is None and name in ("seed", "max_time"):
             return
         kinds = (int,) if kind is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
@@ -225,8 +206,6 @@ def check_setting(name: str, value: Any) -> None:
         raise ValueError(f"unit_length {value!r}: no length of ABC such as 1/8")
     if name == "bars" and value not in (FREE, STRICT):
         raise ValueError(f"bars {value!r}: {FREE} or {STRICT}")
-    if name == "render" and (isinstance(value, str) or set(value) - set(FORMATS)):
-        raise ValueError(f"render {value!r}: a list of {', '.join(FORMATS)}")
 
 
 def split_header(text: str) -> tuple[list[tuple[str, str]], str]:
@@ -255,27 +234,6 @@ def finish(text: str, ended: bool, number: str, held: list[tuple[str, str]]) -> 
         others.insert(later[0] if later else len(others), field)
     header = [(first[0], number), *others]
     return "".join(f"{letter}:{value}\n" for letter, value in header) + music.rstrip() + "\n"
-
-
-def rendered(abc: str, formats: Sequence[str]) -> dict[str, Any]:
-    """Return a tune in the formats asked for, None where one could not be made, and `messages` that say why."""
-    made: dict[str, Any] = dict.fromkeys(formats)
-    messages = []
-    try:
-        if "midi" in formats or "wav" in formats:
-            midi = to_midi(abc)
-            if "midi" in formats:
-                made["midi"] = midi
-            if "wav" in formats:
-                made["wav"] = to_wav(midi)
-    except RenderingError as error:
-        messages.append(str(error))
-    try:
-        if "svg" in formats:
-            made["svg"] = to_svg(abc)
-    except RenderingError as error:
-        messages.append(str(error))
-    return {**made, "messages": messages}
 
 
 PIPELINE_REGISTRY.register_pipeline(

@@ -279,7 +279,7 @@ def _number(data: bytes, place: int) -> tuple[int, int]:
 
 
 def to_svg(abc: str) -> str:
-    """Return the score of a tune on one page, its music font within it, as verovio draws it.
+    """Return the score of a tune on one page, its music font within it, as verovio draws it but black on white.
 
     Raises RenderingError if verovio is missing or fails, or if it draws no note.
     """
@@ -290,7 +290,7 @@ def to_svg(abc: str) -> str:
         raise RenderingError(f"verovio {ending(code)}")
     if b'class="note"' not in score:
         raise RenderingError("verovio draws no note")
-    return score.decode("utf-8")
+    return score.decode("utf-8").replace("<svg ", '<svg style="background:white" ', 1)  # on dark pages too
 
 
 def to_wav(midi: bytes) -> bytes:

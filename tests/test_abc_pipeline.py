@@ -10,7 +10,8 @@ import torch
 from made_models import made_model
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, pipeline
 
-from generation.abc_pipeline import TASK, AbcGenerationPipeline, finish, split_header
+from generation.abc_pipeline import TASK, finish, split_header
+from generation.pipeline import RenderingPipeline
 from generation.rendering import RenderingError
 from preprocessing.notation import judge, split_tunes
 
@@ -18,7 +19,7 @@ from preprocessing.notation import judge, split_tunes
 def make(architecture):
     """Return the pipeline of an untrained model."""
     model, tokenizer = made_model(architecture)
-    return AbcGenerationPipeline(model=model, tokenizer=tokenizer)
+    return RenderingPipeline(model=model, tokenizer=tokenizer)
 
 
 @pytest.fixture(scope="module", params=["gpt", "lstm"])
@@ -109,12 +110,18 @@ def test_what_cannot_be_rendered_costs_its_format_and_one_line(pipe, monkeypatch
     def absent(_):
         raise RenderingError("no scores: verovio is missing")
 
-    monkeypatch.setattr("generation.abc_pipeline.to_svg", absent)
-    monkeypatch.setattr("generation.abc_pipeline.to_midi", lambda abc: b"MThd" + abc[:1].encode())
+    monkeypatch.setattr("generation.rendering.to_svg", absent)
+    monkeypatch.setattr("generation.rendering.to_midi", lambda abc: b"MThd" + abc[:1].encode())
     [tune] = pipe(seed=0, max_characters=60, render=["midi", "svg"])
     assert tune["midi"] == b"MThdX"
     assert tune["svg"] is None
     assert tune["messages"] == ["no scores: verovio is missing"]
+
+
+def test_what_is_unfinished_in_time_is_cut_at_a_bar_line(pipe):
+    tunes = pipe(n=3, seed=0, max_time=1e-6)
+    assert not all(tune["ended"] for tune in tunes)
+    assert max(len(tune["abc"]) for tune in tunes) < 10
 
 
 @pytest.mark.parametrize(
@@ -128,6 +135,7 @@ def test_what_cannot_be_rendered_costs_its_format_and_one_line(pipe, monkeypatch
         ({"temperature": float("nan")}, "temperature nan"),
         ({"top_p": 1.5}, "top_p 1.5"),
         ({"n": 0}, "n 0"),
+        ({"max_time": -1}, "max_time -1"),
         ({"bars": "loose"}, "bars 'loose'"),
         ({"render": ["mp3"]}, "mp3"),
         ({"tempo": 3}, "tempo is no setting"),
@@ -188,7 +196,7 @@ def test_a_saved_folder_works_where_this_project_is_not_installed(tmp_path):
 def test_the_task_is_registered_here(pipe, tmp_path):
     pipe.model.save_pretrained(tmp_path)
     pipe.tokenizer.save_pretrained(tmp_path)
-    assert isinstance(pipeline(TASK, model=str(tmp_path)), AbcGenerationPipeline)
+    assert isinstance(pipeline(TASK, model=str(tmp_path)), RenderingPipeline)
     assert Path(tmp_path, "config.json").is_file()
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert model.config.header_fields == "XMLK"

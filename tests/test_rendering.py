@@ -220,6 +220,7 @@ def test_midi_needs_no_system_program(monkeypatch):
 @needs["svg"]
 def test_a_score_is_one_picture_of_all_notes_that_loads_nothing_and_runs_nothing():
     score = to_svg(TUNE.rstrip("|\n") + "|g4\nw: <script>alert(1)</script> & </svg>\n")
+    assert score.startswith('<svg style="background:white" ')
     root = ElementTree.fromstring(score)
     classes = [element.get("class") for element in root.iter()]
     assert classes.count("note") == 13  # the last bar too, though no sign ends it
