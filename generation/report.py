@@ -346,7 +346,8 @@ def best_section(quality: Data, metrics: dict[str, Data]) -> list[str]:
     if not cells:
         return []
     heads = ["metric", *(f"temperature {cell['temperature']:g}" for cell in cells), "people (test)"]
-    lines = ["## The best model", "", f"{cells[0]['samples']} tunes at each temperature.", ""]
+    tunes, n = cells[0]["samples"], min(cell["samples"] for cell in [*cells, *quality["cells"]])
+    lines = ["## The best model", "", f"{tunes} tunes at each temperature; distances are those of the first {n}.", ""]
     lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, metric in metrics.items():
         part = "shares" if metric["kind"] == "share" else "test_numbers"

@@ -40,6 +40,7 @@ LONGEST = 1000  # characters of a tune: three times what 95 % of the bundled tun
 FLOOR_TUNES = 4000  # training tunes that the floors' draws come from
 HELD_OUT = ("validation", "test")
 LETTERS = (list("CDEFGAB"), list("cdefgab"))
+TIMES_BEST = 4  # as many tunes of the best model as of a run: its shares are read by themselves, not as a curve
 STRUCTURE = ("repeats_close", "tonic_ending", "key_kept")
 
 
@@ -128,14 +129,18 @@ def weights_digest(folder: Path) -> str:
 
 
 def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> list[list[dict[str, Any]]]:
-    """Return `n` tunes of each cell as rows of `abc` and `ended`; what stands in `folder` is not written again."""
+    """Return `n` tunes of each cell, of the best model's TIMES_BEST as many, as rows of `abc` and `ended`.
+
+    What stands in `folder` is not written again.
+    """
     code = {module: Path(str(module.__file__)).read_bytes() for module in (decoding, bars)}
     tunes = []
     bar = tqdm(cells, desc="sampling", unit=" cells")
     for cell in bar:
         bar.set_postfix_str(cell.name)
         own_seed = zlib.crc32(f"{seed} {cell.name}".encode()) % 2**31  # whatever other cells there are
-        settings = {"n": n, "temperature": cell.temperature, "seed": own_seed, "bars": cell.bars}
+        count = n * (TIMES_BEST if cell.best else 1)
+        settings = {"n": count, "temperature": cell.temperature, "seed": own_seed, "bars": cell.bars}
         decides = code[decoding] + (code[bars] if cell.bars == STRICT else b"")
         content = (cell.folder / "model.safetensors").read_bytes() + repr(settings).encode() + decides
         identity = hashlib.sha256(content).hexdigest()
@@ -165,8 +170,11 @@ class Yardstick:
         self.texts = {split: corpus.tunes(split)["text"] for split in HELD_OUT}
         self.held_out = {split: features(texts) for split, texts in self.texts.items()}
 
-    def measure(self, texts: Sequence[str], ended: Sequence[bool]) -> dict[str, Any]:
-        """Return `shares` and `numbers` of a set of tunes; `test_numbers` has the distances to test, not validation."""
+    def measure(self, texts: Sequence[str], ended: Sequence[bool], n: int | None = None) -> dict[str, Any]:
+        """Return `shares` and `numbers` of a set of tunes; `test_numbers` has the distances to test, not validation.
+
+        Distances are those of the first `n` tunes, as they fall with the number of tunes.
+        """
         made = summary([structure(text) for text in texts])
         copies = summarise([self.memory.recall(judge(text).pitches) for text in texts])
         tiers = shares([score_tune(text, end) for text, end in zip(texts, ended, strict=True)])
@@ -174,7 +182,7 @@ class Yardstick:
         repeated = made["repeated_bars"]
         numbers = {"repeated_bars": {"value": repeated["mean"], "interval": repeated["interval"]}}
         numbers |= {name: copies[name] for name in ("longest_copied_run", "ngram_overlap")}
-        own = features(texts)
+        own = features(texts[:n])
         near, far = (
             {f"distance_{name}": row for name, row in distances(own, self.held_out[split]).items()}
             for split in HELD_OUT
@@ -228,7 +236,7 @@ def measure_study(
     yardstick = Yardstick(corpus)
     rows = []
     for cell, tunes in tqdm(list(zip(cells, written, strict=True)), desc="measuring", unit=" cells"):
-        measured = yardstick.measure([tune["abc"] for tune in tunes], [tune["ended"] for tune in tunes])
+        measured = yardstick.measure([tune["abc"] for tune in tunes], [tune["ended"] for tune in tunes], n)
         rows.append({**asdict(cell), "folder": cell.folder.as_posix(), "samples": len(tunes), **measured})
     best = [tune["abc"] for cell, tunes in zip(cells, written, strict=True) if cell.best for tune in tunes]
     people = yardstick.texts["test"]
