@@ -1,208 +1,289 @@
-"""The model card and the study's screen, written from the records: no number is typed in here."""
+"""Model cards, written from the records: no number is typed in here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from analysis.report import exponent_sentence, law_lines
-from door import DoorError, read_json
-from generation.abc_pipeline import STRICT, TASK
-from generation.study import QUALITY, QUALITY_FOLDER, REPORT
-from training.record import BEST, read_record
+from analysis.report import AXIS_WORDS, chosen_fit, exponent_sentence, find_comparison, law_line
+from generation.abc_pipeline import TASK
+from model_cards.releases import MAIN, Release
+from model_cards.results import Results, model_lines, percent, share_lines, shown_tunes
+from model_cards.screen import facts_of
+from preprocessing.dataset_card import UNKNOWN_LICENCE
+from preprocessing.sources import NON_COMMERCIAL
 
-LICENCE = "cc-by-nc-4.0"  # most of the tunes, the Essen songs, allow non-commercial use only
-TUNES_ON_SCREEN = 3
+Z95 = 1.96
+LAW_FIGURE, QUALITY_FIGURE = "combined_scaling_laws.png", "quality_over_size.png"
 
 
 @dataclass(frozen=True)
-class Results:
-    """What the other rooms recorded."""
+class Place:
+    """Where a card stands: what a reader types to load the model and the data, and where the pictures are."""
 
-    root: Path
-    best: dict[str, Any]
-    search: list[dict[str, Any]]
-    analysis: dict[str, Any]
-    quality: dict[str, Any]
-    samples: dict[str, Any]
+    model: str  # a folder, or an id on the Hub
+    revision: str = MAIN
+    dataset: str | None = None  # an id on the Hub
+    figures: str = "figures"
+    scores: str = "samples"
 
-    @classmethod
-    def open(cls, root: Path) -> "Results":
-        """Read all records below `root`. Raises DoorError naming the first that is missing or damaged."""
-        best = read_record(root / BEST)
-        if best is None:
-            raise DoorError(f"{root / BEST} holds no trained model: run accelerate launch training/run.py --part best")
-        search = [read_record(folder) for folder in sorted((root / BEST / "search").glob("*"))]
-        return cls(
-            root,
-            best,
-            [record for record in search if record is not None],
-            read_json(root / "comparison_analysis" / "fits.json"),
-            read_json(root / QUALITY_FOLDER / QUALITY),
-            read_json(root / BEST / "samples" / "samples.json"),
-        )
+    @property
+    def arguments(self) -> str:
+        return f'"{self.model}"' + ("" if self.revision == MAIN else f', revision="{self.revision}"')
 
 
-def percent(share: dict[str, Any]) -> str:
-    """Return a share with its Wilson interval."""
-    low, high = share["interval"]
-    return f"{100 * share['share']:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of {share['total']}"
-
-
-def validity_lines(quality: dict[str, Any]) -> list[str]:
-    """Return a line for each temperature of the best model, and one for tunes that people wrote."""
-    lines = [
-        f"temperature {cell['temperature']:.2g}: valid {percent(cell['shares']['valid'])}" for cell in quality["best"]
-    ]
-    people = quality["human"]["test"]["shares"]["valid"]
-    return [*lines, f"human tunes of the test split, same test: valid {percent(people)}"]
-
-
-def best_lines(best: dict[str, Any]) -> list[str]:
-    """Return what the best model is and how well it predicts."""
-    recipe = best["recipe"]
-    error = best["test_loss_standard_error"] / log(2)
-    return [
-        f"{recipe['architecture'].upper()} {recipe['size']}, {best['n_params']:,} parameters "
-        f"({best['n_params_non_embedding']:,} without tables), trained on from {recipe['init_from']} "
-        f"for {best['tokens']:,} tokens (rate {recipe['learning_rate']:.3g}, dropout {recipe['dropout']}, "
-        f"weight decay {recipe['weight_decay']})",
-        f"test: {best['test_bits_per_character']:.4f} bits per character (± {error:.4f} over tunes), "
-        f"perplexity {exp(best['test_loss']):.3f}; validation: {best['validation_bits_per_character']:.4f}",
-    ]
-
-
-def shown_tunes(samples: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the tunes that are shown: of each temperature the first that is valid, or else the first.
-
-    One that is copied from the training tunes, or that nobody compared with them, is never shown.
-    """
-    chosen: dict[float, dict[str, Any]] = {}
-    own = [tune for tune in samples["samples"] if tune["copied"] is False]
-    for tune in sorted(own, key=lambda tune: not tune["verdict"]["valid"]):
-        chosen.setdefault(tune["settings"]["temperature"], tune)
-    return sorted(chosen.values(), key=lambda tune: float(tune["settings"]["temperature"]))[:TUNES_ON_SCREEN]
-
-
-def facts_of(tune: dict[str, Any]) -> str:
-    """Return a shown tune's temperature and verdict, and whether its bars were forced to add up."""
-    strict = ", bars forced to be full" if tune["settings"]["bars"] == STRICT else ""
-    verdict = "valid" if tune["verdict"]["valid"] else "not valid"
-    return f"temperature {tune['settings']['temperature']:.2g}{strict}, {verdict}"
-
-
-def screen(results: Results) -> str:
-    """Return the one screen that ends a study."""
-    root, data = results.root, results.analysis
-    compared = [] if data["comparison"] is None else data["comparison"]["laws"]
-    tunes = []
-    for tune in shown_tunes(results.samples):
-        tunes += [f"  {tune['file']} ({facts_of(tune)})"]
-        tunes += [f"    {line}" for line in tune["abc"].strip().split("\n")]
-    folders = (root / "GPT_analysis", root / "comparison_analysis", root / QUALITY_FOLDER)
-    figures = {folder: ", ".join(path.name for path in sorted(folder.glob("*.png"))) for folder in folders}
-    return "\n".join(
-        [
-            "",
-            "LAWS (95 % bootstrap intervals; N counts all parameters)",
-            *(f"  {line}" for line in law_lines(data)),
-            *(f"  {exponent_sentence(law)}" for law in compared if law["axis"] == "n_params"),
-            "BEST MODEL",
-            *(f"  {line}" for line in best_lines(results.best)),
-            *(f"  {line}" for line in validity_lines(results.quality)),
-            "TUNES (the first valid one of each temperature)",
-            *tunes,
-            "FILES",
-            f"  corpus    {root / 'processed_music_data'}",
-            f"  runs      {root / 'GPT_initial_training'}, {root / 'LSTM_training'}",
-            *(f"  figures   {folder}: {names}" for folder, names in figures.items()),
-            f"  fits      {root / 'comparison_analysis' / 'fits.json'}",
-            f"  report    {root / 'comparison_analysis' / 'report.html'} (or report.md)",
-            f"  quality   {root / QUALITY_FOLDER / REPORT}",
-            f"  model     {root / BEST} (card: README.md; tunes to see and hear: samples/index.html)",
-        ]
-    )
-
-
-def model_card(results: Results) -> str:
-    """Return the best model's card."""
-    best, recipe = results.best, results.best["recipe"]
+def model_card(
+    results: Results,
+    record: dict[str, Any],
+    tunes: Sequence[dict[str, Any]],
+    place: Place,
+    shelf: Sequence[Release] = (),
+) -> str:
+    """Return the card of a record's model; `tunes` are written by it, `shelf` its architecture's releases."""
+    recipe = record["recipe"]
     name = f"abc-{recipe['architecture']}-{recipe['size']}"
-    metrics = [
+    kind = "the best run of a scaling study, trained further" if recipe["init_from"] else "one size of a scaling study"
+    sections = [
+        f"---\n{_metadata(results, record, name, place).to_yaml()}\n---\n\n# {name}",
+        f"A character-level language model of ABC notation, {kind}.",
+        _listed([*model_lines(record), *share_lines(results, record, "valid", "valid")]),
+        _sizes(results, shelf, place),
+        _use(record, place),
+        _law(results, record, place),
+        _tunes(tunes, place),
+        _quality(results, place),
+        _memorisation(results, record),
+        _limits(record),
+        _training(results, record),
+        _data(results, place),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _metadata(results: Results, record: dict[str, Any], name: str, place: Place) -> ModelCardData:
+    """Return what the Hub reads of a card; intervals (95 %) stand in the metrics' arguments."""
+    values: list[tuple[str, str, float, dict[str, Any]]] = []
+    for split in ("test", "validation"):
+        if f"{split}_loss" in record:
+            loss, error = record[f"{split}_loss"], Z95 * record[f"{split}_loss_standard_error"]
+            ends = loss - error, loss + error
+            bits, perplexities = [end / log(2) for end in ends], [exp(end) for end in ends]
+            values += [
+                ("bits_per_character", f"{split} bits per character", loss / log(2), {"interval_95": bits}),
+                ("perplexity", f"{split} perplexity per character", exp(loss), {"interval_95": perplexities}),
+            ]
+    for cell in results.cells(record):
+        share = cell["shares"]["valid"]
+        settings = {"temperature": cell["temperature"], "tunes": share["total"], "interval_95": [*share["interval"]]}
+        label = f"valid tunes at temperature {cell['temperature']:.2g}"
+        values.append(("abc_validity", label, share["share"], settings))
+    evaluated = [
         EvalResult(
             task_type="text-generation",
-            dataset_type="abc-notation",
-            dataset_name="ABC tunes carried by music21, test split by melody",
+            dataset_type=place.dataset or "abc-notation",
+            dataset_name="ABC tunes carried by music21, split by melody",
             metric_type=kind,
+            metric_name=label,
             metric_value=value,
+            metric_args=arguments,
         )
-        for kind, value in (
-            ("bits_per_character", best["test_bits_per_character"]),
-            ("perplexity", exp(best["test_loss"])),
-        )
+        for kind, label, value, arguments in values
     ]
-    data = ModelCardData(
-        license=LICENCE,
+    return ModelCardData(
+        license=licence(results),
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["music", "abc-notation", "scaling-laws", recipe["architecture"]],
+        tags=["music", "abc-notation", "symbolic-music", "scaling-laws", record["recipe"]["architecture"]],
+        datasets=[place.dataset] if place.dataset else None,
         model_name=name,
-        eval_results=metrics,
+        eval_results=evaluated,
     )
-    search = [
-        f"| {r['recipe']['learning_rate']:.3g} | {r['recipe']['dropout']} | {r['recipe']['weight_decay']} "
-        f"| {r['validation_bits_per_character']:.4f} |"
-        for r in results.search
-    ]
-    tunes = []
-    for tune in shown_tunes(results.samples):
-        tunes += [f"{facts_of(tune).capitalize()}:", "", "```abc", tune["abc"].strip(), "```", ""]
-    body = "\n".join(
+
+
+def _sizes(results: Results, shelf: Sequence[Release], place: Place) -> str:
+    if not shelf:
+        return ""
+    rows = []
+    for release in shelf:
+        record = release.record
+        error = Z95 * record["test_loss_standard_error"] / log(2)
+        valid = "; ".join(
+            f"{percent(cell['shares']['valid'])} at {cell['temperature']:.2g}" for cell in results.cells(record)
+        )
+        further = ", trained further" if record["recipe"]["init_from"] else ""
+        rows.append(
+            f"| `{release.revision}`{' (this one)' if release.revision == place.revision else ''} "
+            f"| {record['recipe']['size']}{further} | {record['n_params']:,} "
+            f"| {record['test_bits_per_character']:.4f} ± {error:.4f} "
+            f"| {record['validation_bits_per_character']:.4f} | {valid} |"
+        )
+    return "\n".join(
         [
-            f"# {name}",
+            "## Sizes",
             "",
-            "A character-level language model of ABC notation, the best run of a scaling study, trained further.",
+            "Every size is a branch of this repository; of several seeds it is the first, so that none is chosen by "
+            "its loss. `main` is the best model; its folder `results` holds records, fits, figures and reports of the "
+            "whole study.",
             "",
-            *(f"- {line}" for line in best_lines(best)),
-            *(f"- {line}" for line in validity_lines(results.quality)),
-            "",
-            "## Use",
-            "",
-            "```python",
-            "from transformers import pipeline",
-            "",
-            f'tunes = pipeline("{TASK}", model="{results.root / BEST}", trust_remote_code=True)',
-            'for tune in tunes(key="Dmix", metre="6/8", n=3, temperature=0.9, seed=1):',
-            '    print(tune["abc"], tune["verdict"]["valid"])',
-            "```",
-            "",
-            "## Quality of the tunes",
-            "",
-            *(f"- {line}" for line in results.quality["headlines"]),
-            "",
-            "## The search",
-            "",
-            "| rate | dropout | weight decay | validation bpc |",
-            "|---|---|---|---|",
-            *search,
-            "",
-            "## Samples",
-            "",
-            "The first valid tune of each temperature, in the order of generation; none that is copied from training.",
-            "",
-            *tunes,
-            "## Data and licence",
-            "",
-            "Trained on the ABC tunes that the music21 package carries. Most are Essen folk songs, which may be used "
-            "for non-commercial purposes only; so may this model.",
-            "",
-            "## Training",
-            "",
-            f"- commit {best['git_commit']}, seed {recipe['seed']}, {best['seconds']:.0f} s on {best['hardware']}",
-            f"- {best['flops']:.3g} FLOPs in this last part, {best['tokens_per_second']:.0f} tokens per second",
-            f"- versions: {', '.join(f'{k} {v}' for k, v in best['versions'].items())}",
+            "| revision | size | parameters | test bits per character (95 %) | validation | valid tunes |",
+            "|---|---|---|---|---|---|",
+            *rows,
         ]
     )
-    return f"---\n{data.to_yaml()}\n---\n\n{body}\n"
+
+
+def _use(record: dict[str, Any], place: Place) -> str:
+    lstm = record["recipe"]["architecture"] == "lstm"
+    trust = ", trust_remote_code=True" if lstm else ""
+    why = (
+        "The LSTM is not among the architectures of transformers: `configuration_abc_lstm.py` and "
+        "`modeling_abc_lstm.py` here are its code, and the other Python files the pipeline's."
+        if lstm
+        else "The model is a GPT-2 and needs no code of its own; the pipeline's is the Python files here."
+    )
+    return f"""## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({place.arguments}{trust})
+model = AutoModelForCausalLM.from_pretrained({place.arguments}{trust})
+prompt = tokenizer("X:1\\nM:6/8\\nL:1/8\\nK:D\\n", return_tensors="pt")
+tune = model.generate(**prompt, do_sample=True, max_new_tokens={record["recipe"]["context"] - 32})
+print(tokenizer.decode(tune[0], skip_special_tokens=True))
+```
+
+Whole tunes with a verdict, several times faster, beyond the context too:
+
+```python
+from transformers import pipeline
+
+tunes = pipeline("{TASK}", model={place.arguments}, trust_remote_code=True)
+for tune in tunes(key="Dmix", metre="6/8", n=3, temperature=0.9, seed=1):
+    print(tune["abc"], tune["verdict"]["valid"])
+```
+
+{why} None of them reads files, starts programs or uses the network."""
+
+
+def _law(results: Results, record: dict[str, Any], place: Place) -> str:
+    architecture = record["recipe"]["architecture"]
+    fitted = chosen_fit(results.analysis, architecture)
+    lines = [f"{law_line(architecture, fitted)}. (Losses in nats per character.)"]
+    if record["recipe"]["init_from"]:
+        lines.append("This model was trained further than the runs of that law, and does not lie on it.")
+    else:
+        parameters = {name: row["value"] for name, row in fitted["parameters"].items()}
+        told = parameters.get("E", 0.0) + parameters["A"] * record[fitted["axis"]] ** -parameters["alpha"]
+        found = record["validation_loss"]
+        lines.append(
+            f"For this size's N = {record[fitted['axis']]:,} ({AXIS_WORDS[fitted['axis']]}) it gives {told:.4f}; "
+            f"the run has {found:.4f} ({100 * (found / told - 1):+.1f} %)."
+        )
+    compared = find_comparison(results.analysis, fitted["law"])
+    if compared is not None:
+        lines.append(exponent_sentence(compared))
+    figure = f"![Validation loss of GPT and LSTM against parameters]({place.figures}/{LAW_FIGURE})"
+    return f"## The law it lies on\n\n{figure}\n\n{_listed(lines)}"
+
+
+def _tunes(tunes: Sequence[dict[str, Any]], place: Place) -> str:
+    lines = [
+        "## Tunes",
+        "",
+        "Of each temperature the first valid tune, or else the first, in the order of generation; "
+        "none that is copied from training.",
+    ]
+    for tune in shown_tunes([*tunes]):
+        stem = tune["file"].removesuffix(".abc")
+        lines += ["", f"{facts_of(tune).capitalize()}:", ""]
+        if tune.get("score"):
+            lines += [f"![Score of the tune below]({place.scores}/{stem}.svg)", ""]
+        lines += ["```abc", tune["abc"].strip(), "```"]
+    return "\n".join(lines)
+
+
+def _quality(results: Results, place: Place) -> str:
+    figure = f"![Quality of tunes against parameters]({place.figures}/{QUALITY_FIGURE})"
+    return f"## Quality of the tunes\n\n{_listed(results.quality['headlines'])}\n\n{figure}"
+
+
+def _memorisation(results: Results, record: dict[str, Any]) -> str:
+    lines = share_lines(results, record, "copied", "copied")
+    return (
+        "## Memorisation\n\nA tune counts as copied if it follows one training tune, in any key or rhythm, over 18 or "
+        f"more notes that are a fifth of it, or nearly throughout.\n\n{_listed(lines)}"
+    )
+
+
+def _limits(record: dict[str, Any]) -> str:
+    context = record["recipe"]["context"]
+    return f"""## Limits
+
+- It knows the characters and header fields of its corpus alone, melodies of one voice from Europe for the most part,
+  and no lyrics or titles.
+- It was trained on windows of {context} characters. How many of its tunes are valid stands above; a valid tune need not
+  be a good one.
+- Validity is this project's own test (`abc_validity`); human tunes fail it too, at the rate given above.
+- One corpus, one budget of training: the laws hold there."""
+
+
+def _training(results: Results, record: dict[str, Any]) -> str:
+    recipe = record["recipe"]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    lines = [
+        f"commit {record['git_commit']}, seed {recipe['seed']}, {recipe['precision']}, batches of "
+        f"{recipe['batch_size']} × {recipe['context']} characters",
+        f"{record['seconds']:.0f} s on {record['hardware']}; {record['flops']:.3g} FLOPs, "
+        f"{record['tokens_per_second']:.0f} tokens per second, {record['epochs']:.2f} epochs",
+        f"versions: {versions}",
+    ]
+    if not recipe["init_from"]:
+        return f"## Training\n\n```sh\n{_command(recipe)}\n```\n\n{_listed(lines)}"
+    rows = [
+        f"| {run['recipe']['learning_rate']:.3g} | {run['recipe']['dropout']} | {run['recipe']['weight_decay']} "
+        f"| {run['validation_bits_per_character']:.4f} |"
+        for run in results.search
+    ]
+    table = "\n".join(["| rate | dropout | weight decay | validation bpc |", "|---|---|---|---|", *rows])
+    command = f"accelerate launch training/run.py --part best --best_tokens {recipe['tokens']}"
+    return (
+        f"## Training\n\n```sh\n{command}\n```\n\n{_listed(lines)}\n\nThe short runs that chose its rate, dropout and "
+        f"weight decay, of {results.search[0]['tokens'] if results.search else 0:,} tokens each:\n\n{table}"
+    )
+
+
+def _command(recipe: dict[str, Any]) -> str:
+    """Return what trains a ladder's run again; the rate is the rule's."""
+    named = ("tokens", "one_in", "schedule", "batch_size", "context", "weight_decay", "precision")
+    flags = "".join(f" --{name} {recipe[name]}" for name in named)
+    sizes = f"--{recipe['architecture']}_sizes {recipe['size']}"
+    return f"accelerate launch training/run.py {sizes} --seeds {recipe['seed']}{flags}"
+
+
+def _data(results: Results, place: Place) -> str:
+    where = f" ([{place.dataset}](https://huggingface.co/datasets/{place.dataset}))" if place.dataset else ""
+    licences = results.corpus["reading"]["licences"]
+    rows = [
+        f"| {source} | {tunes:,} | {licences.get(source, UNKNOWN_LICENCE)} |"
+        for source, tunes in results.corpus["sources"].items()
+    ]
+    bound = [source for source in results.corpus["sources"] if licences.get(source) == NON_COMMERCIAL]
+    words = f" As {' and '.join(bound)} may be used for **non-commercial** purposes only, so may this model."
+    table = "\n".join(["| source | tunes | licence |", "|---|---|---|", *rows])
+    return (
+        f"## Data and licence\n\nTrained on ABC tunes{where} of these sources:\n\n{table}\n\n"
+        f"The strictest licence binds the whole.{words if bound else ''}"
+    )
+
+
+def licence(results: Results) -> str:
+    """Return the Hub's name of the licence that a model of the study's corpus can have."""
+    licences = results.corpus["reading"]["licences"].values()
+    return "cc-by-nc-4.0" if NON_COMMERCIAL in licences else "other"

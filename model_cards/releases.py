@@ -1,7 +1,7 @@
 """Which trained models are shared, and under which names on the Hub.
 
 A repository holds one architecture, as its models share code, tokenizer and card. A size is a branch
-(`from_pretrained(repository, revision="120k")`): whoever loads one downloads that one alone, and every branch loads like
+(`from_pretrained(repository, revision="120k")`): whoever loads one downloads that alone, and each branch loads like
 a repository of its own. `main` holds the best model, which is what somebody without a revision wants.
 """
 
@@ -37,7 +37,7 @@ def releases(root: Path) -> list[Release]:
     Of several seeds the first is taken, not the luckiest: its losses are not chosen by themselves. The best is the
     study's best model for its architecture, and for the other one its size of the lowest validation loss.
     """
-    found = []
+    found: list[Release] = []
     best = read_record(root / BEST)
     for architecture, ladder in read_ladders(root).items():
         if not ladder.finished:

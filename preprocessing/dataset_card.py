@@ -4,12 +4,14 @@ from typing import Any
 
 from huggingface_hub import DatasetCardData
 
+from preprocessing.sources import NON_COMMERCIAL
+
 UNKNOWN_LICENCE = "not known: ask whoever made it"
 MOST = 12  # rows of a table, the rest is summed
 
 
-def dataset_card(stats: dict[str, Any], manifest: dict[str, Any]) -> str:
-    """Return the card of a corpus as Markdown with the Hub's metadata in front."""
+def dataset_card(stats: dict[str, Any], manifest: dict[str, Any], place: str = "path/to/this/folder") -> str:
+    """Return the card of a corpus as Markdown with the Hub's metadata in front; it is loaded from `place`."""
     total = sum(stats["tunes"].values()) + stats["transposed"]["tunes"]
     data = DatasetCardData(
         license="other",
@@ -24,7 +26,7 @@ def dataset_card(stats: dict[str, Any], manifest: dict[str, Any]) -> str:
             }
         ],
     )
-    sections = [_about(stats, manifest), _splits(stats), _sources(stats), _dropped(stats), COLUMNS, FIGURES]
+    sections = [_about(stats, manifest, place), _splits(stats), _sources(stats), _dropped(stats), COLUMNS, FIGURES]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
@@ -54,7 +56,7 @@ FIGURES = """## Figures
 ![token frequencies](figures/token_frequencies.png)"""
 
 
-def _about(stats: dict[str, Any], manifest: dict[str, Any]) -> str:
+def _about(stats: dict[str, Any], manifest: dict[str, Any], place: str) -> str:
     arguments = manifest["arguments"]
     said = " ".join(_flag(name, value) for name, value in arguments.items() if value not in (None, False))
     return f"""# ABC tunes split by melody
@@ -69,7 +71,7 @@ python preprocessing/run.py {said}
 ```python
 from datasets import load_dataset
 
-tunes = load_dataset("path/to/this/folder")  # or its name on the Hub
+tunes = load_dataset("{place}")
 ```"""
 
 
@@ -113,13 +115,16 @@ def _sources(stats: dict[str, Any]) -> str:
         f" Of {counts['tried']:,} {kind} files {counts['converted']:,} could be converted."
         for kind, counts in stats["reading"]["converted"].items()
     )
+    free = [source for source in stats["sources"] if licences.get(source) != NON_COMMERCIAL]
+    named = " and ".join(source for source in stats["sources"] if source not in free)
+    bound = f" {named}: for **non-commercial** purposes only, and so what is made of them." if named else ""
     return f"""## Sources and licences
 
 | source | tunes | licence |
 |---|---|---|
 {rows}
 
-The strictest of these binds the whole.{conversions}"""
+The strictest of these binds the whole.{bound}{conversions}"""
 
 
 def _dropped(stats: dict[str, Any]) -> str:

@@ -47,8 +47,9 @@ KINDS = {
 TEXT_COLUMNS = ("abc notation", "abc", "text")
 SESSION_COLUMNS = {"tune_id", "setting_id", "name", "type", "meter", "mode", "abc"}
 SESSION = "thesession"
+NON_COMMERCIAL = "non-commercial use"
 LICENCES = {
-    "essenFolksong": "non-commercial use",
+    "essenFolksong": NON_COMMERCIAL,
     "josquin": "GNU General Public License",
     "oneills1850": "old printed tunes, transcribed by volunteers",
     "ryansMammoth": "old printed tunes, transcribed by volunteers",

@@ -9,8 +9,9 @@ import yaml
 
 from analysis.report import findings
 from door import DoorError
-from model_cards.card import Results, model_card, screen, shown_tunes, validity_lines
-from model_cards.publish import write_findings
+from model_cards.publish import CORPUS_STATS, best_card, write_findings
+from model_cards.results import Results, share_lines, shown_tunes
+from model_cards.screen import screen
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "results" / "quick"
@@ -24,7 +25,8 @@ def published():
     analysis = json.loads((PUBLISHED / "fits.json").read_text())
     quality = json.loads((PUBLISHED / "quality.json").read_text())
     samples = json.loads((PUBLISHED / "samples" / "samples.json").read_text())
-    return Results(Path("data"), started[-1], started[:-1], analysis, quality, samples)
+    corpus = json.loads((PUBLISHED / CORPUS_STATS).read_text())
+    return Results(Path("data"), corpus, started[-1], started[:-1], analysis, quality, samples)
 
 
 def test_the_readmes_findings_are_what_the_committed_results_say(published):
@@ -38,21 +40,22 @@ def test_the_readmes_findings_are_what_the_committed_results_say(published):
 
 
 def test_the_committed_card_is_what_the_committed_records_give(published):
-    assert (PUBLISHED / "model_card.md").read_text(encoding="utf-8") == model_card(published)
+    assert (PUBLISHED / "model_card.md").read_text(encoding="utf-8") == best_card(published, figures=".")
 
 
 def test_the_card_s_metadata_parses_and_its_numbers_are_the_records(published):
-    metadata = yaml.safe_load(model_card(published).split("---")[1])
+    metadata = yaml.safe_load(best_card(published).split("---")[1])
     assert metadata["license"] == "cc-by-nc-4.0"
     assert metadata["pipeline_tag"] == "text-generation"
-    values = {row["type"]: row["value"] for row in metadata["model-index"][0]["results"][0]["metrics"]}
-    assert values["bits_per_character"] == published.best["test_loss"] / math.log(2)
-    assert values["perplexity"] == math.exp(published.best["test_loss"])
+    values = {row["name"]: row["value"] for row in metadata["model-index"][0]["results"][0]["metrics"]}
+    assert values["test bits per character"] == published.best["test_loss"] / math.log(2)
+    assert values["test perplexity per character"] == math.exp(published.best["test_loss"])
+    assert values["valid tunes at temperature 0.9"] == published.quality["best"][1]["shares"]["valid"]["share"]
 
 
 def test_a_changed_record_changes_the_card(published):
     changed = {**published.best, "test_loss": 9.0, "test_bits_per_character": 9.0 / math.log(2)}
-    card = model_card(replace(published, best=changed))
+    card = best_card(replace(published, best=changed))
     assert f"perplexity {math.exp(9.0):.3f}" in card
 
 
@@ -67,7 +70,7 @@ def test_the_screen_shows_laws_model_three_tunes_and_every_place(published):
     text = screen(published)
     assert text.count("α = ") >= 4
     assert text.count("X:1") == 3
-    for line in validity_lines(published.quality):
+    for line in share_lines(published, published.best, "valid", "valid"):
         assert line in text
     for place in ("report.html", "fits.json", "best_model", "processed_music_data"):
         assert place in text
@@ -86,7 +89,7 @@ def test_the_tunes_shown_are_the_first_valid_ones_of_each_temperature_and_never_
         tune(4, 0.9, False),
         tune(5, 0.7, True, copied=None),
     ]
-    assert [row["file"] for row in shown_tunes({"samples": tunes})] == ["3.abc", "4.abc", "2.abc"]
+    assert [row["file"] for row in shown_tunes(tunes)] == ["3.abc", "4.abc", "2.abc"]
 
 
 def test_a_missing_study_is_one_line(tmp_path):

@@ -1,0 +1,76 @@
+"""A whole study in a moment: the committed records of the quick study around models that were never trained."""
+
+import json
+import shutil
+from math import log
+from pathlib import Path
+
+import torch
+from made_models import BUILD
+
+from door import read_json, write_json
+from generation.against_size import analyse
+from generation.study import CELLS, FINDINGS, QUALITY, QUALITY_FOLDER, plan_cells
+from modeling.ladder import new_model
+from training.evaluation import held_out_losses
+from training.loop import save_model
+from training.record import BEST, arm_of, baseline_file, run_folder, write_record
+
+PUBLISHED = Path(__file__).parent.parent / "results" / "quick"
+SIZES = ("15k", "30k")
+CONTEXT = 64
+TUNE = "X:1\nM:4/4\nL:1/8\nK:C\nC2EG c2ec|C2EG {}4|]\n"
+
+
+def committed_records():
+    """The records of the committed study: those of the ladders, and the best model's last."""
+    return [json.loads(line) for line in (PUBLISHED / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def made_results(root, corpus):
+    """Write a study below `root`: two sizes of both architectures with two seeds each, and the best model."""
+    shutil.copytree(corpus.folder, root / "processed_music_data")
+    records = committed_records()
+    for record in [record for record in records if not record["recipe"]["init_from"]]:
+        recipe = record["recipe"]
+        if recipe["size"] in SIZES:
+            arm = arm_of(recipe["tokens"], recipe["schedule"], recipe["one_in"])
+            folder = run_folder(root, recipe["architecture"], recipe["size"], arm, recipe["seed"])
+            write_run(folder, record, recipe["size"], corpus)
+    write_run(root / BEST, records[-1], SIZES[0], corpus)
+    shutil.copytree(PUBLISHED / "samples", root / BEST / "samples")
+    for name, files in {
+        "GPT_analysis": ["scaling_law.png"],
+        "comparison_analysis": ["fits.json", "combined_scaling_laws.png"],
+        QUALITY_FOLDER: [QUALITY, "quality_over_size.png"],
+    }.items():
+        (root / name).mkdir()
+        for file in files:
+            shutil.copyfile(PUBLISHED / file, root / name / file)
+    write_json(root / QUALITY_FOLDER / FINDINGS, analyse(read_json(root / QUALITY_FOLDER / QUALITY), 20, 0, "free"))
+    write_json(baseline_file(root), read_json(PUBLISHED / "fits.json")["baseline"])
+    for cell in plan_cells(root, [0.8, 0.9, 1.0], "free"):
+        tunes = [{"abc": TUNE.format(note), "ended": True} for note in "FGA"]
+        write_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json", {"tunes": tunes})
+    return root
+
+
+def write_run(folder, record, size, corpus):
+    """Write a run's folder: an untrained model, and the record with the losses that it has."""
+    recipe = {**record["recipe"], "context": CONTEXT}
+    torch.manual_seed(recipe["seed"])
+    tokenizer = corpus.tokenizer()
+    config = BUILD[recipe["architecture"]](
+        size, len(tokenizer), CONTEXT, tokenizer.eos_token_id, tokenizer.pad_token_id
+    )
+    model = new_model(config).eval()
+    save_model(config, model.state_dict(), corpus, folder)
+    losses = {}
+    for split in ("validation", "test") if "test_loss" in record else ("validation",):
+        found = held_out_losses(model, corpus, split, CONTEXT).whole
+        losses |= {
+            f"{split}_loss": found.loss,
+            f"{split}_loss_standard_error": found.standard_error,
+            f"{split}_bits_per_character": found.loss / log(2),
+        }
+    write_record(folder, {**record, "recipe": recipe, "n_params": model.num_parameters(), **losses})
