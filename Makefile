@@ -2,22 +2,30 @@
 # make smoke   the same path on a tiny grid       make check   lint, format and types
 # make publish the study, then its results to results/quick and its findings to the README
 # make dashboard   the curves of the runs in a browser, while they are trained
+# make demo    the study's models side by side in a browser
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+READY_DEV := .venv/.ready-dev
+READY_DEMO := .venv/.ready-demo
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: study publish smoke dashboard test check install clean
+.PHONY: study publish smoke dashboard demo test check install clean
 .DEFAULT_GOAL := study
 
-install: $(READY)
+install: $(READY_DEV)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'error: $(PYTHON) is older than 3.11: make PYTHON=python3.12'; exit 1; }
 	@$(PYTHON) -m venv .venv || \
 		{ echo 'error: $(PYTHON) cannot make a virtual environment: on Debian and Ubuntu apt install python3-venv'; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -e .
+	@touch $@
+
+.venv/.ready-%: $(READY)
+	$(PIP) -e '.[$*]'
 	@touch $@
 
 study: $(READY)
@@ -47,10 +55,13 @@ smoke: $(READY)
 dashboard: $(READY)
 	@TRACKIO_DIR=data/trackio $(BIN)/python -c 'import trackio; trackio.show(open_browser=False)'
 
-test: $(READY)
+demo: $(READY_DEMO)
+	@$(BIN)/python model_cards/run.py --demo
+
+test: $(READY_DEV)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-check: $(READY)
+check: $(READY_DEV)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

@@ -87,7 +87,8 @@ def test_every_dependency_is_pinned():
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    wanted = [line for line in [*project["dependencies"], *extras] if not line.startswith(project["name"])]
     names = {re.split(r"[<>=!~\[]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
