@@ -55,7 +55,8 @@ SOUND = """<audio controls preload="none" src="{stem}.wav" aria-label="Sound of 
 """
 PLAYER = """<div class="player" role="group" aria-label="Sound of {name}" data-notes="{notes}" hidden>\
 <button type="button">Play</button>\
-<input type="range" min="0" step="0.1" value="0" aria-label="Place in the tune, in seconds"><output>0:00</output></div>
+<input type="range" min="0" step="0.1" value="0" aria-label="Place in the tune, in seconds">\
+<output aria-live="off">0:00</output></div>
 """
 
 
