@@ -382,6 +382,15 @@ def test_a_sweep_over_several_budgets_is_refused(small_corpus, tmp_path):
         plan_sweep(jobs, {"gpt": [0.01, 0.02, 0.03]}, tmp_path)
 
 
+def test_a_sweep_with_wsd_has_whole_runs_and_no_trunk(small_corpus, tmp_path):
+    axes = Axes({"gpt": ["15k"]}, [0], [12_000], [], [1])
+    jobs = plan_ladders(axes, replace(RECIPE, schedule="wsd"), small_corpus, tmp_path)
+    plans = [job.plan for job in plan_sweep(jobs, {"gpt": [0.01, 0.02, 0.03]}, tmp_path)]
+    assert [(plan.recipe.schedule, plan.recipe.learning_rate, plan.trunk) for plan in plans] == [
+        ("wsd", 0.01, None), ("wsd", 0.02, None), ("wsd", 0.03, None),
+    ]  # fmt: skip
+
+
 def test_a_run_that_diverges_before_its_first_point_is_marked_diverged(small_corpus, tmp_path):
     record = train(Plan(replace(RECIPE, weight_decay=1e30), tmp_path), small_corpus, quiet, Conduct())
     assert record["status"] == "diverged"

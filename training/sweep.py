@@ -8,26 +8,27 @@ import numpy as np
 
 from door import DoorError, write_json
 from training.loop import Plan
+from training.record import TRUNK
 from training.study import Job, Outcome, report_failures
 
 SWEEP = "rate_sweep"
 
 
 def plan_sweep(jobs: list[Job], rates: dict[str, list[float]], root: Path) -> list[Job]:
-    """Return each job (architecture, size and seed) with each rate of its architecture."""
+    """Return each job (architecture, size and seed) with each rate of its architecture; a WSD run has no trunk here."""
+    jobs = [job for job in jobs if job.plan.recipe.schedule != TRUNK]
     for architecture in {job.plan.recipe.architecture for job in jobs}:
         if len(set(rates[architecture])) < 3:
             raise DoorError(f"--{architecture}_rates {rates[architecture]}: an optimum needs at least three")
         arms = {job.plan.folder.parent.name for job in jobs}
         if len(arms) > 1:
-            raise DoorError(
-                f"--part sweep: one budget, on all of the data, with a cosine, not {', '.join(sorted(arms))}"
-            )
+            raise DoorError(f"--part sweep: one budget, on all of the data, not {', '.join(sorted(arms))}")
     plans = []
     for job in jobs:
         recipe = job.plan.recipe
+        base = root / SWEEP / job.plan.folder.parent.name / recipe.architecture / recipe.size
         for rate in rates[recipe.architecture]:
-            folder = root / SWEEP / recipe.architecture / recipe.size / f"rate_{rate:g}" / f"seed_{recipe.seed}"
+            folder = base / f"rate_{rate:g}" / f"seed_{recipe.seed}"
             plans.append(replace(job, plan=Plan(replace(recipe, learning_rate=rate), folder)))
     return plans
 
@@ -93,7 +94,9 @@ def write_sweep(outcomes: list[Outcome], path: Path) -> dict[str, Any]:
         for architecture in dict.fromkeys(row["architecture"] for row in rows)
     }
     first = records[0]
-    shared = {key: first["recipe"][key] for key in ("tokens", "batch_size", "context", "weight_decay", "dropout")}
+    shared = {
+        key: first["recipe"][key] for key in ("tokens", "batch_size", "context", "schedule", "weight_decay", "dropout")
+    }
     runs = [{**row, "loss": row["loss"] if np.isfinite(row["loss"]) else None} for row in rows]
     result = {"corpus": first["corpus"], "recipe": shared, "versions": first["versions"], "rules": rules, "runs": runs}
     write_json(path, result)
