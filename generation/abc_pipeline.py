@@ -24,7 +24,8 @@ HEADER_FIELDS = "XRMLK"  # of a model that does not say which it has seen: those
 NUMBERS: dict[str, tuple[type, float, float]] = {  # their kind, and the least and the most that they may be
     "n": (int, 1, 1e6), "number": (int, 0, 1e9), "max_characters": (int, 1, 1e6), "at_once": (int, 1, 1e4),
     "seed": (int, 0, 2**63 - 1), "top_k": (int, 0, 1e9),
-    "temperature": (float, 1e-4, 1e4), "top_p": (float, 1e-9, 1), "min_p": (float, 0, 1), "max_time": (float, 0, 1e9),
+    "temperature": (float, 1e-4, 1e4), "top_p": (float, 1e-9, 1), "min_p": (float, 0, 1),
+    "max_time": (float, 1e-9, 1e9),
 }  # fmt: skip
 LETTERS = {"title": "T", "rhythm": "R", "metre": "M", "unit_length": "L", "key": "K"}
 REMARK = re.compile(r"%.*\n")
@@ -60,6 +61,11 @@ class AbcGenerationPipeline(Pipeline):
 
     def __call__(self, prompt: str | list[str] = "", **settings: Any) -> Any:  # type: ignore[override]
         """Return the tunes of a prompt, or of each of a list of prompts."""
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"prompt {prompt!r}: give a text, or a list of texts")
+        if "batch_size" in settings:
+            raise ValueError("batch_size is for prompts, which come one after another: at_once is for tunes of one")
         return super().__call__(prompt, **settings)
 
     def _sanitize_parameters(self, **settings: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -91,6 +97,8 @@ class AbcGenerationPipeline(Pipeline):
         """Split what the model is fed from what only the result shows."""
         fields = {LETTERS[name]: value.strip() for name, value in given.items() if value}
         begun, rest = split_header(prompt)
+        if "K" in fields:
+            fields["K"] = canonical_key(fields["K"]) or fields["K"]  # `A dorian` as the corpus spells it
         letters = {letter for letter, _ in begun}
         in_music = bool(rest) and ("K" in letters or not FIELD.match(f"{rest}:"))  # not in the midst of a field
         if in_music and "K" not in letters | fields.keys():
@@ -195,7 +203,7 @@ def check_setting(name: str, value: Any) -> None:
         kinds = (int,) if kind is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
             whole = "a whole number" if kind is int else "a number"
-            raise ValueError(f"{name} {value!r}: must be {whole} from {least:g} to {most:g}")
+            raise ValueError(f"{name} {value!r}: must be {whole} from {least:,} to {most:,}")
     if name in LETTERS and value is not None and not (isinstance(value, str) and value.isprintable()):
         raise ValueError(f"{name} {value!r}: one line of text")
     if name == "key" and value and canonical_key(value) is None:

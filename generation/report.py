@@ -166,7 +166,10 @@ def ends_line(metric: Data, found: Data) -> str:
         both = " → ".join(f"{quantity(metric, row)} at {row['size']}" for row in shown)
         texts.append(f"{NAMES[name]} {both or 'not measured'} ({trend(found, name)})")
     people = quantity(metric, metric["human"]["test"])
-    return f"{metric['label'].capitalize()}: {'; '.join(texts)}; people's test tunes {people}."
+    return (
+        f"{metric['label'].capitalize()}, each size at the temperature chosen for it: {'; '.join(texts)}; "
+        f"people's test tunes {people}."
+    )
 
 
 def trend(found: Data, name: str) -> str:

@@ -46,7 +46,7 @@ MISSED = {
     "parses": "no tune: no key, or no note",
     "no_errors": "not ABC in places",
     "bars_add_up": "bars do not add up",
-    "enough_notes": "hardly a note",
+    "enough_notes": "too few notes, or too many rests",
     "ended": "cut at a bar line, for the model did not end it",
 }
 

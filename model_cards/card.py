@@ -16,6 +16,7 @@ from preprocessing.dataset_card import UNKNOWN_LICENCE
 from preprocessing.sources import NON_COMMERCIAL
 
 Z95 = 1.96
+LAWS_COMPARED = ("power_floor", "power")  # of N: exponents with a floor and without one are not alike
 LAW_FIGURE, QUALITY_FIGURE = "combined_scaling_laws.png", "quality_over_size.png"
 
 
@@ -87,7 +88,7 @@ def _metadata(results: Results, record: dict[str, Any], name: str, place: Place)
         EvalResult(
             task_type="text-generation",
             dataset_type=place.dataset or "abc-notation",
-            dataset_name="ABC tunes carried by music21, split by melody",
+            dataset_name="ABC tunes, split by melody",
             metric_type=kind,
             metric_name=label,
             metric_value=value,
@@ -128,8 +129,8 @@ def _sizes(results: Results, shelf: Sequence[Release], place: Place) -> str:
             "## Sizes",
             "",
             "Every size is a branch of this repository; of several seeds it is the first, so that none is chosen by "
-            "its loss. `main` is the best model; its folder `results` holds records, fits, figures and reports of the "
-            "whole study.",
+            "its loss. `main` is the best model, of whatever seed; its folder `results` holds records, fits, figures "
+            "and reports of the whole study.",
             "",
             "| revision | size | parameters | test bits per character (95 %) | validation | valid tunes |",
             "|---|---|---|---|---|---|",
@@ -159,7 +160,8 @@ tune = model.generate(**prompt, do_sample=True, max_new_tokens={record["recipe"]
 print(tokenizer.decode(tune[0], skip_special_tokens=True))
 ```
 
-Whole tunes with a verdict, several times faster, beyond the context too:
+A GPT takes {record["recipe"]["context"]} characters at most, prompt and tune together. Whole tunes with a verdict,
+several times faster and of any length:
 
 ```python
 from transformers import pipeline
@@ -186,9 +188,7 @@ def _law(results: Results, record: dict[str, Any], place: Place) -> str:
             f"For this size's N = {record[fitted['axis']]:,} ({AXIS_WORDS[fitted['axis']]}) it gives {told:.4f}; "
             f"the run has {found:.4f} ({100 * (found / told - 1):+.1f} %)."
         )
-    compared = find_comparison(results.analysis, fitted["law"])
-    if compared is not None:
-        lines.append(exponent_sentence(compared))
+    lines += [exponent_sentence(law) for name in LAWS_COMPARED if (law := find_comparison(results.analysis, name))]
     figure = f"![Validation loss of GPT and LSTM against parameters]({place.figures}/{LAW_FIGURE})"
     return f"## The law it lies on\n\n{figure}\n\n{_listed(lines)}"
 
@@ -226,8 +226,7 @@ def _limits(record: dict[str, Any]) -> str:
     context = record["recipe"]["context"]
     return f"""## Limits
 
-- It knows the characters and header fields of its corpus alone, melodies of one voice from Europe for the most part,
-  and no lyrics or titles.
+- It knows the characters and header fields of its corpus alone, no lyrics and in general no titles.
 - It was trained on windows of {context} characters. How many of its tunes are valid stands above; a valid tune need not
   be a good one.
 - Validity is this project's own test (`abc_validity`); human tunes fail it too, at the rate given above.
@@ -275,12 +274,22 @@ def _data(results: Results, place: Place) -> str:
         for source, tunes in results.corpus["sources"].items()
     ]
     bound = [source for source in results.corpus["sources"] if licences.get(source) == NON_COMMERCIAL]
-    words = f" As {' and '.join(bound)} may be used for **non-commercial** purposes only, so may this model."
+    words = f" {licence_words(results.corpus)}" if bound else ""
     table = "\n".join(["| source | tunes | licence |", "|---|---|---|", *rows])
     return (
         f"## Data and licence\n\nTrained on ABC tunes{where} of these sources:\n\n{table}\n\n"
-        f"The strictest licence binds the whole.{words if bound else ''}"
+        f"(All splits; training has {results.corpus['tunes']['train']:,}.) "
+        f"The strictest licence binds the whole.{words}"
     )
+
+
+def licence_words(corpus: dict[str, Any]) -> str:
+    """Return a sentence on what may be done with models of a corpus, by its statistics."""
+    licences = corpus["reading"]["licences"]
+    bound = [source for source in corpus["sources"] if licences.get(source) == NON_COMMERCIAL]
+    if not bound:
+        return "What may be done with models and tunes depends on the licences of the training tunes."
+    return f"{' and '.join(bound)}: for non-commercial purposes only, and so the models and what they write."
 
 
 def licence(results: Results) -> str:

@@ -17,7 +17,9 @@ from huggingface_hub import SpaceCardData
 from analysis.report import NAMES, chosen_fit, law_line
 from door import read_json, whole_folder, write_json, write_text
 from generation.study import FINDINGS, QUALITY_FOLDER
+from model_cards.card import licence_words
 from model_cards.releases import DATASET, MAIN, model_repository, releases
+from model_cards.results import CORPUS, STATS
 from model_cards.vendor import vendor_abcjs
 from training.record import baseline_file, read_ladders
 
@@ -34,8 +36,7 @@ ABOUT = """# Music scaling laws
 Choose two of a study's models and ask them for a tune: each comes as a score that can be played, with a verdict, its
 bits per character and the training tune that is most like it. The figures of the study are on the second tab.
 
-The code is under the Apache License 2.0, abcjs under the MIT licence (vendor/abcjs/LICENSE.md). Most of the training
-tunes may be used for non-commercial purposes only, and so may the models and what they write."""
+The code is under the Apache License 2.0, abcjs under the MIT licence (vendor/abcjs/LICENSE.md). """
 OF_RECIPE = ("architecture", "size", "seed", "learning_rate", "batch_size")
 OF_RECORD = (
     *("n_params", "n_params_non_embedding", "tokens", "epochs", "flops", "validation_loss"),
@@ -55,9 +56,10 @@ def stage(root: Path, folder: Path, namespace: str | None) -> None:
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, copy)
         vendor_abcjs(temporary)
-        write_text(temporary / "README.md", space_card(namespace))
+        study = describe_study(root, namespace)
+        write_text(temporary / "README.md", space_card(namespace, study["licence"]))
         write_text(temporary / "requirements.txt", "\n".join([TORCH_FOR_CPU, *requirements()]) + "\n")
-        write_json(temporary / STUDY, describe_study(root, namespace))
+        write_json(temporary / STUDY, study)
 
 
 def closure(modules: Iterable[Path]) -> list[Path]:
@@ -88,8 +90,8 @@ def requirements() -> list[str]:
     return [line for line in lines if re.split(r"[<>=!~\[ ]", line)[0] in PAGE_NEEDS + NEEDS]
 
 
-def space_card(namespace: str | None) -> str:
-    """Return the card of the Space, which tells the Hub how to run it."""
+def space_card(namespace: str | None, licence: str) -> str:
+    """Return the card of the Space, which tells the Hub how to run it; `licence` is a sentence on models and tunes."""
     [gradio] = [line for line in requirements() if line.startswith("gradio")]
     data = SpaceCardData(
         title="Music scaling laws",
@@ -106,17 +108,18 @@ def space_card(namespace: str | None) -> str:
         colorTo="yellow",
         short_description="Two small models write a tune each, side by side",
     )
-    return f"---\n{data.to_yaml()}\n---\n\n{ABOUT}\n"
+    return f"---\n{data.to_yaml()}\n---\n\n{ABOUT}{licence}\n"
 
 
 def describe_study(root: Path, namespace: str | None) -> dict[str, Any]:
     """Return what study.json holds: the models, where the training tunes are, and the numbers of the figures."""
-    corpus = {"path": str((root / "processed_music_data").resolve())}
+    corpus = {"path": str((root / CORPUS).resolve())}
     return {
         "namespace": namespace,
         "models": _models(root, namespace),
         "training": corpus if namespace is None else {"repository": f"{namespace}/{DATASET}"},
         "figures": _figures(root),
+        "licence": licence_words(read_json(root / CORPUS / STATS)),
     }
 
 

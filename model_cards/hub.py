@@ -6,7 +6,8 @@ same gets no commit. The login is huggingface_hub's (`hf auth login`, or HF_TOKE
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from json import JSONDecodeError
 from typing import TypeVar
 
@@ -33,32 +34,48 @@ def push(branches: Sequence[Branch], private: bool, api: HfApi) -> None:
     Raises DoorError with one line if the login is missing or may not write, or if the Hub cannot be had for long.
     """
     logging.set_verbosity_error()  # an unchanged branch is no reason for a warning
-    try:
-        patiently(api.whoami)
+    with one_line():
         for branch in branches:
-            changed = push_branch(branch, private, api)
-            what = "pushed" if changed else "unchanged"
-            print(f"{what}: {branch.kind} {branch.repository}, branch {branch.revision}", flush=True)
+            done = push_branch(branch, private, api)
+            print(f"{done}: {branch.kind} {branch.repository}, branch {branch.revision}", flush=True)
         for repository in sorted({branch.repository for branch in branches if branch.kind == "model"}):
             ours = {branch.revision for branch in branches if branch.repository == repository}
             refs = patiently(lambda repository=repository: api.list_repo_refs(repository))  # type: ignore[misc]
             for name in sorted({ref.name for ref in refs.branches} - ours):
                 print(f"left alone: model {repository}, branch {name}, which is no size of this study")
+    if private:
+        print("a private Space reads private models only with a token: give it one as its secret HF_TOKEN")
+
+
+def check_login(api: HfApi) -> None:
+    """Raise DoorError with one line if there is no login, or if the Hub does not take it."""
+    with one_line():
+        patiently(api.whoami)
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Turn the errors of requests into the door's."""
+    try:
+        yield
     except LocalTokenNotFoundError:
         raise DoorError("there is no login for the Hub: run hf auth login") from None
     except ERRORS as error:
         raise DoorError(explain(error)) from None
 
 
-def push_branch(branch: Branch, private: bool, api: HfApi) -> bool:
-    """Make a branch on the Hub what its folder is, in one commit; return False if it was that already."""
+def push_branch(branch: Branch, private: bool, api: HfApi) -> str:
+    """Make a branch on the Hub what its folder is, in one commit.
+
+    Returns "pushed", "replaced" if there were other files, or "unchanged".
+    """
     repository, kind = branch.repository, branch.kind
     paths = sorted(path for path in branch.folder.rglob("*") if path.is_file())
     files = {path.relative_to(branch.folder).as_posix(): path for path in paths}
     sdk = RepoCard.load(branch.folder / CARD).data.get("sdk") if kind == "space" else None
     patiently(lambda: api.create_repo(repository, repo_type=kind, private=private, space_sdk=sdk, exist_ok=True))
 
-    def attempt() -> bool:
+    def attempt() -> str:
         try:
             head = api.repo_info(repository, repo_type=kind, revision=branch.revision).sha
         except RevisionNotFoundError:
@@ -79,7 +96,10 @@ def push_branch(branch: Branch, private: bool, api: HfApi) -> bool:
             parent_commit=head,  # refused if another push came between
             commit_message=f"The study's files ({branch.revision})",
         )
-        return bool(made.oid != head)
+        if made.oid == head:
+            return "unchanged"
+        older = api.list_repo_commits(repository, repo_type=kind, revision=head)
+        return "replaced" if len(older) > 1 else "pushed"  # the first commit is the Hub's own
 
     return patiently(attempt)
 

@@ -31,13 +31,18 @@ class Results:
         best = read_record(root / BEST)
         if best is None:
             raise DoorError(f"{root / BEST} holds no trained model: run accelerate launch training/run.py --part best")
+        analysis = read_json(root / "comparison_analysis" / "fits.json")
+        if not isinstance(analysis, dict) or "fits" not in analysis:
+            raise DoorError(
+                f"{root / 'comparison_analysis' / 'fits.json'} holds no fits: run python analysis/run.py again"
+            )
         search = [read_record(folder) for folder in sorted((root / BEST / "search").glob("*"))]
         return cls(
             root,
             read_json(root / CORPUS / STATS),
             best,
             [record for record in search if record is not None],
-            read_json(root / "comparison_analysis" / "fits.json"),
+            analysis,
             read_json(root / QUALITY_FOLDER / QUALITY),
             read_json(root / BEST / "samples" / "samples.json"),
         )
@@ -69,7 +74,8 @@ def share_lines(results: Results, record: dict[str, Any], tier: str, word: str) 
 def model_lines(record: dict[str, Any]) -> list[str]:
     """Return what a model is and how well it predicts."""
     recipe = record["recipe"]
-    origin = f"trained on from {recipe['init_from']}" if recipe["init_from"] else "trained"
+    origin = f"trained on from {_run(recipe['init_from'])}" if recipe["init_from"] else "trained"
+    more = " more" if recipe["init_from"] else ""
     loss = f"validation: {record['validation_bits_per_character']:.4f}"
     if "test_loss" in record:
         error = record["test_loss_standard_error"] / log(2)
@@ -80,10 +86,16 @@ def model_lines(record: dict[str, Any]) -> list[str]:
     return [
         f"{recipe['architecture'].upper()} {recipe['size']}, {record['n_params']:,} parameters "
         f"({record['n_params_non_embedding']:,} without tables), {origin} "
-        f"for {record['tokens']:,} tokens (rate {recipe['learning_rate']:.3g}, dropout {recipe['dropout']}, "
+        f"for {record['tokens']:,}{more} tokens (rate {recipe['learning_rate']:.3g}, dropout {recipe['dropout']}, "
         f"weight decay {recipe['weight_decay']})",
         loss,
     ]
+
+
+def _run(folder: str) -> str:
+    """Return a ladder's run in words: its size, its arm and its seed are the last parts of its folder."""
+    *_, size, arm, seed = ("", "", *Path(folder).parts)
+    return f"the run {size}/{arm}/{seed}" if arm else folder
 
 
 def shown_tunes(tunes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 from door import DoorError, open_door, read_arguments, write_text
 from generation.travel import add_pipeline
 from model_cards.demo import stage as stage_demo
-from model_cards.hub import push
+from model_cards.hub import check_login, push
 from model_cards.publish import best_card, publish, write_findings
 from model_cards.results import Results
 from model_cards.screen import screen
@@ -34,16 +34,20 @@ class CardArguments:
 
     output_root: str = field(default="data", metadata={"help": "the folder that the study's results stand in"})
     publish: str = field(default="", metadata={"help": "also copy the results to this folder and update README.md"})
-    namespace: str = field(default="", metadata={"help": "also push to this user or organisation of the Hub"})
+    namespace: str | None = field(default=None, metadata={"help": "also push to this user or organisation of the Hub"})
     private: bool = field(default=False, metadata={"help": "make new repositories private"})
     demo: bool = field(default=False, metadata={"help": "serve the demo of the study on this machine, until Ctrl-C"})
     dry_run: bool = field(default=False, metadata={"help": "prepare all that would be pushed, and push nothing"})
 
     def __post_init__(self) -> None:
-        if (self.private or self.dry_run) and not self.namespace:
-            raise DoorError("--private and --dry_run are about a push: give --namespace too")
+        if self.namespace is None:
+            if self.private or self.dry_run:
+                raise DoorError("--private and --dry_run are about a push: give --namespace too")
+            return
+        if self.demo:
+            raise DoorError("--demo and --namespace: one after the other")
         try:
-            validate_repo_id(f"{self.namespace or 'name'}/x")
+            validate_repo_id(f"{self.namespace}/x")
         except HFValidationError:
             raise DoorError(f"--namespace {self.namespace}: no name of a user or organisation of the Hub") from None
 
@@ -62,20 +66,24 @@ def main() -> None:
     if arguments.publish:
         publish(results, Path(arguments.publish))
         write_findings(results, Path(arguments.publish), Path("README.md"))
-    if not arguments.namespace:
+    if arguments.namespace is None:
         print(screen(results))
         return
+    api = HfApi()
+    if not arguments.dry_run:
+        check_login(api)
     branches = stage(root, results, arguments.namespace, root / HUB)
     if arguments.dry_run:
         print("\n".join(summary(branch) for branch in branches))
     else:
-        push(branches, arguments.private, HfApi())
+        push(branches, arguments.private, api)
 
 
 def serve_demo(root: Path) -> None:
     """Stage the demo of a study and run it in the place of this process. Raises DoorError if gradio is missing."""
     if find_spec("gradio") is None:
         raise DoorError("--demo: gradio is missing: pip install -c constraints.txt -e '.[demo]' (or make demo)")
+    print("preparing the demo; its address comes next", flush=True)
     stage_demo(root, root / DEMO_FOLDER, None)
     os.chdir(root / DEMO_FOLDER)
     os.execv(sys.executable, [sys.executable, "app.py"])

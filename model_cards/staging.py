@@ -1,5 +1,6 @@
 """A study as the Hub will show it: a folder for each branch of each repository, whole before anything is pushed."""
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +29,7 @@ from training.loop import load_model
 from training.record import BEST
 
 ROOT = Path(__file__).parent.parent
-CARD, RESULTS = "README.md", "results"
+CARD, RESULTS, MANIFEST = "README.md", "results", "manifest.json"
 LOSSES = "losses.json"
 TOLERANCE = 0.01  # nats per character between a loss in fp32 and the record's, which may be of bf16
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -71,6 +72,7 @@ def stage(root: Path, results: Results, namespace: str, folder: Path) -> list[Br
         place = Place(repository, release.revision, dataset)
         with whole_folder(branch(repository, "model", release.revision).folder, mark=CARD) as temporary:
             stage_model(root, results, release, shelf, place, memory, temporary)
+            forget_paths(temporary, root)
     for name in METRICS:
         with whole_folder(branch(f"{namespace}/{name}", "space").folder, mark=CARD) as temporary:
             stage_metric(name, namespace, temporary)
@@ -83,7 +85,13 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
 
     Raises DoorError if the weights cannot be read, or do not have the validation loss that the record says.
     """
-    model, context = load_model(str(release.folder)), release.record["recipe"]["context"]
+    try:
+        model, context = load_model(str(release.folder)), release.record["recipe"]["context"]
+    except (OSError, ValueError, RuntimeError) as error:
+        line = str(error).split("\n")[0]
+        raise DoorError(
+            f"{release.folder}: the model cannot be loaded ({line}): delete it and train it again"
+        ) from None
     losses: dict[str, Any] = read_json(kept) if kept.is_file() else {}
     key = f"{corpus.digest()} {weights_digest(release.folder)}"
     if key not in losses:
@@ -106,9 +114,31 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
 
 
 def stage_dataset(corpus: Corpus, repository: str, folder: Path) -> None:
-    """Copy a corpus, with a card that names its place on the Hub."""
-    shutil.copytree(corpus.folder, folder, dirs_exist_ok=True)
-    write_text(folder / CARD, dataset_card(corpus.stats, read_json(corpus.folder / "manifest.json"), repository))
+    """Copy the files of a corpus that its manifest names, with a card that names its place on the Hub.
+
+    Raises DoorError if one of them is not what the manifest says.
+    """
+    manifest = read_json(corpus.folder / MANIFEST)
+    for name, digest in manifest["outputs"].items():
+        path = corpus.folder / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise DoorError(f"{path} is not what {MANIFEST} says: build the corpus again with preprocessing/run.py")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name)
+    sources = manifest["arguments"].get("source", [])
+    manifest["arguments"]["source"] = [Path(each).name if Path(each).is_absolute() else each for each in sources]
+    write_json(folder / MANIFEST, manifest)
+    write_text(folder / CARD, dataset_card(corpus.stats, manifest, repository))
+
+
+def forget_paths(folder: Path, root: Path) -> None:
+    """Write `data` for the study's folder in all texts of a staged folder: where it lies here is nobody's business."""
+    for path in folder.rglob("*"):
+        if path.suffix in (".md", ".json", ".jsonl"):
+            text = path.read_text(encoding="utf-8")
+            for place in {str(root.resolve()), root.as_posix()} - {"."}:
+                text = text.replace(f"{place}/", "data/")
+            write_text(path, text)
 
 
 def stage_model(

@@ -1,5 +1,6 @@
 """The dataset card, README.md of a corpus folder: written from its statistics, no number is typed in here."""
 
+import shlex
 from typing import Any
 
 from huggingface_hub import DatasetCardData
@@ -77,7 +78,7 @@ tunes = load_dataset("{place}")
 
 def _flag(name: str, value: Any) -> str:
     values = value if isinstance(value, list) else [value]
-    return f"--{name} " + " ".join(str(v) for v in values)
+    return f"--{name} " + " ".join(shlex.quote(str(v)) for v in values)
 
 
 def _splits(stats: dict[str, Any]) -> str:

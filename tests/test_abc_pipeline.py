@@ -44,6 +44,12 @@ def test_given_fields_stand_in_the_header_of_one_tune_in_their_order(pipe):
         assert tune["settings"]["key"] == "Am"
 
 
+def test_a_given_key_is_spelled_as_in_a_corpus(pipe):
+    for key, spelled in (("A mixolydian", "Amix"), ("D major", "D"), ("B minor", "Bm")):
+        [tune] = pipe(key=key, metre="6/8", seed=0, bars="strict", max_characters=200)
+        assert fields_of(tune["abc"])["K"] == spelled
+
+
 def test_the_seed_decides_the_tunes_and_the_callers_randomness_is_left_alone(pipe):
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -135,7 +141,11 @@ def test_what_is_unfinished_in_time_is_cut_at_a_bar_line(pipe):
         ({"temperature": float("nan")}, "temperature nan"),
         ({"top_p": 1.5}, "top_p 1.5"),
         ({"n": 0}, "n 0"),
-        ({"max_time": -1}, "max_time -1"),
+        ({"max_time": 0}, "max_time 0"),
+        ({"batch_size": 2}, "at_once"),
+        ({"prompt": []}, "prompt []"),
+        ({"prompt": None}, "prompt None"),
+        ({"prompt": [1, 2]}, "prompt [1, 2]"),
         ({"bars": "loose"}, "bars 'loose'"),
         ({"render": ["mp3"]}, "mp3"),
         ({"tempo": 3}, "tempo is no setting"),
@@ -197,6 +207,9 @@ def test_the_task_is_registered_here(pipe, tmp_path):
     pipe.model.save_pretrained(tmp_path)
     pipe.tokenizer.save_pretrained(tmp_path)
     assert isinstance(pipeline(TASK, model=str(tmp_path)), RenderingPipeline)
+    pipe.save_pretrained(tmp_path / "saved")  # it names the code that travels
+    rendering = pipeline(TASK, model=str(tmp_path / "saved"), pipeline_class=RenderingPipeline)
+    assert rendering(max_characters=30, render=["midi"])[0].keys() >= {"midi", "messages"}
     assert Path(tmp_path, "config.json").is_file()
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert model.config.header_fields == "XMLK"

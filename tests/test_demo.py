@@ -66,6 +66,7 @@ def study(tmp_path_factory):
     fits = read_json(PUBLISHED / "fits.json")
     write_json(root / "comparison_analysis" / "fits.json", fits)
     write_json(root / "GPT_initial_training" / "ngram_baseline.json", fits["baseline"])
+    write_json(root / "processed_music_data" / "stats.json", read_json(PUBLISHED / "corpus.json"))
     scores = analyse(made_study({"valid": both(rising(1e5))}, {"distance_key": both(lambda n, _: n**-0.1)}), 20)
     write_json(root / "generation_analysis" / "quality_against_size.json", scores)
     write_training(root, ("X:1\nM:4/4\nL:1/8\nK:C\nCDEFGABc|cBAGFEDC|C8|]", "Scale", "made.abc", 0))
@@ -155,7 +156,7 @@ def test_the_requirements_are_the_project_s_and_torch_is_the_one_for_cpus(staged
 
 
 def test_the_card_tells_the_hub_how_to_run_it_and_what_it_shows():
-    card = RepoCard(space_card("band"))
+    card = RepoCard(space_card("band", "Do what you like."))
     assert (card.data.sdk, card.data.app_file) == ("gradio", "app.py")
     assert card.data.models == ["band/abc-gpt", "band/abc-lstm"]
     assert len(card.data.short_description) <= 60

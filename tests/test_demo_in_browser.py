@@ -96,6 +96,7 @@ def study():
     ]  # fmt: skip
     return {
         "namespace": "someone",
+        "licence": "For <b>nobody</b>.",
         "models": [{"model": "someone/abc-gpt"}, {"model": "someone/abc-lstm"}, {"model": "someone/abc-gpt"}],
         "training": {"repository": "someone/abc-tunes"},
         "names": ["GPT 15k", "GPT 120k", "LSTM 15k", "LSTM 120k", "LSTM 500k, trained further"],
@@ -397,7 +398,7 @@ def test_the_page_tells_where_the_models_are_and_what_may_be_done_with_them(open
     page = open_page()
     page.get_by_role("tab", name="About").click()
     about = page.get_by_role("tabpanel").filter(visible=True)
-    assert "non-commercial purposes only" in about.inner_text()
+    assert "For <b>nobody</b>." in about.inner_text()
     addresses = about.get_by_role("link").evaluate_all("links => links.map((link) => link.href)")
     assert addresses[-3:] == [
         "https://huggingface.co/someone/abc-gpt",

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +22,8 @@ from model_cards import hub
 from model_cards.releases import MAIN, releases
 from model_cards.results import Results
 from model_cards.run import main as run_door
-from model_cards.staging import Branch, stage
+from model_cards.staging import Branch, stage, stage_dataset
+from preprocessing.corpus import Corpus
 from preprocessing.sources import Block
 from training.record import read_record, write_record
 
@@ -216,16 +218,44 @@ def test_a_login_that_is_missing_wrong_or_without_the_right_is_one_line(tmp_path
             with pytest.raises(DoorError, match=words) as error:
                 hub.push([branch], False, api(server, token))
             assert token not in str(error.value)
+        with pytest.raises(DoorError, match="does not take the login"):
+            hub.check_login(api(server, "hf_" + "x" * 34))
         monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
         with pytest.raises(DoorError, match="no login"):
-            hub.push([branch], False, HfApi(endpoint=server.endpoint))
+            hub.check_login(HfApi(endpoint=server.endpoint))
         assert not server.repositories
 
 
-def test_new_repositories_are_private_if_that_is_asked(tmp_path, api):
+def test_new_repositories_are_private_if_that_is_asked(tmp_path, api, capsys):
     with hub_server() as server:
         hub.push([made_branch(tmp_path / "branch", 1)], True, api(server))
+        assert "secret HF_TOKEN" in capsys.readouterr().out
         assert server.repositories["model", "band/abc-gpt"].private
+
+
+def test_files_of_another_study_are_replaced_and_that_is_said(tmp_path, api, capsys):
+    with hub_server() as server:
+        for version, word in ((1, "pushed"), (1, "unchanged"), (2, "replaced")):
+            hub.push([made_branch(tmp_path / "branch", version)], False, api(server))
+            assert capsys.readouterr().out.startswith(f"{word}: model band/abc-gpt, branch main")
+
+
+def test_only_the_corpus_s_own_files_are_pushed_and_only_whole(corpus, tmp_path):
+    folder = tmp_path / "corpus"
+    shutil.copytree(corpus.folder, folder)
+    (folder / ".env").write_text("SECRET=1")
+    stage_dataset(Corpus.open(folder), "band/abc-tunes", tmp_path / "staged")
+    assert not (tmp_path / "staged" / ".env").exists()
+    assert (tmp_path / "staged" / "data" / "train.parquet").is_file()
+    shutil.copyfile(folder / "data" / "test.parquet", folder / "data" / "train.parquet")
+    with pytest.raises(DoorError, match=r"train\.parquet is not what manifest\.json says"):
+        stage_dataset(Corpus.open(folder), "band/abc-tunes", tmp_path / "again")
+
+
+def test_where_a_study_lies_is_not_told(study, staged):
+    for branch in staged:
+        for name, content in files_of(branch.folder).items():
+            assert str(study).encode() not in content, (branch, name)
 
 
 def test_a_branch_of_a_size_that_is_gone_is_named_and_left_alone(tmp_path, api, capsys):
@@ -274,7 +304,13 @@ def test_the_door_prepares_and_pushes_and_goes_on_after_a_refusal(study, staged,
 
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [(["--namespace", "a/b"], "--namespace a/b"), (["--dry_run"], "--namespace too"), (["--private"], "--namespace")],
+    [
+        (["--namespace", "a/b"], "--namespace a/b"),
+        (["--namespace", ""], "--namespace"),
+        (["--namespace", "band", "--demo"], "--demo"),
+        (["--dry_run"], "--namespace too"),
+        (["--private"], "--namespace"),
+    ],
 )
 def test_a_place_that_cannot_be_is_one_line(monkeypatch, capsys, flags, words):
     monkeypatch.setattr("sys.argv", ["run.py", *flags])

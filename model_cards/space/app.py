@@ -149,7 +149,8 @@ with gr.Blocks(title="Music scaling laws", analytics_enabled=False) as demo:
             )  # fmt: skip
         with gr.Tab("About"):
             about = (FOLDER / "about.html").read_text(encoding="utf-8")
-            gr.HTML(about + shared(studio.study), apply_default_css=False, elem_classes="about")
+            licence = f"<p>{escape(studio.study['licence'])}</p>"
+            gr.HTML(about + licence + shared(studio.study), apply_default_css=False, elem_classes="about")
     new_seed.click(None, outputs=seed, js=f"() => Math.floor(Math.random() * {SEEDS})", api_visibility="private")
     generate.click(
         write, [first, second, key, metre, temperature, seed, strict], [said, *tunes],

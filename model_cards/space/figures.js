@@ -212,7 +212,7 @@ function lossAgainstSize({points, curves, baseline}) {
 function qualityAgainstSize({quality}) {
   return {
     title: "Valid tunes against size",
-    about: "Of the tunes that models of each size wrote: how many are valid music, with 95 % intervals.",
+    about: "Of the tunes that models of each size wrote: how many are valid music, with 95 % intervals. Each size at the temperature chosen for it.",
     x: "Parameters", y: "Share of valid tunes", kind: "even", show: percent, within: [0, 1],
     points: quality.points.map((cell) => ({
       architecture: cell.architecture,

@@ -36,12 +36,14 @@ LONGEST, SECONDS = 1000, 10.0  # characters and seconds that a tune may take
 LOADED = 16  # models in memory at once
 CHARACTERS = {"model": 80, "key": 20, "metre": 10}  # at most, of what is given
 TEMPERATURES, SEEDS = (0.1, 2.0), (0, 2**31 - 1)
+TOLD = ("key", "metre", "temperature", "seed", "bars")  # of the settings
+HEARD = 0.9  # of the notes: fewer in the sound are told
 TURN = Lock()  # to load and to ask models: threads share torch's randomness, and from_pretrained is for one at a time
 MISSED = {
     "parses": "it has no key or no note",
     "no_errors": "it is not ABC in places",
-    "bars_add_up": "{bad} of its {bars} bars do not add up",
-    "enough_notes": "it has hardly a note, or too many rests",
+    "bars_add_up": "of its {bars} bars {bad} do not add up",
+    "enough_notes": "it has too few notes, or too many rests",
     "ended": "the model did not end it, so it is cut at a bar line",
 }
 
@@ -54,7 +56,7 @@ class Tune:
     nearest: what it shares with which training tune, one line; `copied`: that is so much that it counts as a copy.
     notes: [start in seconds, length in seconds, MIDI pitch] of each; with `midi`, empty where abc2midi plays nothing,
     and `messages` say why, a line each.
-    settings: all that decided the tune.
+    settings: what was asked for.
     """
 
     abc: str
@@ -114,17 +116,21 @@ class Studio:
         except RenderingError as error:
             midi = None
             messages.append(str(error))
+        played = [list(note) for note in notes(midi)] if midi else []
+        if midi and len(played) < HEARD * verdict["notes"]:  # repeats can only make them more
+            left_out = verdict["notes"] - len(played)
+            messages.append(f"the sound leaves out {left_out} of its notes: abc2midi reads its repeats otherwise")
         return Tune(
             abc,
             verdict["valid"],
-            describe(verdict),
+            describe(verdict, strict),
             bits,
             nearest(trace, sources),
             trace.copied,
-            [list(note) for note in notes(midi)] if midi else [],
+            played,
             midi,
             messages,
-            {"model": name, **made["settings"]},
+            {"model": name, **{what: made["settings"].get(what, "any") for what in TOLD}},
         )
 
     def _check(self, name: str, key: str, metre: str, temperature: float, seed: int, strict: bool) -> None:
@@ -206,13 +212,14 @@ def bits_per_character(pipe: AbcGenerationPipeline, abc: str, ended: bool) -> fl
     return nats / log(2) / (len(ids) - 1)
 
 
-def describe(verdict: dict[str, Any]) -> str:
+def describe(verdict: dict[str, Any], strict: bool = False) -> str:
     """Return a verdict of :func:`generation.quality.score_tune` in words: the first tier that a tune misses."""
     bars = verdict["bars"]
     bad = bars - round(verdict["good_bars_share"] * bars)
     missed = next((MISSED[tier] for tier in TIERS if not verdict[tier]), None)
     if missed is None:
-        return f"valid: {bars} bars that add up, {verdict['notes']} notes, ended by itself"
+        add_up = "that were made to add up" if strict else "that add up"
+        return f"valid: {bars} bars {add_up}, {verdict['notes']} notes, ended by itself"
     return f"not valid: {missed.format(bad=bad, bars=bars)}"
 
 
