@@ -34,6 +34,7 @@ from generation.study import (
     measure_study,
     read_memory,
 )
+from generation.words import missed, nearest
 from preprocessing.corpus import Corpus
 from preprocessing.notation import judge
 
@@ -42,13 +43,6 @@ transformers_logging.disable_progress_bar()  # the door has one bar, its own
 SAMPLES = "samples.json"
 SAMPLING = ("key", "metre", "rhythm", "unit_length", "title", "top_p", "top_k", "min_p", "bars", "max_characters")
 FORMATS = ("mid", "svg", "wav")
-MISSED = {
-    "parses": "no tune: no key, or no note",
-    "no_errors": "not ABC in places",
-    "bars_add_up": "bars do not add up",
-    "enough_notes": "too few notes, or too many rests",
-    "ended": "cut at a bar line, for the model did not end it",
-}
 
 
 def option(default: Any, about: str, **more: Any) -> Any:
@@ -139,6 +133,7 @@ def write_tunes(arguments: GenerationArguments) -> None:
                     (temporary / f"{i + 1:03d}.{kind}").write_bytes(content)
                 for line in failures:
                     print(f"{tune['file']}: {line}")
+                tune["formats"] = sorted(files)
                 pages.append(page_entry(tune, files.get("mid")))
         write_page(
             temporary, pages, told({"model": arguments.model} | {name: getattr(arguments, name) for name in SAMPLING})
@@ -189,25 +184,18 @@ def find_copies(tunes: list[dict[str, Any]], corpus: Corpus | None) -> None:
         place = trace.aligned_source if trace.copied and trace.aligned_source is not None else trace.source
         source = {} if place is None else training[place]
         named = {name: source.get(name) for name in ("title", "file")}
-        tune |= {"copied": trace.copied, "copy": trace.as_dict() | named}
+        tune |= {"copied": trace.copied, "copy": trace.as_dict() | named | {"words": nearest(trace, training)}}
 
 
 def describe(tune: dict[str, Any]) -> str:
     """Return a tune's verdict in words: the first tier that it misses, and what it copies."""
-    verdict = tune["verdict"]
-    missed = next((words for tier, words in MISSED.items() if not verdict[tier]), "valid")
-    if missed == MISSED["bars_add_up"]:
-        missed = f"{100 * (1 - verdict['good_bars_share']):.0f} % of its {verdict['bars']} bars do not add up"
-    return f"COPIED from {nearest(tune)}; {missed}" if tune["copied"] else missed
+    words = missed(tune["verdict"]) or "valid"
+    return f"COPIED from {told_copy(tune)}; {words}" if tune["copied"] else words
 
 
-def nearest(tune: dict[str, Any]) -> str:
-    """Return what a tune shares with the training tune that it shares most with."""
-    copy = tune["copy"]
-    if copy is None:
-        return "not compared"
-    where = "" if copy["file"] is None else f" of {copy['title'] or 'an untitled tune'} ({copy['file']})"
-    return f"{copy['longest_run']} notes in a row{where}"
+def told_copy(tune: dict[str, Any]) -> str:
+    """Return what a tune shares with the training tune that it is most like."""
+    return "not compared" if tune["copy"] is None else str(tune["copy"]["words"])
 
 
 def as_abc(tune: dict[str, Any], model: str) -> str:
@@ -216,7 +204,7 @@ def as_abc(tune: dict[str, Any], model: str) -> str:
     return (
         "".join(
             f"% {' '.join(line.split())}\n"
-            for line in [*lines, f"verdict: {describe(tune)}", f"in training: {nearest(tune)}"]
+            for line in [*lines, f"verdict: {describe(tune)}", f"in training: {told_copy(tune)}"]
         )
         + tune["abc"]
     )
@@ -235,7 +223,7 @@ def page_entry(tune: dict[str, Any], midi: bytes | None) -> Tune:
         "seed": str(settings["seed"]),
         "bars": f"{verdict['bars']}, {100 * verdict['good_bars_share']:.0f} % of them add up",
         "notes": str(verdict["notes"]),
-        "most like in training": nearest(tune),
+        "most like in training": told_copy(tune),
     }
     stem = Path(tune["file"]).stem
     name = f"{settings['title']} {stem}" if "title" in settings else f"Tune {stem}"

@@ -31,7 +31,7 @@ from generation.report import findings, headlines, report
 from generation.structure import structure, summary
 from preprocessing.corpus import HEADER, Corpus
 from preprocessing.notation import TOKEN, WORDS, judge
-from training.record import BEST, arm_of, read_ladders, read_record, run_folder
+from training.record import BEST, folder_of, read_ladders, read_record
 
 QUALITY_FOLDER = "generation_analysis"
 CELLS = "tunes"  # the folder of the cells' tunes
@@ -73,10 +73,7 @@ def plan_cells(root: Path, temperatures: Sequence[float], bars: str) -> list[Cel
     runs = []
     for ladder in read_ladders(root).values():
         for run in ladder.finished:
-            recipe = run["recipe"]
-            arm = arm_of(recipe["tokens"], recipe["schedule"], recipe["one_in"])
-            folder = run_folder(root, recipe["architecture"], recipe["size"], arm, recipe["seed"])
-            runs.append((run, folder, False))
+            runs.append((run, folder_of(root, run["recipe"]), False))
     best = read_record(root / BEST)
     if best is not None:
         runs.append((best, root / BEST, True))

@@ -9,13 +9,12 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from analysis.report import AXIS_WORDS, chosen_fit, exponent_sentence, find_comparison, law_line
 from generation.abc_pipeline import TASK
+from generation.quality import Z95
 from model_cards.releases import MAIN, Release
 from model_cards.results import Results, model_lines, percent, share_lines, shown_tunes
 from model_cards.screen import facts_of
-from preprocessing.dataset_card import UNKNOWN_LICENCE
-from preprocessing.sources import NON_COMMERCIAL
+from preprocessing.dataset_card import UNKNOWN_LICENCE, non_commercial
 
-Z95 = 1.96
 LAWS_COMPARED = ("power_floor", "power")  # of N: exponents with a floor and without one are not alike
 LAW_FIGURE, QUALITY_FIGURE = "combined_scaling_laws.png", "quality_over_size.png"
 
@@ -203,7 +202,7 @@ def _tunes(tunes: Sequence[dict[str, Any]], place: Place) -> str:
     for tune in shown_tunes([*tunes]):
         stem = tune["file"].removesuffix(".abc")
         lines += ["", f"{facts_of(tune).capitalize()}:", ""]
-        if tune.get("score"):
+        if "svg" in tune["formats"]:
             lines += [f"![Score of the tune below]({place.scores}/{stem}.svg)", ""]
         lines += ["```abc", tune["abc"].strip(), "```"]
     return "\n".join(lines)
@@ -273,20 +272,17 @@ def _data(results: Results, place: Place) -> str:
         f"| {source} | {tunes:,} | {licences.get(source, UNKNOWN_LICENCE)} |"
         for source, tunes in results.corpus["sources"].items()
     ]
-    bound = [source for source in results.corpus["sources"] if licences.get(source) == NON_COMMERCIAL]
-    words = f" {licence_words(results.corpus)}" if bound else ""
     table = "\n".join(["| source | tunes | licence |", "|---|---|---|", *rows])
     return (
         f"## Data and licence\n\nTrained on ABC tunes{where} of these sources:\n\n{table}\n\n"
         f"(All splits; training has {results.corpus['tunes']['train']:,}.) "
-        f"The strictest licence binds the whole.{words}"
+        f"The strictest licence binds the whole. {licence_words(results.corpus)}"
     )
 
 
 def licence_words(corpus: dict[str, Any]) -> str:
     """Return a sentence on what may be done with models of a corpus, by its statistics."""
-    licences = corpus["reading"]["licences"]
-    bound = [source for source in corpus["sources"] if licences.get(source) == NON_COMMERCIAL]
+    bound = non_commercial(corpus)
     if not bound:
         return "What may be done with models and tunes depends on the licences of the training tunes."
     return f"{' and '.join(bound)}: for non-commercial purposes only, and so the models and what they write."
@@ -294,5 +290,4 @@ def licence_words(corpus: dict[str, Any]) -> str:
 
 def licence(results: Results) -> str:
     """Return the Hub's name of the licence that a model of the study's corpus can have."""
-    licences = results.corpus["reading"]["licences"].values()
-    return "cc-by-nc-4.0" if NON_COMMERCIAL in licences else "other"
+    return "cc-by-nc-4.0" if non_commercial(results.corpus) else "other"

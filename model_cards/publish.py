@@ -49,9 +49,8 @@ def records_of(results: Results) -> list[dict[str, Any]]:
 
 def best_card(results: Results, figures: str = "../comparison_analysis") -> str:
     """Return the best model's card as it stands in a folder beside `samples`."""
-    tunes = [{**tune, "score": True} for tune in results.samples["samples"]]
     place = Place((results.root / BEST).as_posix(), figures=figures)
-    return model_card(results, results.best, tunes, place)
+    return model_card(results, results.best, results.samples["samples"], place)
 
 
 def finding_lines(results: Results, folder: Path) -> str:

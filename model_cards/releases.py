@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.record import BEST, arm_of, read_ladders, read_record, run_folder
+from training.record import BEST, folder_of, read_ladders, read_record
 
 MAIN = "main"
 DATASET, DEMO = "abc-tunes", "abc-scaling-demo"  # the latter is a Space, as is every metric
@@ -44,10 +44,8 @@ def releases(root: Path) -> list[Release]:
             continue
         of_size: dict[str, Release] = {}
         for record in ladder.finished:  # by size, then by seed
-            recipe = record["recipe"]
-            arm = arm_of(recipe["tokens"], recipe["schedule"], recipe["one_in"])
-            folder = run_folder(root, architecture, recipe["size"], arm, recipe["seed"])
-            of_size.setdefault(recipe["size"], Release(architecture, recipe["size"], folder, record))
+            size, folder = record["recipe"]["size"], folder_of(root, record["recipe"])
+            of_size.setdefault(size, Release(architecture, size, folder, record))
         found += of_size.values()
         if best is not None and best["recipe"]["architecture"] == architecture:
             found.append(Release(architecture, MAIN, root / BEST, best))

@@ -1,6 +1,5 @@
 """A study as the Hub will show it: a folder for each branch of each repository, whole before anything is pushed."""
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from analysis.page import write_page
 from door import DoorError, read_json, whole_folder, write_json, write_text
+from generation.memorisation import Memory
 from generation.quality import score_tune
 from generation.rendering import render
 from generation.study import CELLS, QUALITY_FOLDER, Cell, read_memory, weights_digest
@@ -116,15 +116,12 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
 def stage_dataset(corpus: Corpus, repository: str, folder: Path) -> None:
     """Copy the files of a corpus that its manifest names, with a card that names its place on the Hub.
 
-    Raises DoorError if one of them is not what the manifest says.
+    Raises DoorError if one of them is not the one that was built.
     """
-    manifest = read_json(corpus.folder / MANIFEST)
-    for name, digest in manifest["outputs"].items():
-        path = corpus.folder / name
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise DoorError(f"{path} is not what {MANIFEST} says: build the corpus again with preprocessing/run.py")
+    manifest = corpus.manifest()
+    for name in manifest["outputs"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / name)
+        shutil.copyfile(corpus.whole(name), folder / name)
     sources = manifest["arguments"].get("source", [])
     manifest["arguments"]["source"] = [Path(each).name if Path(each).is_absolute() else each for each in sources]
     write_json(folder / MANIFEST, manifest)
@@ -147,7 +144,7 @@ def stage_model(
     release: Release,
     shelf: Sequence[Release],
     place: Place,
-    memory: Any,
+    memory: Memory,
     folder: Path,
 ) -> None:
     """Copy a model with its code, record, pictures and card; `main` also holds the results of the whole study."""
@@ -164,7 +161,7 @@ def stage_model(
     for i, tune in enumerate(tunes):
         stem = f"{i + 1:03d}"
         files, _ = render(tune["abc"], KINDS)
-        tune |= {"file": f"{stem}.abc", "score": "svg" in files}
+        tune |= {"file": f"{stem}.abc", "formats": sorted(files)}
         write_text(folder / place.scores / f"{stem}.abc", tune["abc"])
         for kind, content in files.items():
             (folder / place.scores / f"{stem}.{kind}").write_bytes(content)
@@ -174,7 +171,7 @@ def stage_model(
     write_text(folder / CARD, model_card(results, release.record, tunes, place, shelf))
 
 
-def tunes_of(root: Path, results: Results, release: Release, memory: Any) -> list[dict[str, Any]]:
+def tunes_of(root: Path, results: Results, release: Release, memory: Memory) -> list[dict[str, Any]]:
     """Return the tunes of a model whose quality was measured, with verdict and whether each is copied."""
     if release.folder == root / BEST:
         return [{**tune} for tune in results.samples["samples"]]

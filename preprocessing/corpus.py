@@ -301,13 +301,20 @@ class Corpus:
 
         Raises DoorError if the file is not the one that was built with the folder.
         """
-        name = f"tokens/{split}.npy"
-        path = self.folder / name
-        expected = read_json(self.folder / "manifest.json")["outputs"][name]
-        if not path.is_file() or file_sha256(path) != expected:
-            raise DoorError(f"{path} is damaged or of another build: delete {self.folder} and build it again")
-        stream: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        stream: np.ndarray = np.load(self.whole(f"tokens/{split}.npy"), mmap_mode="r", allow_pickle=False)
         return stream
+
+    def manifest(self) -> dict[str, Any]:
+        """Return how the corpus was built, and the hashes of its files under `outputs`."""
+        manifest: dict[str, Any] = read_json(self.folder / "manifest.json")
+        return manifest
+
+    def whole(self, name: str) -> Path:
+        """Return the path of one of the corpus's files. Raises DoorError if it is not the one that was built."""
+        path = self.folder / name
+        if not path.is_file() or file_sha256(path) != self.manifest()["outputs"][name]:
+            raise DoorError(f"{path} is damaged or of another build: delete {self.folder} and build it again")
+        return path
 
     def tunes(self, split: str) -> Dataset:
         """Return a split's rows."""
@@ -359,6 +366,6 @@ class Corpus:
 
     def digest(self) -> str:
         """Return the hash of the vocabulary and of the streams: runs on the same corpus agree in it."""
-        outputs = read_json(self.folder / "manifest.json")["outputs"]
+        outputs = self.manifest()["outputs"]
         named = [outputs["vocab.json"], *(outputs[f"tokens/{split}.npy"] for split in SPLITS)]
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]

@@ -106,6 +106,12 @@ leaked {similarity["random_split_leaked_test_tunes"]:,} of its {similarity["rand
 test tunes into training."""
 
 
+def non_commercial(stats: dict[str, Any]) -> list[str]:
+    """Return the sources of a corpus that may be used for non-commercial purposes only, by its statistics."""
+    licences = stats["reading"]["licences"]
+    return [source for source in stats["sources"] if licences.get(source) == NON_COMMERCIAL]
+
+
 def _sources(stats: dict[str, Any]) -> str:
     licences = stats["reading"]["licences"]
     rows = "\n".join(
@@ -116,8 +122,7 @@ def _sources(stats: dict[str, Any]) -> str:
         f" Of {counts['tried']:,} {kind} files {counts['converted']:,} could be converted."
         for kind, counts in stats["reading"]["converted"].items()
     )
-    free = [source for source in stats["sources"] if licences.get(source) != NON_COMMERCIAL]
-    named = " and ".join(source for source in stats["sources"] if source not in free)
+    named = " and ".join(non_commercial(stats))
     bound = f" {named}: for **non-commercial** purposes only, and so what is made of them." if named else ""
     return f"""## Sources and licences
 

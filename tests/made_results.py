@@ -14,7 +14,7 @@ from generation.study import CELLS, FINDINGS, QUALITY, QUALITY_FOLDER, plan_cell
 from modeling.ladder import new_model
 from training.evaluation import held_out_losses
 from training.loop import save_model
-from training.record import BEST, arm_of, baseline_file, run_folder, write_record
+from training.record import BEST, baseline_file, folder_of, write_record
 
 PUBLISHED = Path(__file__).parent.parent / "results" / "quick"
 SIZES = ("15k", "30k")
@@ -34,9 +34,7 @@ def made_results(root, corpus):
     for record in [record for record in records if not record["recipe"]["init_from"]]:
         recipe = record["recipe"]
         if recipe["size"] in SIZES:
-            arm = arm_of(recipe["tokens"], recipe["schedule"], recipe["one_in"])
-            folder = run_folder(root, recipe["architecture"], recipe["size"], arm, recipe["seed"])
-            write_run(folder, record, recipe["size"], corpus)
+            write_run(folder_of(root, recipe), record, recipe["size"], corpus)
     write_run(root / BEST, records[-1], SIZES[0], corpus)
     shutil.copytree(PUBLISHED / "samples", root / BEST / "samples")
     for name, files in {

@@ -27,7 +27,7 @@ from generation.rendering import RenderingError
 from model_cards.demo import ROOT, SPACE, closure, describe_study, requirements, space_card, stage
 from model_cards.space import studio
 from model_cards.space.studio import Studio, bits_per_character, load
-from training.record import BEST, RECORD, arm_of, read_record, run_folder, write_record
+from training.record import BEST, RECORD, folder_of, read_record, write_record
 
 PUBLISHED = ROOT / "results" / "quick"
 SIZES = ("15k", "30k")
@@ -58,8 +58,7 @@ def study(tmp_path_factory):
     for number, run in enumerate(runs):
         recipe = run["recipe"]
         if recipe["size"] in SIZES and recipe["init_from"] is None:
-            arm = arm_of(recipe["tokens"], recipe["schedule"], recipe["one_in"])
-            folder = run_folder(root, recipe["architecture"], recipe["size"], arm, recipe["seed"])
+            folder = folder_of(root, recipe)
             write_record(folder, run)
             if recipe["seed"] == 0:
                 save(recipe["architecture"], number, folder)

@@ -208,7 +208,7 @@ def test_new_weights_are_sampled_anew_and_the_other_cells_are_kept(study, tmp_pa
     [
         ("CDEF|GABc|cBAG|FEDC|CDEF|GABc|", True, "valid"),
         ("CDEF|GABc|cBAG|FEDC|CDEF|GABc|", False, "cut at a bar line, for the model did not end it"),
-        ("CDEF|GABcd|cBAG|FEDC|", True, "25 % of its 4 bars do not add up"),
+        ("CDEF|GABcd|cBAG|FEDC|", True, "of its 4 bars 1 do not add up"),
         ("CDEF|", True, "too few notes, or too many rests"),
         ("CDEF| (% )3|", True, "too few notes, or too many rests"),
         ("[CDEF|", True, "not ABC in places"),

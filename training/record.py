@@ -22,6 +22,12 @@ def run_folder(root: Path, architecture: str, size: str, arm: str, seed: int) ->
     return root / FOLDERS[architecture] / size / arm / f"seed_{seed}"
 
 
+def folder_of(root: Path, recipe: dict[str, Any]) -> Path:
+    """Return where the ladder's run of a record's recipe stands."""
+    arm = arm_of(recipe["tokens"], recipe["schedule"], recipe["one_in"])
+    return run_folder(root, recipe["architecture"], recipe["size"], arm, recipe["seed"])
+
+
 def arm_of(tokens: int, schedule: str, one_in: int) -> str:
     """Return the name of an arm: tokens_2000000, tokens_2000000-wsd, tokens_2000000-one_in_4, trunk."""
     if schedule == TRUNK:

@@ -24,9 +24,9 @@ from transformers.utils import logging as transformers_logging
 import modeling  # noqa: F401 — registers the LSTM with the Auto classes
 from generation.abc_pipeline import FREE, STRICT, AbcGenerationPipeline, split_header
 from generation.decoding import KEPT, Decoder, window
-from generation.memorisation import SEED, Memory, Trace
-from generation.quality import TIERS
+from generation.memorisation import Memory
 from generation.rendering import RenderingError, notes, to_midi
+from generation.words import missed, nearest
 from preprocessing.notation import judge
 
 transformers_logging.disable_progress_bar()
@@ -39,13 +39,6 @@ TEMPERATURES, SEEDS = (0.1, 2.0), (0, 2**31 - 1)
 TOLD = ("key", "metre", "temperature", "seed", "bars")  # of the settings
 HEARD = 0.9  # of the notes: fewer in the sound are told
 TURN = Lock()  # to load and to ask models: threads share torch's randomness, and from_pretrained is for one at a time
-MISSED = {
-    "parses": "it has no key or no note",
-    "no_errors": "it is not ABC in places",
-    "bars_add_up": "of its {bars} bars {bad} do not add up",
-    "enough_notes": "it has too few notes, or too many rests",
-    "ended": "the model did not end it, so it is cut at a bar line",
-}
 
 
 @dataclass(frozen=True)
@@ -212,22 +205,10 @@ def bits_per_character(pipe: AbcGenerationPipeline, abc: str, ended: bool) -> fl
     return nats / log(2) / (len(ids) - 1)
 
 
-def describe(verdict: dict[str, Any], strict: bool = False) -> str:
-    """Return a verdict of :func:`generation.quality.score_tune` in words: the first tier that a tune misses."""
-    bars = verdict["bars"]
-    bad = bars - round(verdict["good_bars_share"] * bars)
-    missed = next((MISSED[tier] for tier in TIERS if not verdict[tier]), None)
-    if missed is None:
-        add_up = "that were made to add up" if strict else "that add up"
-        return f"valid: {bars} bars {add_up}, {verdict['notes']} notes, ended by itself"
-    return f"not valid: {missed.format(bad=bad, bars=bars)}"
-
-
-def nearest(trace: Trace, sources: list[dict[str, str]]) -> str:
-    """Return what a tune shares with the training tune that it is copied from, or else shares most with."""
-    place, shared = trace.source, f"{trace.longest_run} notes in a row"
-    if trace.copied and trace.aligned_source not in (None, place):
-        place, shared = trace.aligned_source, f"{trace.aligned} runs of {SEED} notes, each in its place,"
-    if place is None:
-        return f"at most {shared} of any training tune"
-    return f"{shared} of {sources[place]['title'] or 'an untitled tune'} ({sources[place]['file']})"
+def describe(verdict: dict[str, Any], strict: bool) -> str:
+    """Return a verdict of :func:`generation.quality.score_tune` in words."""
+    words = missed(verdict)
+    if words is not None:
+        return f"not valid: {words}"
+    add_up = "that were made to add up" if strict else "that add up"
+    return f"valid: {verdict['bars']} bars {add_up}, {verdict['notes']} notes, ended by itself"
