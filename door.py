@@ -19,6 +19,7 @@ import psutil
 import yaml
 
 T = TypeVar("T")
+ARMS = "arms"
 
 
 class DoorError(Exception):
@@ -31,6 +32,17 @@ def read_arguments(kind: type[T], about: str, default_file: str | None = None, a
     `default_file` is read where there is no argument at all.
 
     Raises SystemExit with one line for an unknown flag, an unknown field, or a file that cannot be read.
+    """
+    arms = read_arms(kind, about, default_file, argv)
+    if len(arms) > 1:
+        fail("this command does one thing at a time: no arms in its file")
+    return arms[0]
+
+
+def read_arms(kind: type[T], about: str, default_file: str | None = None, argv: list[str] | None = None) -> list[T]:
+    """Fill a `kind` for each of the file's `arms`: mappings whose fields come before the file's own; flags before both.
+
+    A file without arms is one arm. Otherwise as `read_arguments`.
     """
     from transformers import HfArgumentParser  # a second of imports that a library user need not pay
 
@@ -49,24 +61,32 @@ def read_arguments(kind: type[T], about: str, default_file: str | None = None, a
     elif not flags and default_file is not None:
         file = default_file
         print(f"no argument: the fields are those of {Path(file).name}", flush=True)
-    if file is not None:
-        flags = _read_yaml(Path(file), kind) + flags  # a later flag wins
+    arms = [{}] if file is None else _read_yaml(Path(file), kind)
     try:
-        return kind(**vars(parser.parse_args(flags)))
+        return [kind(**vars(parser.parse_args(_as_flags(arm) + flags))) for arm in arms]  # a later flag wins
     except DoorError as error:
         parser.exit(2, f"error: {error}\n")
 
 
-def _read_yaml(file: Path, kind: type) -> list[str]:
-    """Return the fields of a YAML file as flags, so that they are checked as flags are."""
+def _read_yaml(file: Path, kind: type) -> list[dict[str, Any]]:
+    """Return the fields of a YAML file, for each of its arms."""
     try:
-        fields = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        shared = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         fail(f"{file}: not a readable YAML file ({' '.join(str(error).split())})")
+    arms = shared.pop(ARMS, [{}]) if isinstance(shared, dict) else [{}]
+    if not isinstance(arms, list) or not arms:
+        fail(f"{file}: {ARMS} is not a list of one or more mappings")
     known = {field.name for field in dataclasses.fields(kind)}
-    if not isinstance(fields, dict) or set(fields) - known:
-        unknown = sorted(map(str, set(fields) - known)) if isinstance(fields, dict) else type(fields).__name__
-        fail(f"{file}: {unknown} is not among the fields {sorted(known)}")
+    for fields in [shared, *arms]:
+        if not isinstance(fields, dict) or set(fields) - known:
+            unknown = sorted(map(str, set(fields) - known)) if isinstance(fields, dict) else type(fields).__name__
+            fail(f"{file}: {unknown} is not among the fields {sorted(known)}")
+    return [shared | arm for arm in arms]
+
+
+def _as_flags(fields: dict[str, Any]) -> list[str]:
+    """Return the fields as flags, so that they are checked as flags are."""
     flags = []
     for name, value in fields.items():
         values = value if isinstance(value, list) else [value]

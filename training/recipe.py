@@ -23,7 +23,8 @@ class Recipe:
 
     `schedule`: cosine; wsd (warm-up, constant, 1-sqrt cooldown), which may start from a checkpoint of the trunk that
     it shares with other budgets; or trunk, the constant part alone. `warmup` is in steps. `one_in` trains on every
-    one_in-th family of tunes only, and these parts are nested. `init_from` is a folder or a Hub id.
+    one_in-th family of tunes only, and these parts are nested. With `carry_state` (LSTM) the windows of a batch's row
+    follow each other, each from the state that the one before it ended in. `init_from` is a folder or a Hub id.
     """
 
     architecture: str
@@ -38,6 +39,7 @@ class Recipe:
     dropout: float = 0.0
     schedule: str = COSINE
     one_in: int = 1
+    carry_state: bool = False
     precision: str = "fp32"
     init_from: str | None = None
 
@@ -71,13 +73,16 @@ def warmup_steps(steps: int) -> int:
     return max(1, round(WARMUP_SHARE * steps))
 
 
-# Peak rate = coefficient · N^-exponent, N without tables; fitted to the sweep in results/rate_sweep.json.
-RATE_RULES = {"gpt": (3.531, 0.5847), "lstm": (0.5081, 0.2993)}
+# Peak rate = coefficient · N^-exponent, N without tables; fitted to the sweeps in results/rate_sweep_{schedule}.json.
+RATE_RULES = {
+    COSINE: {"gpt": (0.6201, 0.4317), "lstm": (0.5845, 0.3226)},
+    WSD: {"gpt": (0.4647, 0.4366), "lstm": (0.6087, 0.3601)},
+}
 
 
-def learning_rate(architecture: str, n_params_non_embedding: int) -> float:
-    """Return the peak learning rate of an architecture at a size."""
-    coefficient, exponent = RATE_RULES[architecture]
+def learning_rate(architecture: str, n_params_non_embedding: int, schedule: str = COSINE) -> float:
+    """Return the peak learning rate of an architecture at a size; a trunk has the rate of its branches."""
+    coefficient, exponent = RATE_RULES[WSD if schedule == TRUNK else schedule][architecture]
     return float(f"{coefficient * n_params_non_embedding**-exponent:.3g}")
 
 

@@ -19,7 +19,7 @@ import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 
-from door import DoorError, open_door, read_arguments, read_json, write_json
+from door import DoorError, open_door, read_arms, read_json, write_json
 from modeling.ladder import LADDER
 from preprocessing.corpus import SPLITS, Corpus, warn_of_unknown
 from training.best import loss_before, plan_fine_tuning, plan_search, train_best
@@ -157,8 +157,8 @@ def share_machine(wanted: int) -> tuple[int, int]:
 class Study:
     """What the parts of a study have in common."""
 
-    def __init__(self, arguments: StudyArguments, corpus: Corpus, root: Path) -> None:
-        self.arguments, self.corpus, self.root = arguments, corpus, root
+    def __init__(self, arguments: StudyArguments, corpus: Corpus, root: Path, title: str) -> None:
+        self.arguments, self.corpus, self.root, self.title = arguments, corpus, root, title
         self.at_once, self.threads = share_machine(arguments.at_once)
         self.conduct = Conduct(
             arguments.checkpoint_seconds,
@@ -201,9 +201,9 @@ class Study:
             precision=precision,
         )
 
-    def run(self, jobs: list[Job], title: str) -> list[Any]:
+    def run(self, jobs: list[Job]) -> list[Any]:
         """Train the jobs."""
-        return run_jobs(jobs, self.corpus, self.at_once, self.threads, self.conduct, title)
+        return run_jobs(jobs, self.corpus, self.at_once, self.threads, self.conduct, self.title)
 
 
 def train_ladders(study: Study) -> None:
@@ -213,7 +213,7 @@ def train_ladders(study: Study) -> None:
         return
     if PartialState().is_main_process:
         write_baseline(study.corpus, study.root)
-    report_failures(study.run(jobs, "ladders"))
+    report_failures(study.run(jobs))
     print(f"{study.root}: all {len(jobs)} runs are finished")
 
 
@@ -223,7 +223,7 @@ def train_sweep(study: Study) -> None:
     if arguments.dry_run:
         print_costs(jobs, study.corpus, study.at_once, study.threads)
         return
-    for architecture, rule in write_sweep(study.run(jobs, "sweep"), Path(arguments.sweep_file))["rules"].items():
+    for architecture, rule in write_sweep(study.run(jobs), Path(arguments.sweep_file))["rules"].items():
         print(f"{architecture}: rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}")
     print(f"the sweep's table: {arguments.sweep_file}")
 
@@ -272,7 +272,21 @@ PARTS = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep}
 
 
 def main() -> None:
-    arguments = read_arguments(StudyArguments, __doc__ or "", default_file=str(QUICK))
+    arms = read_arms(StudyArguments, __doc__ or "", default_file=str(QUICK))
+    for arguments in arms:
+        Corpus.open(arguments.corpus)  # one that is missing is found before hours of training
+    failed = []
+    for number, arguments in enumerate(arms, 1):
+        try:
+            run_arm(arguments, f"arm {number} of {len(arms)}" if len(arms) > 1 else arguments.part)
+        except DoorError as error:
+            failed.append(str(error))
+    if failed:
+        raise DoorError("\n".join(failed))
+
+
+def run_arm(arguments: StudyArguments, title: str) -> None:
+    """Do what one arm of a study file, or the command line, asks for."""
     corpus, root = Corpus.open(arguments.corpus), Path(arguments.output_root)
     shortest = min(len(corpus.tokens(split)) for split in SPLITS)
     if arguments.context > shortest // 2:
@@ -285,12 +299,12 @@ def main() -> None:
     state = PartialState(cpu=not torch.accelerator.is_available())
     train_part = fine_tune if arguments.init_from is not None else PARTS[arguments.part]
     if not state.is_main_process:
-        train_part(Study(arguments, corpus, root))
+        train_part(Study(arguments, corpus, root, title))
         return
     try:
         with FileLock(root / ".training.lock", timeout=0):
             warn_of_unknown(corpus.stats)
-            train_part(Study(arguments, corpus, root))
+            train_part(Study(arguments, corpus, root, title))
     except Timeout:
         raise DoorError(
             f"{root}: another study is training there: wait for it, or give another --output_root"

@@ -91,7 +91,7 @@ def make_job(plan: Plan, corpus: Corpus) -> Job:
     """Complete a plan: a rate of 0 stands for the rule's."""
     total, without_tables, flops = measure(plan.recipe, corpus)
     if plan.recipe.learning_rate == 0:
-        rate = learning_rate(plan.recipe.architecture, without_tables)
+        rate = learning_rate(plan.recipe.architecture, without_tables, plan.recipe.schedule)
         plan = replace(plan, recipe=replace(plan.recipe, learning_rate=rate))
     return Job(plan, total, without_tables, flops)
 
