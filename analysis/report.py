@@ -480,8 +480,8 @@ def write_report(data: Data, figures: set[str]) -> str:
         *repetition_section(data, figures),
         *rate_section(data, figures),
     ]
-    if data["unfinished"]:
-        lines += ["## Runs that are not fitted", "", *(f"- {row}" for row in data["unfinished"]), ""]
+    if data["left_out"]:
+        lines += ["## Runs that are not fitted", "", *(f"- {row}" for row in data["left_out"]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

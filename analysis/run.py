@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from analysis import figures
+from analysis.evidence import SWEEPS, Evidence, of_folders, of_table
 from analysis.fitting import DELTA, RESAMPLES, fit
 from analysis.laws import LAWS
 from analysis.page import write_page
@@ -26,7 +27,7 @@ from door import (
     write_json,
     write_text,
 )
-from training.record import FOLDERS
+from training.record import BASELINE, FOLDERS
 
 GPT_FOLDER, COMPARISON_FOLDER = "GPT_analysis", "comparison_analysis"
 FITS = "fits.json"
@@ -43,13 +44,18 @@ class AnalysisArguments:
         default_factory=list,
         metadata={"help": "a study: further such folders, of the same tunes in other numbers of keys"},
     )
-    sweep_file: str = field(
-        default="results/rate_sweep.json",
-        metadata={"help": "a study: the sweep of learning rates, drawn if it is there"},
+    sweeps: str = field(
+        default="results", metadata={"help": f"a study: the folder of the sweeps of learning rates, {SWEEPS}, if any"}
     )
+    runs: str | None = field(
+        default=None, metadata={"help": "a study in a table of runs, such as results/runs.parquet, instead of folders"}
+    )
+    study: str = field(default="cpu", metadata={"help": "which study of the table of runs"})
     table: str | None = field(default=None, metadata={"help": "a table: .csv, .tsv, .jsonl or .parquet, one run a row"})
     law: str = field(default="chinchilla", metadata={"help": f"a table: one of {', '.join(LAWS)}"})
-    out: str | None = field(default=None, metadata={"help": "a table: the folder for fits.json, figures and report"})
+    out: str | None = field(
+        default=None, metadata={"help": "a table, a table of runs: the folder for fits.json, figures and report"}
+    )
     loss: str = field(default="loss", metadata={"help": "a table: its column of losses"})
     n: str | None = field(default=None, metadata={"help": "a table: its column of parameters N"})
     d: str | None = field(default=None, metadata={"help": "a table: its column of tokens seen D"})
@@ -65,12 +71,10 @@ class AnalysisArguments:
     resamples: int = field(default=RESAMPLES, metadata={"help": "a table: of the bootstrap"})
 
 
-def identity_of(root: Path, also: list[Path], sweep: Path) -> str:
-    """Return the hash of what decides a study's analysis: the records, the baseline, the sweep, this room's code."""
-    roots = [top / folder for top in (root, *also) for folder in FOLDERS.values()]
-    files = [path for folder in roots for path in folder.rglob("*.json") if path.name != "config.json"]
+def identity_of(files: list[Path]) -> str:
+    """Return the hash of what decides an analysis: its files and this room's code."""
     content = hashlib.sha256()
-    for path in [*sorted(files), *([sweep] if sweep.is_file() else []), *sorted(Path(__file__).parent.glob("*.py"))]:
+    for path in [*sorted(files), *sorted(Path(__file__).parent.glob("*.py"))]:
         content.update(path.read_bytes())
     return content.hexdigest()
 
@@ -126,21 +130,39 @@ def _is_whole(data: dict[str, Any], gpt: Path, both: Path) -> bool:
 
 
 def study(arguments: AnalysisArguments) -> None:
-    """Analyse a study's records."""
-    root, also, sweep = (
+    """Analyse a study's records in its training folders."""
+    root, also, sweeps = (
         Path(arguments.output_root),
         [Path(folder) for folder in arguments.also],
-        Path(arguments.sweep_file),
+        Path(arguments.sweeps),
     )
-    gpt, both = root / GPT_FOLDER, root / COMPARISON_FOLDER
-    identity = identity_of(root, also, sweep)
+    roots = [top / folder for top in (root, *also) for folder in FOLDERS.values()]
+    files = [path for folder in roots for path in folder.rglob("*.json") if path.name != "config.json"]
+    write_study(
+        lambda: of_folders(root, also, sweeps),
+        [*files, *sweeps.glob(SWEEPS)],
+        root / GPT_FOLDER,
+        root / COMPARISON_FOLDER,
+    )
+
+
+def study_in_table(arguments: AnalysisArguments) -> None:
+    """Analyse a study in a table of runs; all files go to one folder."""
+    path, out = Path(str(arguments.runs)), Path(str(arguments.out))
+    files = [file for file in [path, path.parent / BASELINE, *path.parent.glob(SWEEPS)] if file.is_file()]
+    write_study(lambda: of_table(path, arguments.study), files, out, out)
+
+
+def write_study(read: Callable[[], Evidence], files: list[Path], gpt: Path, both: Path) -> None:
+    """Write fits, figures and report of a study, unless the same were written of the same files already."""
+    identity = identity_of(files)
     if (both / FITS).is_file():
         before = read_json(both / FITS)
         if before.get("identity") == identity and _is_whole(before, gpt, both):
             print(f"{both}: finished already, nothing to do")
             return
-    data = analyse(root, also, sweep)
-    for line in data["unfinished"]:
+    data = analyse(read())
+    for line in data["left_out"]:
         print(f"left out of the fits: {line}")
     drawings = study_figures(data, gpt, both)
     draw(drawings)
@@ -163,8 +185,10 @@ def study(arguments: AnalysisArguments) -> None:
 def check_flags(arguments: AnalysisArguments) -> None:
     """Refuse flags that do not go together. Raises DoorError."""
     columns = [name for name in ("n", "d", "c", "u", "keys", "cluster", "out") if getattr(arguments, name) is not None]
+    if arguments.runs is not None and (arguments.table is not None or columns != ["out"]):
+        raise DoorError("--runs: give --out, and no flag that is for a table of another kind")
     if arguments.table is None:
-        if columns:
+        if columns and arguments.runs is None:
             raise DoorError(f"--{columns[0]} is for a table: name the file with --table")
         return
     if arguments.law not in LAWS:
@@ -235,10 +259,12 @@ def fit_table(arguments: AnalysisArguments) -> None:
 def main() -> None:
     arguments = read_arguments(AnalysisArguments, __doc__ or "")
     check_flags(arguments)
-    if arguments.table is None:
-        study(arguments)
-    else:
+    if arguments.table is not None:
         fit_table(arguments)
+    elif arguments.runs is not None:
+        study_in_table(arguments)
+    else:
+        study(arguments)
 
 
 if __name__ == "__main__":

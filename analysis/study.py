@@ -1,22 +1,21 @@
 """All runs of a study → everything that fits.json holds: the figures and the report are drawn from that alone."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from analysis.allocation import allocate
 from analysis.comparison import compare
+from analysis.evidence import Evidence
 from analysis.fitting import Fit, fit, percentiles
 from analysis.laws import LAWS, Array
-from analysis.report import short
 from analysis.runs import Run, Runs, by_size, clusters, column, keys_used, paired, setting_of, weights_of
-from door import DoorError, read_json
-from training.record import FINISHED, FOLDERS, RECORD, baseline_file, read_ladders, read_runs
+from door import DoorError
+from training.record import FOLDERS
 
 DELTA = 0.01  # a run more than 1 % off the law counts as an outlier
 AXES = ("n_params", "n_params_non_embedding")
@@ -61,89 +60,59 @@ class Fitted:
 class Study:
     """The runs of one study: finished ones by architecture, all budgets and parts, and what is left out and why."""
 
-    def __init__(self, root: Path, also: Sequence[Path] = ()) -> None:
-        for folder in also:
-            if not folder.is_dir():
-                raise DoorError(f"--also {folder} is no folder: name one that holds the training folders of a study")
-        ladders = read_ladders(root)
+    def __init__(self, evidence: Evidence) -> None:
+        ladders = evidence.ladders
         self.main = {name: ladder.finished for name, ladder in ladders.items() if ladder.finished}
         self.runs = {name: ladder.finished + ladder.others for name, ladder in ladders.items()}
-        self.unfinished = [_why(run) for ladder in ladders.values() for run in ladder.unfinished]
-        folders = [path for folder in FOLDERS.values() for path in sorted((root / folder).rglob("seed_*"))]
-        self.unfinished += [
-            f"{path}: no record, the run has not ended" for path in folders if not (path / RECORD).is_file()
-        ]
-        for folder in also:
-            self._add(folder)
-        self._keep_one_schedule()
+        self.left_out = list(evidence.left_out)
+        for run in evidence.others:
+            self.runs.setdefault(run["recipe"]["architecture"], []).append(run)
+        self.schedule = self._keep_one_schedule()
         for run in (run for members in self.runs.values() for run in members):
             # The libraries take hundreds of megabytes that have nothing to do with the model.
             run["memory_added_bytes"] = run["peak_memory_bytes"] - run["memory_before_bytes"]
         for name, members in self.main.items():
             if len(by_size(members)) < MIN_SIZES:
                 raise DoorError(
-                    f"{root / FOLDERS[name]}: {len(by_size(members))} sizes are finished at the budget that most runs "
-                    f"have, a law needs {MIN_SIZES}: train more sizes"
+                    f"{evidence.where}: {len(by_size(members))} sizes of {FOLDERS[name]} are finished at the budget "
+                    f"that most runs have, a law needs {MIN_SIZES}: train more sizes"
                 )
         if not self.main:
-            raise DoorError(f"{root} holds no finished run: train the ladders with accelerate launch training/run.py")
+            raise DoorError(
+                f"{evidence.where} holds no finished run: train the ladders with accelerate launch training/run.py"
+            )
 
-    def _keep_one_schedule(self) -> None:
-        """Leave out the runs of another schedule than most have: laws and comparisons are of one."""
+    def _keep_one_schedule(self) -> str:
+        """Leave out the runs of another schedule than most have, which is returned: laws are of one."""
         counts = Counter(_schedule(run) for members in self.runs.values() for run in members)
         [(most, _)] = counts.most_common(1)
         for ladders in (self.main, self.runs):
             for name, members in list(ladders.items()):
                 ladders[name] = [run for run in members if _schedule(run) == most]
-        self.unfinished += [
+        self.left_out += [
             f"{count} runs with the schedule {schedule}: most have {most}"
             for schedule, count in counts.items()
             if schedule != most
         ]
-
-    def _add(self, folder: Path) -> None:
-        """Add the runs of another folder: the same tunes in more keys."""
-        found = {name: read_runs(folder, name) for name in FOLDERS}
-        if not any(found.values()):
-            raise DoorError(f"--also {folder}: it holds no run")
-        held_out = next(iter(self.main.values()))[0]["validation_tokens"]
-        for name, members in found.items():
-            done = [run for run in members if run["status"] == FINISHED]
-            self.unfinished += [_why(run) for run in members if run["status"] != FINISHED]
-            if any(run["validation_tokens"] != held_out for run in done):
-                raise DoorError(
-                    f"--also {folder}: its runs are measured on {done[0]['validation_tokens']:,} validation tokens, "
-                    f"the others on {held_out:,}: only runs on the same held-out tunes can be compared"
-                )
-            self.runs.setdefault(name, []).extend(done)
+        return most
 
 
 def _schedule(run: Run) -> str:
     return str(run["recipe"].get("schedule", "cosine"))
 
 
-def _why(run: Run) -> str:
-    recipe = run["recipe"]
-    name = f"{recipe['architecture']} {recipe['size']} seed {recipe['seed']}"
-    return f"{name}, {short(recipe['tokens'])} tokens: {run['reason']}"
-
-
-def analyse(root: Path, also: Sequence[Path] = (), sweep: Path | None = None) -> dict[str, Any]:
-    """Return all that is found of the study below `root`, as plain numbers.
-
-    Raises DoorError if there are too few runs, or if a file is missing or damaged.
-    """
-    study = Study(root, also)
+def analyse(evidence: Evidence) -> dict[str, Any]:
+    """Return all that is found of a study, as plain numbers. Raises DoorError if there are too few runs."""
+    study = Study(evidence)
     try:
-        return _analyse(root, study, sweep)
+        return _analyse(evidence, study)
     except ValueError as error:
-        raise DoorError(f"{root}: no law can be fitted to its runs: {error}") from None
+        raise DoorError(f"{evidence.where}: no law can be fitted to its runs: {error}") from None
 
 
-def _analyse(root: Path, study: Study, sweep: Path | None) -> dict[str, Any]:
+def _analyse(evidence: Evidence, study: Study) -> dict[str, Any]:
     everyone = [run for members in study.main.values() for run in members]
-    baseline = read_json(baseline_file(root))  # before the fits, so that a damaged one costs no waiting
-    learning_rate = read_json(sweep) if sweep is not None and sweep.is_file() else None
+    swept = [sweep for sweep in evidence.sweeps if sweep["recipe"]["schedule"] == study.schedule]
     fits = {name: _fits(study.main[name], study.runs[name]) for name in study.main}
     both = paired(study.runs) if len(study.runs) > 1 else {}
     compared = compare(both, DELTA).as_dict() if both and _sizes(both) >= MIN_SIZES else None
@@ -159,7 +128,7 @@ def _analyse(root: Path, study: Study, sweep: Path | None) -> dict[str, Any]:
         "runs_of_main_budget": {name: len(members) for name, members in study.main.items()},
         "validation_tokens": everyone[0]["validation_tokens"],
         "validation_standard_error": float(np.mean([run["validation_loss_standard_error"] for run in everyone])),
-        "baseline": baseline,
+        "baseline": evidence.baseline,
         "sizes": describe_sizes(study.main),
         "points": {name: _points(members) for name, members in study.runs.items()},
         "curves": {name: _curves(members) for name, members in study.main.items()},
@@ -170,8 +139,8 @@ def _analyse(root: Path, study: Study, sweep: Path | None) -> dict[str, Any]:
         },
         "extrapolation": [row for name in study.main for row in extrapolate(name, study.main[name], study.runs[name])],
         "repetition": {name: _repetition(found, study.runs[name]) for name, found in fits.items()},
-        "learning_rate": learning_rate,
-        "unfinished": study.unfinished,
+        "learning_rate": swept[0] if swept else None,
+        "left_out": study.left_out,
     }
 
 

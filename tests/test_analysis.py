@@ -23,6 +23,7 @@ from made_runs import (
 )
 
 from analysis import figures, report, run
+from analysis.evidence import of_folders
 from analysis.runs import weights_of
 from analysis.study import Study, analyse, extrapolate, frontier
 from door import DoorError, open_door, read_json
@@ -44,7 +45,7 @@ def go_in(monkeypatch, *flags):
 
 
 def analyse_in(monkeypatch, root, *flags):
-    go_in(monkeypatch, "--output_root", root, "--sweep_file", root / "none.json", *flags)
+    go_in(monkeypatch, "--output_root", root, "--sweeps", root / "none", *flags)
 
 
 def refusal(monkeypatch, capsys, *flags):
@@ -111,8 +112,8 @@ def rich_data(rich):
 
 
 def test_a_diverged_run_is_listed_with_its_reason_and_never_fitted(study, data):
-    assert len(data["unfinished"]) == 1
-    for text in (data["unfinished"][0], (study / "comparison_analysis" / "report.md").read_text()):
+    assert len(data["left_out"]) == 1
+    for text in (data["left_out"][0], (study / "comparison_analysis" / "report.md").read_text()):
         assert "the training loss is nan at step 17" in text
         assert re.search(r"lstm \S+ seed 2", text)
     assert data["runs"] == {"gpt": 24, "lstm": 23}
@@ -236,9 +237,9 @@ def test_runs_of_another_schedule_than_most_are_left_out_and_said(tmp_path):
     for record in ladders["gpt"][:3]:
         record["recipe"]["schedule"] = "wsd"
     write_study(tmp_path, ladders)
-    study = Study(tmp_path)
+    study = Study(of_folders(tmp_path, [], tmp_path))
     assert len(study.runs["gpt"]) == len(study.main["gpt"]) == len(ladders["gpt"]) - 3
-    assert study.unfinished == ["3 runs with the schedule wsd: most have cosine"]
+    assert study.left_out == ["3 runs with the schedule wsd: most have cosine"]
 
 
 def test_a_decade_is_spoken_of_only_where_one_was_foretold(data):
@@ -317,7 +318,7 @@ NUMBERS = [
     ("comparison", "positions", "gpt", "loss", 0),
     ("comparison", "ratios", 5, "ratio"),
     ("extrapolation", 0, "error"),
-    ("unfinished", 0),
+    ("left_out", 0),
 ]
 
 
@@ -467,7 +468,7 @@ def test_a_rising_loss_is_reported_without_a_claim(tmp_path):
         return 0.5 * n**0.08
 
     write_study(tmp_path, made_ladders(rising, rising, noise=0.001))
-    text = written(analyse(tmp_path))
+    text = written(analyse(of_folders(tmp_path, [], tmp_path)))
     assert not CONCLUSIONS.search(text)
     assert "every larger model" not in text
     lines = re.findall(r"^- (?:GPT|LSTM), power law.*α = .*$", text, re.MULTILINE)
@@ -610,10 +611,10 @@ def test_a_run_without_a_record_is_named_in_the_report(data, tmp_path):
     write_study(tmp_path, some_runs())
     folder = run_folder(tmp_path, "gpt", "20k", "tokens_1000000-one_in_1", 7)
     folder.mkdir()
-    [line] = Study(tmp_path).unfinished
+    [line] = Study(of_folders(tmp_path, [], tmp_path)).left_out
     assert folder.name in line
     assert folder.name not in written(data)
-    assert folder.name in written({**data, "unfinished": [line]})
+    assert folder.name in written({**data, "left_out": [line]})
 
 
 def test_runs_are_read_smallest_first(study):

@@ -13,7 +13,7 @@ from preprocessing.corpus import Corpus
 from training.evaluation import held_out_losses
 from training.loop import Conduct, Plan, load_model
 from training.recipe import COSINE, Recipe, learning_rate, steps_of, warmup_steps
-from training.record import BEST, FINE_TUNED, arm_of, read_ladders, run_folder
+from training.record import BEST, FINE_TUNED, SEARCH, arm_of, read_ladders, run_folder
 from training.study import Job, make_job, measure, report_failures, run_jobs
 
 NEW_ORDER = 1000  # added to the seed, so that the data come in an order that the run has not seen
@@ -48,7 +48,7 @@ def plan_search(
             ),
             tokens,
         )
-        jobs.append(make_job(Plan(recipe, root / BEST / "search" / f"{i:02d}"), corpus))
+        jobs.append(make_job(Plan(recipe, root / BEST / SEARCH / f"{i:02d}"), corpus))
     return jobs
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from door import DoorError, read_json, write_json
 
 RECORD = "record.json"
-FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
+FINISHED, DIVERGED, FAILED, NOT_RUN = "finished", "diverged", "failed", "not run"
 FOLDERS = {"gpt": "GPT_initial_training", "lstm": "LSTM_training"}
-BEST, FINE_TUNED = "best_model", "fine_tuned_model"
+BEST, FINE_TUNED, SEARCH = "best_model", "fine_tuned_model", "search"
 TRUNK = "trunk"
 BASELINE = "ngram_baseline.json"
 NEEDED = {"status", "recipe", "corpus", "n_params", "n_params_non_embedding"}
@@ -81,21 +81,28 @@ def read_runs(root: Path, architecture: str) -> list[dict[str, Any]]:
 
 
 def read_ladders(root: Path) -> dict[str, Ladder]:
-    """Return the ladder of each architecture that has runs below `root`; the main budget is the one most runs have.
+    """Return the ladder of each architecture that has runs below `root`.
 
-    Of equally frequent budgets the largest counts, and only runs on all of the training data. Raises DoorError if
-    there is no run, or if runs are of different corpora.
+    Raises DoorError if there is no run, or if runs are of different corpora.
     """
-    runs = {architecture: read_runs(root, architecture) for architecture in FOLDERS}
-    everything = [run for members in runs.values() for run in members]
-    if not everything:
+    runs = [run for architecture in FOLDERS for run in read_runs(root, architecture)]
+    if not runs:
         raise DoorError(f"{root} holds no finished run: train the ladders with accelerate launch training/run.py")
-    corpora = sorted({run["corpus"] for run in everything})
+    corpora = sorted({run["corpus"] for run in runs})
     if len(corpora) > 1:
         raise DoorError(f"{root} mixes runs of different corpora ({corpora}): keep one kind there")
-    budgets = Counter(run["recipe"]["tokens"] for run in everything if run["recipe"].get("one_in", 1) == 1)
+    return ladders_of(runs)
+
+
+def ladders_of(runs: list[dict[str, Any]]) -> dict[str, Ladder]:
+    """Sort the runs of one corpus into a ladder for each architecture; the main budget is the one most runs have.
+
+    Of equally frequent budgets the largest counts, and only runs on all of the training data.
+    """
+    budgets = Counter(run["recipe"]["tokens"] for run in runs if run["recipe"].get("one_in", 1) == 1)
     budget = max(budgets, key=lambda tokens: (budgets[tokens], tokens), default=0)
-    return {architecture: _ladder(architecture, members, budget) for architecture, members in runs.items() if members}
+    groups = {name: [run for run in runs if run["recipe"]["architecture"] == name] for name in FOLDERS}
+    return {architecture: _ladder(architecture, members, budget) for architecture, members in groups.items() if members}
 
 
 def _ladder(architecture: str, runs: list[dict[str, Any]], budget: int) -> Ladder:

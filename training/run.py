@@ -2,9 +2,10 @@
 
 Without an argument it trains the ladders of studies/quick.yaml. With flags it trains what they name, for example
 --gpt_sizes 15k 30k 60k --lstm_sizes 15k 30k 60k (a law needs three sizes of both architectures). `--part best` then
-trains the best run further. `--part sweep` trains every size with several rates and fits the rate rule LR(N).
-`--init_from MODEL` trains any model further on another corpus. `--dry_run` says what all that would cost. What is
-finished is skipped, what was interrupted goes on from its checkpoint.
+trains the best run further. `--part sweep` trains every size with several rates and fits the rate rule LR(N). `--part
+table` writes a row for each run of a study file to a table, ended or only planned. `--init_from MODEL` trains any model
+further on another corpus. `--dry_run` says what all that would cost. What is finished is skipped, what was interrupted
+goes on from its checkpoint.
 """
 
 import os
@@ -29,8 +30,9 @@ from training.loop import COMPILE_CHOICES, Conduct
 from training.ngram import ngram_losses
 from training.probe import choose_precision, print_costs
 from training.recipe import COSINE, WSD, Recipe
-from training.record import BEST, FINE_TUNED, baseline_file
-from training.study import Job, report_failures, run_jobs
+from training.record import BEST, FINE_TUNED, NOT_RUN, SEARCH, TRUNK, baseline_file, read_record
+from training.runs_table import replace_rows
+from training.study import Job, planned_record, report_failures, run_jobs
 from training.sweep import plan_sweep, write_sweep
 from training.tracking import TENSORBOARD, TRACKIO, Tracking
 
@@ -39,6 +41,7 @@ ORDERS = range(1, 8)
 BASELINE_ORDER = 3
 AUTO = "auto"
 LEAST = 1e-12
+PARTS = ("ladders", "best", "sweep", "table")
 RANGES = {
     "seeds": (0, 2**31),
     "flops": (1, 1e30),
@@ -69,7 +72,10 @@ def option(default: Any, about: str, choices: list[str] | None = None) -> Any:
 class StudyArguments:
     """The axes of a study: every size with every budget, part of the data and seed."""
 
-    part: str = option("ladders", "what to train", ["ladders", "best", "sweep"])
+    part: str = option("ladders", "what to train; table: write what was to --runs_file", [*PARTS])
+    study: str | None = option(None, "table: the study's name")
+    arm: str = option("ladders", "table: the arm's name")
+    runs_file: str = option("results/runs.parquet", "table: the table, whose rows of this arm are replaced")
     corpus: str = option("data/processed_music_data", "the corpus folder")
     output_root: str = option("data", "the folder that the training folders stand in")
     gpt_sizes: list[str] = option([], f"of {list(LADDER)}")
@@ -245,6 +251,23 @@ def train_on(study: Study) -> None:
     print(f"{root / BEST}: test loss {record['test_loss']:.4f} nats per character")
 
 
+def write_table(study: Study) -> None:
+    arguments = study.arguments
+    if arguments.study is None:
+        raise DoorError("--study: name the study whose runs these are")
+    rows = []
+    for job in study.ladders():
+        if job.plan.recipe.schedule != TRUNK:
+            record = read_record(job.plan.folder) or planned_record(job, study.corpus)
+            rows.append({"study": arguments.study, "arm": arguments.arm, **record})
+    for folder in [*sorted((study.root / BEST / SEARCH).glob("*")), study.root / BEST]:
+        if (further := read_record(folder)) is not None:
+            rows.append({"study": arguments.study, "arm": BEST, **further})
+    replace_rows(Path(arguments.runs_file), rows, same=("study", "arm"))
+    ended = sum(row["status"] != NOT_RUN for row in rows)
+    print(f"{arguments.runs_file}: study {arguments.study}, {arguments.arm}: {ended} of {len(rows)} runs have ended")
+
+
 def fine_tune(study: Study) -> None:
     arguments, corpus, threads = study.arguments, study.corpus, study.at_once * study.threads
 
@@ -268,9 +291,6 @@ def fine_tune(study: Study) -> None:
     print(f"tunes: python generation/run.py --model {folder} --corpus {arguments.corpus}")
 
 
-PARTS = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep}
-
-
 def main() -> None:
     arms = read_arms(StudyArguments, __doc__ or "", default_file=str(QUICK))
     for arguments in arms:
@@ -278,7 +298,7 @@ def main() -> None:
     failed = []
     for number, arguments in enumerate(arms, 1):
         try:
-            run_arm(arguments, f"arm {number} of {len(arms)}" if len(arms) > 1 else arguments.part)
+            run_arm(arguments, f"{arguments.arm} ({number} of {len(arms)})" if len(arms) > 1 else arguments.part)
         except DoorError as error:
             failed.append(str(error))
     if failed:
@@ -297,8 +317,9 @@ def run_arm(arguments: StudyArguments, title: str) -> None:
     root.mkdir(parents=True, exist_ok=True)
     # Accelerate has to be told that there is no GPU, or processes launched together would each train alone.
     state = PartialState(cpu=not torch.accelerator.is_available())
-    train_part = fine_tune if arguments.init_from is not None else PARTS[arguments.part]
-    if not state.is_main_process:
+    parts = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep, "table": write_table}
+    train_part = fine_tune if arguments.init_from is not None else parts[arguments.part]
+    if not state.is_main_process or arguments.dry_run or arguments.part == "table":  # these read only
         train_part(Study(arguments, corpus, root, title))
         return
     try:

@@ -23,7 +23,7 @@ from modeling.counting import count_flops, count_parameters
 from preprocessing.corpus import Corpus
 from training.loop import Conduct, Plan, Progress, build_config, finished_record, train
 from training.recipe import Recipe, learning_rate
-from training.record import FAILED, FINISHED, arm_of, read_record, write_record
+from training.record import FAILED, FINISHED, NOT_RUN, arm_of, read_record, write_record
 
 OVERHEAD_FLOPS = 225_000  # what a token costs a CPU beside its arithmetic; it only shapes the bar's time left
 
@@ -120,7 +120,7 @@ def run_jobs(
                 done[outcome.job] = outcome
                 bar.end(outcome.job)
                 if outcome.error is not None:
-                    _mark(outcome, digest)
+                    _mark(outcome, corpus)
     return [done[job] for job in jobs]
 
 
@@ -134,20 +134,30 @@ def _run(
             yield attempt(job, corpus, conduct, partial(bar.update, job))
 
 
-def _mark(outcome: Outcome, digest: str) -> None:
+def planned_record(job: Job, corpus: Corpus) -> dict[str, Any]:
+    """Return what is known of a run before it is trained, as a record that says that it is not."""
+    recipe = job.plan.recipe
+    tokens = recipe.steps * recipe.tokens_per_step
+    return {
+        "status": NOT_RUN,
+        "reason": None,
+        "recipe": asdict(recipe),
+        "corpus": corpus.digest(),
+        "n_params": job.n_params,
+        "n_params_non_embedding": job.n_params_non_embedding,
+        "tokens": tokens,
+        "flops_per_token": job.flops_per_token,
+        "flops": job.flops_per_token * tokens,
+    }
+
+
+def _mark(outcome: Outcome, corpus: Corpus) -> None:
     """Leave the reason of a failure in the run's folder, unless another run's record stands there."""
-    job = outcome.job
+    folder = outcome.job.plan.folder
     with suppress(OSError, DoorError):  # a full disk has no room for the reason either
-        if (read_record(job.plan.folder) or {"status": FAILED})["status"] == FAILED:
-            record = {
-                "status": FAILED,
-                "reason": outcome.error,
-                "recipe": asdict(job.plan.recipe),
-                "corpus": digest,
-                "n_params": job.n_params,
-                "n_params_non_embedding": job.n_params_non_embedding,
-            }
-            write_record(job.plan.folder, record)
+        if (read_record(folder) or {"status": FAILED})["status"] == FAILED:
+            planned = planned_record(outcome.job, corpus)
+            write_record(folder, {**planned, "status": FAILED, "reason": outcome.error})
 
 
 class _Bar:

@@ -1,0 +1,70 @@
+"""All runs of the studies as one table, a parquet file with a row a run; this module is its only writer and reader."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from door import DoorError, whole_file
+
+CONFIG = "config"  # its fields differ from one architecture to the next: JSON, in one column
+Record = dict[str, Any]
+
+
+def write_runs(path: Path, records: Sequence[Record]) -> None:
+    """Write records as a table, whole or not at all: a field of a field is a column named with a dot."""
+    rows = [_flat(record) for record in records]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_runs_table(path: Path) -> list[Record]:
+    """Return the records of a table, in its order; a field that a record lacks is None. Raises DoorError."""
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except FileNotFoundError:
+        raise DoorError(f"{path} is missing: training/run.py STUDY.yaml --part table writes it") from None
+    except pa.ArrowInvalid as error:
+        raise DoorError(f"{path} is no table of runs ({str(error).splitlines()[0]})") from None
+    return [_nested(row) for row in rows]
+
+
+def replace_rows(path: Path, records: Sequence[Record], same: Iterable[str]) -> list[Record]:
+    """Put records in the place of those rows that are like any of them in the fields `same`; return all rows."""
+    names = tuple(same)
+    ours = {tuple(record[name] for name in names) for record in records}
+    before = read_runs_table(path) if path.is_file() else []
+    kept = [record for record in before if tuple(record[name] for name in names) not in ours]
+    write_runs(path, [*kept, *records])
+    return [*kept, *records]
+
+
+def _flat(record: Record) -> Record:
+    row = {}
+    for name, value in record.items():
+        if name == CONFIG:
+            row[name] = json.dumps(value, sort_keys=True)
+        elif isinstance(value, dict):
+            row |= {f"{name}.{key}": item for key, item in value.items()}
+        else:
+            row[name] = value
+    return row
+
+
+def _nested(row: Record) -> Record:
+    record: Record = {}
+    for name, value in row.items():
+        outer, dot, inner = name.partition(".")
+        if dot:
+            record.setdefault(outer, {})[inner] = value
+        else:
+            record[name] = json.loads(value) if name == CONFIG and value is not None else value
+    for name, value in record.items():
+        if isinstance(value, dict) and name != CONFIG and all(item is None for item in value.values()):
+            record[name] = None
+    return record
