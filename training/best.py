@@ -57,6 +57,11 @@ def _budget(recipe: Recipe, tokens: int) -> Recipe:
     return replace(recipe, tokens=tokens, warmup=warmup_steps(steps))
 
 
+def plan_long(chosen: Job, root: Path, corpus: Corpus, tokens: int) -> Job:
+    """Return the long run of the best model with the setting of one run of the search."""
+    return make_job(Plan(_budget(chosen.plan.recipe, tokens), root / BEST, score_test=True), corpus)
+
+
 def train_best(
     search: list[Job], root: Path, corpus: Corpus, tokens: int, at_once: int, threads: int, conduct: Conduct
 ) -> dict[str, Any]:
@@ -66,8 +71,8 @@ def train_best(
     """
     found = run_jobs(search, corpus, at_once, threads, conduct, "best model, search")
     report_failures(found)
-    chosen = min(found, key=lambda outcome: (outcome.record or {})["validation_loss"]).job.plan.recipe
-    job = make_job(Plan(_budget(chosen, tokens), root / BEST, score_test=True), corpus)
+    chosen = min(found, key=lambda outcome: (outcome.record or {})["validation_loss"]).job
+    job = plan_long(chosen, root, corpus, tokens)
     [outcome] = run_jobs([job], corpus, 1, at_once * threads, conduct, "best model, long run")
     report_failures([outcome])
     return outcome.record or {}

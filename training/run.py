@@ -2,10 +2,10 @@
 
 Without an argument it trains the ladders of studies/quick.yaml. With flags it trains what they name, for example
 --gpt_sizes 15k 30k 60k --lstm_sizes 15k 30k 60k (a law needs three sizes of both architectures). `--part best` then
-trains the best run further. `--part sweep` trains every size with several rates and fits the rate rule LR(N). `--part
-table` writes a row for each run of a study file to a table, ended or only planned. `--init_from MODEL` trains any model
-further on another corpus. `--dry_run` says what all that would cost. What is finished is skipped, what was interrupted
-goes on from its checkpoint.
+trains the best run further. `--part sweep` trains every size with several rates and fits the rate rule LR(N).
+`--init_from MODEL` trains any model further on another corpus. `--dry_run` says what all that would cost, `--runs_file`
+writes it to a table with what came of it. What is finished is skipped, what was interrupted goes on from its
+checkpoint. A file's `arms` are done one after the other.
 """
 
 import os
@@ -23,14 +23,14 @@ from filelock import FileLock, Timeout
 from door import DoorError, open_door, read_arms, read_json, write_json
 from modeling.ladder import LADDER
 from preprocessing.corpus import SPLITS, Corpus, warn_of_unknown
-from training.best import loss_before, plan_fine_tuning, plan_search, train_best
+from training.best import loss_before, plan_fine_tuning, plan_long, plan_search, train_best
 from training.evaluation import summarise
 from training.grid import Axes, plan_ladders
 from training.loop import COMPILE_CHOICES, Conduct
 from training.ngram import ngram_losses
 from training.probe import choose_precision, print_costs
 from training.recipe import COSINE, WSD, Recipe
-from training.record import BEST, FINE_TUNED, NOT_RUN, SEARCH, TRUNK, baseline_file, read_record
+from training.record import BEST, FINE_TUNED, NOT_RUN, TRUNK, baseline_file, read_record
 from training.runs_table import replace_rows
 from training.study import Job, planned_record, report_failures, run_jobs
 from training.sweep import plan_sweep, write_sweep
@@ -41,7 +41,6 @@ ORDERS = range(1, 8)
 BASELINE_ORDER = 3
 AUTO = "auto"
 LEAST = 1e-12
-PARTS = ("ladders", "best", "sweep", "table")
 RANGES = {
     "seeds": (0, 2**31),
     "flops": (1, 1e30),
@@ -72,10 +71,10 @@ def option(default: Any, about: str, choices: list[str] | None = None) -> Any:
 class StudyArguments:
     """The axes of a study: every size with every budget, part of the data and seed."""
 
-    part: str = option("ladders", "what to train; table: write what was to --runs_file", [*PARTS])
-    study: str | None = option(None, "table: the study's name")
-    arm: str = option("ladders", "table: the arm's name")
-    runs_file: str = option("results/runs.parquet", "table: the table, whose rows of this arm are replaced")
+    part: str = option("ladders", "what to train", ["ladders", "best", "sweep"])
+    runs_file: str | None = option(None, "write a row a run, ended or planned, to this table, and train nothing")
+    study: str = option("study", "the study's name in the table of runs")
+    arm: str = option("ladders", "the arm's name there; its rows are replaced")
     corpus: str = option("data/processed_music_data", "the corpus folder")
     output_root: str = option("data", "the folder that the training folders stand in")
     gpt_sizes: list[str] = option([], f"of {list(LADDER)}")
@@ -128,6 +127,11 @@ class StudyArguments:
         for name in self.log_with:
             if find_spec(name) is None:
                 raise DoorError(f"--log_with {name}: not installed, pip install {name}")
+
+    @property
+    def only_asks(self) -> bool:
+        """Whether nothing is to be trained."""
+        return self.dry_run or self.runs_file is not None
 
 
 def write_baseline(corpus: Corpus, root: Path) -> None:
@@ -211,11 +215,27 @@ class Study:
         """Train the jobs."""
         return run_jobs(jobs, self.corpus, self.at_once, self.threads, self.conduct, self.title)
 
+    def asks_only(self, jobs: list[Job]) -> bool:
+        """Say what the jobs will cost, or write them to the table of runs; return whether that is all that is asked."""
+        arguments = self.arguments
+        if arguments.dry_run:
+            print_costs(jobs, self.corpus, self.at_once, self.threads)
+        elif arguments.runs_file is not None:
+            self.write_table(jobs, Path(arguments.runs_file))
+        return arguments.only_asks
+
+    def write_table(self, jobs: list[Job], path: Path) -> None:
+        names = {"study": self.arguments.study, "arm": self.arguments.arm}
+        jobs = [job for job in jobs if job.plan.recipe.schedule != TRUNK]  # its branches hold its part of their curves
+        rows = [names | (read_record(job.plan.folder) or planned_record(job, self.corpus)) for job in jobs]
+        replace_rows(path, rows, same=names)
+        ended = sum(row["status"] != NOT_RUN for row in rows)
+        print(f"{path}: study {names['study']}, {names['arm']}: {ended} of {len(rows)} runs have ended")
+
 
 def train_ladders(study: Study) -> None:
     jobs = study.ladders()
-    if study.arguments.dry_run:
-        print_costs(jobs, study.corpus, study.at_once, study.threads)
+    if study.asks_only(jobs):
         return
     if PartialState().is_main_process:
         write_baseline(study.corpus, study.root)
@@ -226,8 +246,7 @@ def train_ladders(study: Study) -> None:
 def train_sweep(study: Study) -> None:
     arguments = study.arguments
     jobs = plan_sweep(study.ladders(), {"gpt": arguments.gpt_rates, "lstm": arguments.lstm_rates}, study.root)
-    if arguments.dry_run:
-        print_costs(jobs, study.corpus, study.at_once, study.threads)
+    if study.asks_only(jobs):
         return
     for architecture, rule in write_sweep(study.run(jobs), Path(arguments.sweep_file))["rules"].items():
         print(f"{architecture}: rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}")
@@ -244,28 +263,10 @@ def train_on(study: Study) -> None:
         arguments.search_dropouts,
         arguments.search_weight_decays,
     )
-    if arguments.dry_run:
-        print_costs(search, corpus, study.at_once, study.threads)
+    if study.asks_only([*search, plan_long(search[0], root, corpus, arguments.best_tokens)]):
         return
     record = train_best(search, root, corpus, arguments.best_tokens, study.at_once, study.threads, study.conduct)
     print(f"{root / BEST}: test loss {record['test_loss']:.4f} nats per character")
-
-
-def write_table(study: Study) -> None:
-    arguments = study.arguments
-    if arguments.study is None:
-        raise DoorError("--study: name the study whose runs these are")
-    rows = []
-    for job in study.ladders():
-        if job.plan.recipe.schedule != TRUNK:
-            record = read_record(job.plan.folder) or planned_record(job, study.corpus)
-            rows.append({"study": arguments.study, "arm": arguments.arm, **record})
-    for folder in [*sorted((study.root / BEST / SEARCH).glob("*")), study.root / BEST]:
-        if (further := read_record(folder)) is not None:
-            rows.append({"study": arguments.study, "arm": BEST, **further})
-    replace_rows(Path(arguments.runs_file), rows, same=("study", "arm"))
-    ended = sum(row["status"] != NOT_RUN for row in rows)
-    print(f"{arguments.runs_file}: study {arguments.study}, {arguments.arm}: {ended} of {len(rows)} runs have ended")
 
 
 def fine_tune(study: Study) -> None:
@@ -280,8 +281,7 @@ def fine_tune(study: Study) -> None:
     if precision == AUTO:
         precision = choose_precision([plan("fp32")], corpus, study.root, threads, not arguments.dry_run)
     job = plan(precision)
-    if arguments.dry_run:
-        print_costs([job], corpus, 1, threads)
+    if study.asks_only([job]):
         return
     outcomes = run_jobs([job], corpus, 1, threads, study.conduct, "fine-tuning")
     report_failures(outcomes)
@@ -289,6 +289,9 @@ def fine_tune(study: Study) -> None:
     folder = study.root / FINE_TUNED
     print(f"{folder}: validation loss {before:.4f} before, {after:.4f} after, in nats per character")
     print(f"tunes: python generation/run.py --model {folder} --corpus {arguments.corpus}")
+
+
+PARTS = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep}
 
 
 def main() -> None:
@@ -317,9 +320,8 @@ def run_arm(arguments: StudyArguments, title: str) -> None:
     root.mkdir(parents=True, exist_ok=True)
     # Accelerate has to be told that there is no GPU, or processes launched together would each train alone.
     state = PartialState(cpu=not torch.accelerator.is_available())
-    parts = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep, "table": write_table}
-    train_part = fine_tune if arguments.init_from is not None else parts[arguments.part]
-    if not state.is_main_process or arguments.dry_run or arguments.part == "table":  # these read only
+    train_part = fine_tune if arguments.init_from is not None else PARTS[arguments.part]
+    if not state.is_main_process or arguments.only_asks:
         train_part(Study(arguments, corpus, root, title))
         return
     try:
