@@ -24,6 +24,7 @@ from training.record import (
 from training.runs_table import read_runs_table
 
 SWEEPS = "rate_sweep_*.json"
+QUALITY = "quality.json"  # written by generation, which this room does not import
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Evidence:
     """The runs of a study and what is held against them.
 
     `ladders` are of the tunes in their own keys; `others` the finished runs of the same tunes in more keys; `left_out`
-    says what is not fitted, and why. `sweeps` are the sweeps of learning rates.
+    says what is not fitted, and why. `sweeps` are the sweeps of learning rates. `quality` has the lines on the tunes
+    that the models write, if they were measured.
     """
 
     where: Path
@@ -40,6 +42,7 @@ class Evidence:
     left_out: list[str]
     baseline: dict[str, Any]
     sweeps: list[dict[str, Any]]
+    quality: dict[str, Any] | None = None
 
 
 def of_folders(root: Path, also: Sequence[Path], sweeps: Path) -> Evidence:
@@ -88,7 +91,16 @@ def of_table(path: Path, study: str) -> Evidence:
         f"study {name}, {arm}: {n} of {planned[name, arm]} runs planned are not run"
         for (name, arm), n in missing.items()
     ]
-    return Evidence(path, ladders, others, left_out, read_json(path.parent / BASELINE), _read_sweeps(path.parent))
+    quality = path.parent / QUALITY
+    return Evidence(
+        path,
+        ladders,
+        others,
+        left_out,
+        read_json(path.parent / BASELINE),
+        _read_sweeps(path.parent),
+        {"lines": read_json(quality)["findings"]} if quality.is_file() else None,
+    )
 
 
 def _read_sweeps(folder: Path) -> list[dict[str, Any]]:

@@ -334,9 +334,9 @@ def budgets(path: Path, data: Data) -> None:
             sheet = fitted["sheet"]
             colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(sheet)))
             for curve, colour in zip(sheet, colours, strict=True):
-                mine = [
-                    i for i, t in enumerate(table["budget"]) if t == curve["budget"] and table["one_in"][i] in (None, 1)
-                ]
+                places = zip(table["budget"], table["one_in"], table["keys"], strict=True)
+                whole = (curve["budget"], 1, 1)  # the tunes that the law is fitted to: all of them, in their own keys
+                mine = [i for i, (t, one_in, keys) in enumerate(places) if (t, one_in or 1, round(keys)) == whole]
                 x, y = (np.array(table[name])[mine] for name in ("n_params", "validation_loss"))
                 draw_points(axes, x, y, architecture, color=colour)
                 axes.plot(

@@ -413,8 +413,11 @@ def image(figures: set[str], name: str, caption: str) -> list[str]:
     return [f"![{caption}]({name}.png)", ""] if name in figures else []
 
 
-def write_report(data: Data, figures: set[str]) -> str:
-    """Return the report of a study as Markdown; `figures` are the names of those that lie beside it."""
+def write_report(data: Data, figures: set[str], opening: list[str]) -> str:
+    """Return the report of a study as Markdown; `figures` are the names of those that lie beside it.
+
+    `opening` are the lines that stand before the evidence.
+    """
     names = list(data["fits"])
     title = (
         "GPT against LSTM on ABC notation" if len(names) == 2 else f"How the {NAMES[names[0]]} scales on ABC notation"
@@ -432,6 +435,9 @@ def write_report(data: Data, figures: set[str]) -> str:
         f"set is ± {data['validation_standard_error']:.3f} (over tunes, the same tunes for every model).",
         "",
         *image(figures, "combined_scaling_laws", "Loss against parameters; points are runs, bands 95 % intervals."),
+        *opening,
+        "## Sizes",
+        "",
         *size_table(data),
         "",
         *(f"- {order_sentence(data, name)}" for name in names),

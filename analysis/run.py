@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from analysis import figures
+from analysis.answers import answer_section
 from analysis.evidence import SWEEPS, Evidence, of_folders, of_table
 from analysis.fitting import DELTA, RESAMPLES, fit
 from analysis.laws import LAWS
@@ -166,7 +167,7 @@ def write_study(read: Callable[[], Evidence], files: list[Path], gpt: Path, both
         print(f"left out of the fits: {line}")
     drawings = study_figures(data, gpt, both)
     draw(drawings)
-    report = write_report(data, {path.name for path in drawings if path.parent == both})
+    report = write_report(data, {path.name for path in drawings if path.parent == both}, answer_section(data))
     write_text(both / "report.md", report)
     write_text(both / "report.html", write_page(report, both))
     if "gpt" in data["fits"]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.allocation import allocate
+from analysis.arms import arm_differences
 from analysis.comparison import compare
 from analysis.evidence import Evidence
 from analysis.fitting import Fit, fit, percentiles
@@ -139,6 +140,8 @@ def _analyse(evidence: Evidence, study: Study) -> dict[str, Any]:
         },
         "extrapolation": [row for name in study.main for row in extrapolate(name, study.main[name], study.runs[name])],
         "repetition": {name: _repetition(found, study.runs[name]) for name, found in fits.items()},
+        "arms": {name: arm_differences(members) for name, members in study.runs.items()},
+        "quality": evidence.quality,
         "learning_rate": swept[0] if swept else None,
         "left_out": study.left_out,
     }

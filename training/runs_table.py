@@ -17,7 +17,9 @@ Record = dict[str, Any]
 def write_runs(path: Path, records: Sequence[Record]) -> None:
     """Write records as a table, whole or not at all: a field of a field is a column named with a dot."""
     rows = [_flat(record) for record in records]
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    every = dict.fromkeys(name for row in rows for name in row)
+    outer = {name.partition(".")[0] for name in every if "." in name}  # None where another record has fields
+    names = [name for name in every if name not in outer]
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
     with whole_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")

@@ -1,0 +1,222 @@
+"""The study's questions and what it answers: sentences from fits.json alone, each with its number and interval."""
+
+from typing import Any
+
+from analysis.arms import KEYS, PART
+from analysis.report import (
+    AXIS_WORDS,
+    LAW_WORDS,
+    NAMES,
+    PARAMETERS,
+    WAYS,
+    chosen_fit,
+    crossover_sentence,
+    edges,
+    estimate,
+    exponent_sentence,
+    extrapolation_lines,
+    find_comparison,
+    find_fit,
+    lead_sentence,
+    position_lines,
+    quantity,
+    repetition_lines,
+    short,
+    sizes_of,
+)
+
+Data = dict[str, Any]
+TEXT = 20  # tokens a parameter for text: Hoffmann et al. 2022 (2203.15556), table 3
+COMPARED = "power"  # exponents with floors are not alike
+
+
+def answer_section(data: Data) -> list[str]:
+    """Return the questions with their answers as Markdown."""
+    questions = {
+        "How does the loss fall with size, data and compute?": (law_answers(data), "combined_scaling_laws, budgets"),
+        "Which scales better, by which axis, and from where on?": (scaling_answers(data), "combined_scaling_laws"),
+        "How many tokens a parameter is compute best spent on, against text's 20?": (ratio_answers(data), "isoflop"),
+        "What are repeated data and transposed tunes worth?": (data_answers(data), "repetition"),
+        "How well did small sizes foretell the large?": (extrapolation_lines(data), "extrapolation"),
+        "What music appears at which size, and how much of it is copied?": (
+            data["quality"]["lines"] if data["quality"] else ["Not measured."],
+            "quality_over_size",
+        ),
+        "What failed, and what is not identified?": (failure_answers(data), "profile_likelihoods"),
+    }
+    lines = ["## Answers", ""]
+    for question, (answers, figures) in questions.items():
+        lines += [f"**{question}** ({figures})", "", *(f"- {answer}" for answer in answers), ""]
+    return lines
+
+
+def headline(data: Data) -> list[str]:
+    """Return the answer in five lines."""
+    names = list(data["fits"])
+    [law] = [LAW_WORDS[chosen_fit(data, name)["law"]] for name in names[:1]]
+    laws = "; ".join(f"{NAMES[name]} {_parameters(chosen_fit(data, name))}" for name in names)
+    where = f"{short(data['tokens'])} tokens ({data['epochs']:.1f} epochs)"
+    return [
+        f"**Size.** At {where} the loss in nats per character follows a {law}, E + A·N^-α where there is one: {laws}.",
+        f"**Which.** {' '.join(scaling_answers(data)[:2])}",
+        f"**Compute.** {' '.join(ratio_answers(data)) or 'The best split is not identified.'}",
+        f"**Data.** {' '.join(data_answers(data, short_form=True)) or 'Repeating and transposing were not tried.'}",
+        f"**Music.** {data['quality']['lines'][1] if data['quality'] else 'Not measured.'}",
+    ]
+
+
+def study_words(data: Data) -> str:
+    """Return what the study trained, for the caption of its figure."""
+    sizes = [sizes_of(data, name) for name in data["fits"]]
+    least, most = sizes[0][0], sizes[0][-1]
+    name = next(iter(data["fits"]))
+    runs = " and ".join(f"{count} {NAMES[name]}" for name, count in data["runs"].items())
+    budgets = ", ".join(short(budget) for budget in data["budgets"])
+    return (
+        f"{runs} runs of {short(least[name]['n_params'])} to {short(most[name]['n_params'])} parameters, "
+        f"{budgets} tokens (a token is a character); intervals are 95 %"
+    )
+
+
+def law_answers(data: Data) -> list[str]:
+    """Say the law of N, of D and of C of each architecture, the one with a floor where all of it is identified."""
+    lines = []
+    for name in data["fits"]:
+        for axis, where in (
+            ("n_params", f"at {short(data['tokens'])} tokens"),
+            ("tokens", f"at size {sizes_of(data, name)[-1]['size']}"),
+            ("flops", "along the best runs of each cost"),
+        ):
+            floor, plain = (find_fit(data, name, law, axis) for law in ("power_floor", "power"))
+            if plain is None:
+                lines.append(f"{NAMES[name]}, {AXIS_WORDS[axis]}: too few budgets for a law.")
+                continue
+            known = floor is not None and all(row["identified"] for row in floor["parameters"].values())
+            text = f"without a floor, {_parameters(plain)}"
+            if known and floor is not None:
+                text = f"with a floor, {_parameters(floor)}; {text}"
+            else:
+                text += "; a floor is not identified"
+            lines.append(f"{NAMES[name]}, {AXIS_WORDS[axis]}, {where}: {text}.")
+        both = find_fit(data, name, "chinchilla")
+        if both is not None:
+            words = (
+                "is identified" if all(r["identified"] for r in both["parameters"].values()) else "is NOT identified"
+            )
+            lines.append(
+                f"{NAMES[name]}, {LAW_WORDS['chinchilla']} {words}: {_parameters(both)}; it misses the runs by "
+                f"{_miss(both)}."
+            )
+    return lines
+
+
+def _parameters(fitted: Data) -> str:
+    wanted = [name for name in ("alpha", "beta", "E") if name in fitted["parameters"]]
+    return ", ".join(f"{PARAMETERS.get(name, name)} = {estimate(fitted['parameters'][name])}" for name in wanted)
+
+
+def _miss(fitted: Data) -> str:
+    residuals = fitted["residuals"]
+    mean = (sum(r * r for r in residuals) / len(residuals)) ** 0.5
+    return f"{100 * mean:.1f} % (root mean square; the worst by {100 * max(map(abs, residuals)):.1f} %)"
+
+
+def scaling_answers(data: Data) -> list[str]:
+    """Say which architecture's loss falls faster, from where its law is the lower, and what was measured."""
+    if data["comparison"] is None:
+        return ["Only one architecture was trained."]
+    lines = []
+    for axis in ("n_params", "flops"):
+        compared = find_comparison(data, COMPARED, axis)
+        if compared is not None:
+            lines.append(exponent_sentence(compared))
+            for crossover in compared["crossovers"]:
+                if crossover["reason"] is None and crossover["axis"] == axis:
+                    text = crossover_sentence(crossover)
+                    lines.append(f"{text[0].upper()}{text[1:]}")
+    lines.append(f"{lead_sentence(data)} That is at {short(data['tokens'])} tokens.")
+    if data["comparison"]["positions"] is not None:
+        lines += position_lines(data["comparison"]["positions"])
+    return lines
+
+
+def ratio_answers(data: Data) -> list[str]:
+    """Hold the best number of tokens a parameter against text's, each way at the most compute it has seen."""
+    lines = []
+    for name, found in data["allocation"].items():
+        for way, approach in found["ways"].items():
+            seen = [best for best in approach["optima"] if not best["extrapolated"]]
+            if approach["reason"] is not None or not seen:
+                continue
+            best = max(seen, key=lambda best: best["flops"])
+            ratio = best["tokens_per_parameter"]
+            low, high = ratio["bootstrap"]
+            place = "not told from"
+            if low is not None and low > TEXT:
+                place = "above"
+            elif high is not None and high < TEXT:
+                place = "below"
+            lines.append(
+                f"{NAMES[name]}, {WAYS[way]}: {quantity(ratio)} characters a parameter at {short(best['flops'])} "
+                f"FLOPs, {place} {TEXT}; N_opt grows as C^{quantity(approach['a'])}."
+            )
+    return lines
+
+
+def data_answers(data: Data, short_form: bool = False) -> list[str]:
+    """Say what fewer tunes and more keys changed at the main budget, measured, and what the laws make of it."""
+    lines = []
+    for name, rows in data["arms"].items():
+        mine = [row for row in rows if row["budget"] == data["main_budget"]]
+        for kind, words in (
+            (PART, "fewer tunes, repeated, change the loss by"),
+            (KEYS, "transposing the tunes changes it by"),
+        ):
+            cells = [_change(row) for row in mine if row["against"] == kind]
+            if cells:
+                lines.append(f"{NAMES[name]}, at {short(data['main_budget'])} tokens: {words} {'; '.join(cells)}.")
+    return lines if short_form else lines + repetition_lines(data)
+
+
+def _change(row: Data) -> str:
+    part = "all tunes" if row["one_in"] == 1 else f"1/{row['one_in']} of them"
+    what = f"{part}, {row['epochs']:.0f} epochs" if row["against"] == PART else f"{part} in {row['keys']} keys"
+    return f"{row['difference']:+.3f} {edges(row['interval'], '+')} ({row['size']}, {what})"
+
+
+def arm_table(data: Data) -> list[str]:
+    """Return a Markdown table of every difference that fewer tunes, or more keys, make."""
+    rows = [
+        "| | size | tokens | tunes | keys | epochs | seeds | loss | change | against |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    against = {PART: "all tunes", KEYS: "own keys alone"}
+    for name, members in data["arms"].items():
+        for row in members:
+            cells = [
+                NAMES[name],
+                row["size"],
+                short(row["budget"]),
+                "all" if row["one_in"] == 1 else f"1/{row['one_in']}",
+                str(row["keys"]),
+                f"{row['epochs']:.2f}",
+                str(row["seeds"]),
+                f"{row['loss']:.3f}",
+                f"{row['difference']:+.3f} {edges(row['interval'], '+')}",
+                against[row["against"]],
+            ]
+            rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def failure_answers(data: Data) -> list[str]:
+    """Name the parameters that are not identified, fit by fit, and the runs that are not fitted."""
+    lines = []
+    for name, fits in data["fits"].items():
+        for fitted in fits:
+            unknown = [key for key, row in fitted["parameters"].items() if not row["identified"]]
+            if unknown:
+                which = ", ".join(PARAMETERS.get(key, key) for key in unknown)
+                where = f"{NAMES[name]}, {LAW_WORDS[fitted['law']]} on {AXIS_WORDS[fitted['axis']]}"
+                lines.append(f"{where}: {which} not identified.")
+    return [*lines, *(f"{line[0].upper()}{line[1:]}." for line in data["left_out"])] or ["Nothing."]

@@ -1,0 +1,66 @@
+"""What else may change than size and budget: runs on fewer tunes, or in more keys, against the same runs without."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from analysis.runs import Run, Runs, keys_used
+
+PART, KEYS = "part", "keys"
+
+
+def arm_differences(runs: Runs) -> list[dict[str, Any]]:
+    """Return what a part of the tunes, and more keys, change in the validation loss of one architecture.
+
+    A row is one size, budget, part (1 / one_in) and number of keys: `difference` is its mean over seeds, in nats per
+    character, from the run of the same size, seed and budget on all of the tunes (`against` "part") or on the same part
+    in its own keys ("keys"). `interval` is Student's, 95 %, with one variance for all rows of a kind, as each has few
+    seeds; its edges are None where no row has two.
+    """
+    by_place = {_place(run): run for run in runs}
+    pairs: dict[tuple[Any, ...], list[tuple[Run, Run]]] = defaultdict(list)
+    for (size, seed, budget, one_in, keys), run in by_place.items():
+        for against, base in ((PART, (1, keys)), (KEYS, (one_in, 1))):
+            other = by_place.get((size, seed, budget, *base))
+            if other is not None and other is not run and (against == KEYS or keys == 1):
+                pairs[against, run["n_params"], size, budget, one_in, keys].append((run, other))
+    differences = {
+        place: np.array([run["validation_loss"] - base["validation_loss"] for run, base in members])
+        for place, members in pairs.items()
+    }
+    spread = {kind: _pooled([d for place, d in differences.items() if place[0] == kind]) for kind in (PART, KEYS)}
+    rows = []
+    for place in sorted(differences):
+        against, _, size, budget, one_in, keys = place
+        mean, count = float(differences[place].mean()), len(differences[place])
+        deviation, freedom = spread[against]
+        half = float(student.ppf(0.975, freedom)) * deviation / np.sqrt(count) if freedom else None
+        rows.append(
+            {
+                "against": against,
+                "size": size,
+                "budget": budget,
+                "one_in": one_in,
+                "keys": keys,
+                "epochs": pairs[place][0][0]["epochs"],
+                "seeds": count,
+                "loss": float(np.mean([run["validation_loss"] for run, _ in pairs[place]])),
+                "difference": mean,
+                "interval": [None, None] if half is None else [mean - half, mean + half],
+            }
+        )
+    return rows
+
+
+def _place(run: Run) -> tuple[str, int, int, int, int]:
+    recipe = run["recipe"]
+    return recipe["size"], recipe["seed"], recipe["tokens"], recipe.get("one_in", 1), round(keys_used(run))
+
+
+def _pooled(groups: list[np.ndarray]) -> tuple[float, int]:
+    """Return the standard deviation within groups and its degrees of freedom."""
+    freedom = sum(len(group) - 1 for group in groups)
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    return (float(np.sqrt(squares / freedom)) if freedom else 0.0), freedom
