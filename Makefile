@@ -1,6 +1,7 @@
 # make study   the quick study, end to end        make test    the tests
 # make smoke   the same path on a tiny grid       make check   lint, format and types
-# make publish the study, then its results to results/quick and its findings to the README
+# make report  all that results/ says, from the table of its runs and the scores of its tunes
+# make publish the study of results/ (hours), then what was measured to results/ and its report
 # make dashboard   the curves of the runs in a browser, while they are trained
 # make demo    the study's models side by side in a browser
 
@@ -11,7 +12,7 @@ READY_DEV := .venv/.ready-dev
 READY_DEMO := .venv/.ready-demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: study publish smoke dashboard demo test check install clean
+.PHONY: study publish report smoke dashboard demo test check install clean
 .DEFAULT_GOAL := study
 
 install: $(READY_DEV)
@@ -37,8 +38,24 @@ study: $(READY)
 	@$(BIN)/python generation/run.py --part quality
 	@$(BIN)/python model_cards/run.py
 
-publish: study
-	@$(BIN)/python model_cards/run.py --publish results/quick
+CPU := data/cpu
+publish: $(READY)
+	@$(BIN)/python preprocessing/run.py --output_dir $(CPU)/processed_music_data
+	@$(BIN)/python preprocessing/run.py --output_dir $(CPU)/transposed_music_data --transpose all
+	@$(BIN)/python training/run.py studies/cpu.yaml
+	@$(BIN)/python analysis/run.py --output_root $(CPU) --also $(CPU)/transposed
+	@$(BIN)/python generation/run.py --model $(CPU)/best_model --corpus $(CPU)/transposed_music_data
+	@$(BIN)/python generation/run.py --part quality --output_root $(CPU) --corpus $(CPU)/processed_music_data --samples 200
+	@$(BIN)/python generation/run.py --part selection --output_root $(CPU) --corpus $(CPU)/processed_music_data \
+		--out results/samples
+	@$(BIN)/python training/run.py studies/cpu.yaml --runs_file results/runs.parquet
+	@$(BIN)/python model_cards/run.py --output_root $(CPU) --publish results
+	@$(MAKE) --no-print-directory report
+
+report: $(READY)
+	@$(BIN)/python generation/run.py --part quality_report --out results
+	@$(BIN)/python analysis/run.py --runs results/runs.parquet --out results
+	@$(BIN)/python model_cards/run.py --findings results
 
 SMOKE := data/smoke
 smoke: $(READY)

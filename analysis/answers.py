@@ -42,6 +42,10 @@ def answer_section(data: Data) -> list[str]:
             data["quality"]["lines"] if data["quality"] else ["Not measured."],
             "quality_over_size",
         ),
+        "How do these numbers compare with published ones?": (
+            ["Point by point in the section “Beside published numbers”."],
+            "published",
+        ),
         "What failed, and what is not identified?": (failure_answers(data), "profile_likelihoods"),
     }
     lines = ["## Answers", ""]

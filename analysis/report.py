@@ -383,26 +383,6 @@ def _small(pair: list[float | None]) -> str:
 # The documents
 
 
-def findings(data: Data) -> list[str]:
-    """Return what the study found in a few sentences, each with its numbers."""
-    names = list(data["fits"])
-    first, last = data["sizes"][0], data["sizes"][-1]
-    least, most = (min(row[name]["n_params"] for name in names if name in row) for row in (first, last))
-    lines = [
-        f"{short(data['tokens'])} training characters ({data['epochs']:.2f} epochs), {short(least)} to {short(most)} "
-        "parameters; losses are in nats per character, intervals are 95 % over runs.",
-        *(f"{law_line(name, chosen_fit(data, name))}." for name in names),
-    ]
-    if data["comparison"] is not None:
-        lines += [exponent_sentence(c) for c in [find_comparison(data, "power")] if c is not None]
-        matched = [row for row in data["sizes"] if row.keys() >= {"gpt", "lstm"}][-1]
-        lines.append(
-            f"{lead_sentence(data)} At {matched['size']} they reach {matched['gpt']['loss']:.3f} (GPT) and "
-            f"{matched['lstm']['loss']:.3f} (LSTM) nats per character{one_budget(data)}."
-        )
-    return [*lines, f"In nats per character: {' '.join(baseline_sentence(data, name) for name in names)}"]
-
-
 def one_budget(data: Data) -> str:
     """Return the warning that a study of one budget needs."""
     return ", the only budget trained; another can reverse it" if len(data["budgets"]) == 1 else ""

@@ -15,7 +15,8 @@ from analysis.evidence import SWEEPS, Evidence, of_folders, of_table
 from analysis.fitting import DELTA, RESAMPLES, fit
 from analysis.laws import LAWS
 from analysis.page import write_page
-from analysis.report import find_fit, law_lines, table_lines, write_report, write_table_report
+from analysis.published import compare_with_published, published_figure, published_lines
+from analysis.report import find_fit, image, law_lines, table_lines, write_report, write_table_report
 from analysis.study import analyse, line_of
 from analysis.table import read_table
 from door import (
@@ -106,6 +107,7 @@ def study_figures(data: dict[str, Any], gpt: Path, both: Path) -> dict[Path, Cal
         both / "loss_comparison_bars": lambda path: figures.loss_bars(path, data, names),
         both / "residuals": lambda path: figures.residuals(path, data),
         both / "profile_likelihoods": lambda path: figures.profile_likelihoods(path, figures.profiled(data)),
+        both / "published": lambda path: published_figure(path, compare_with_published(data)),
     }
     if data["extrapolation"]:
         drawings[both / "extrapolation"] = lambda path: figures.extrapolation(path, data)
@@ -128,6 +130,14 @@ def _is_whole(data: dict[str, Any], gpt: Path, both: Path) -> bool:
         path.with_name(f"{path.name}.{kind}") for path in study_figures(data, gpt, both) for kind in ("png", "svg")
     ]
     return all(path.is_file() for path in [*files, both / "report.md", both / "report.html"])
+
+
+def report_of(data: dict[str, Any], drawn: set[str]) -> str:
+    """Return the report of a study as Markdown: answers, evidence, and what others have published."""
+    lines = ["", "## Beside published numbers", "", *published_lines(compare_with_published(data)), ""]
+    return write_report(data, drawn, answer_section(data)) + "\n".join(
+        [*lines, *image(drawn, "published", "Exponents of N, published and here.")]
+    )
 
 
 def study(arguments: AnalysisArguments) -> None:
@@ -167,15 +177,16 @@ def write_study(read: Callable[[], Evidence], files: list[Path], gpt: Path, both
         print(f"left out of the fits: {line}")
     drawings = study_figures(data, gpt, both)
     draw(drawings)
-    report = write_report(data, {path.name for path in drawings if path.parent == both}, answer_section(data))
+    report = report_of(data, {path.name for path in drawings if path.parent == both})
     write_text(both / "report.md", report)
     write_text(both / "report.html", write_page(report, both))
-    if "gpt" in data["fits"]:
-        write_json(gpt / "scaling_law_fit.json", data["fits"]["gpt"])
     compared = data["comparison"]
-    if compared is not None:
+    if gpt != both and "gpt" in data["fits"]:
+        write_json(gpt / "scaling_law_fit.json", data["fits"]["gpt"])
+    if gpt != both and compared is not None:
         write_json(both / "comparison_data.json", compared)
-        # The fits of the paired runs stand there alone; fits.json has those of all runs.
+    if compared is not None:
+        # The fits of the paired runs stand in comparison_data.json alone; fits.json has those of all runs.
         laws = [{name: entry for name, entry in law.items() if name != "fits"} for law in compared["laws"]]
         compared = {**compared, "laws": laws}
     write_json(both / FITS, {"identity": identity, **data, "comparison": compared})  # last: the others are there

@@ -59,6 +59,11 @@ class AbcGenerationPipeline(Pipeline):
     _load_tokenizer = True  # type: ignore[assignment]
     tokenizer: Any
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.device.type == "cpu":
+            self.model.float()  # weights kept in half precision are slower there
+
     def __call__(self, prompt: str | list[str] = "", **settings: Any) -> Any:  # type: ignore[override]
         """Return the tunes of a prompt, or of each of a list of prompts."""
         texts = [prompt] if isinstance(prompt, str) else prompt

@@ -33,6 +33,7 @@ from generation.study import (
     load_pipeline,
     measure_study,
     read_memory,
+    report_quality,
 )
 from generation.words import missed, nearest
 from preprocessing.corpus import Corpus
@@ -57,7 +58,11 @@ def option(default: Any, about: str, **more: Any) -> Any:
 class GenerationArguments:
     """Which tunes, by which model, and where they go."""
 
-    part: str = option("tunes", "tunes of one model, or the quality of every size", choices=["tunes", "quality"])
+    part: str = option(
+        "tunes",
+        "tunes of one model, the quality of every size, or again the report of the quality.json in --out",
+        choices=["tunes", "quality", "quality_report"],
+    )
     model: str = option("data/best_model", "a folder with a model, or its id on the Hub")
     out: str | None = option(None, "the folder for the tunes; of a model in a folder: its samples/")
     n: int = option(12, "tunes, in equal parts at each temperature")
@@ -252,11 +257,20 @@ def measure(arguments: GenerationArguments) -> None:
     print(f"{root / QUALITY_FOLDER}: {REPORT}, {QUALITY}, {FINDINGS} and figures")
 
 
+def report_again(arguments: GenerationArguments) -> None:
+    """Write figures and report of a quality.json anew."""
+    if arguments.out is None:
+        raise DoorError(f"--out: name the folder with {QUALITY}")
+    folder = Path(arguments.out)
+    report_quality(read_json(folder / QUALITY), folder)
+    print(f"{folder}: {REPORT}, {FINDINGS} and figures")
+
+
 def main() -> None:
     arguments = read_arguments(GenerationArguments, __doc__ or "")
     torch.set_num_threads(1)  # a step is too small to share between threads
-    if arguments.part == "quality":
-        measure(arguments)
+    if arguments.part != "tunes":
+        {"quality": measure, "quality_report": report_again}[arguments.part](arguments)
         return
     try:
         write_tunes(arguments)

@@ -249,9 +249,15 @@ def measure_study(
             **{name: agreement(texts, opinions(texts)) for name, texts in (("best", best), ("human", people))},
         },
         "frechet_music_distance": frechet_music_distance(people, best),
+        "analysis": {"resamples": resamples, "seed": seed, "bars": bars},
     }
-    analysis = analyse(quality, resamples, seed, bars)
-    quality |= {"findings": findings(quality, analysis), "headlines": headlines(analysis)}
+    return report_quality(quality, folder)
+
+
+def report_quality(quality: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write figures and report of what was measured, and the numbers with what is found in them, which are returned."""
+    analysis = analyse(quality, **quality["analysis"])
+    quality = quality | {"findings": findings(quality, analysis), "headlines": headlines(analysis)}
     draw_figures(analysis, folder)
     write_text(folder / REPORT, report(quality, analysis))
     write_json(folder / FINDINGS, analysis)

@@ -17,7 +17,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Revi
 from huggingface_hub.utils import logging
 
 from door import DoorError
-from model_cards.staging import CARD, Branch
+from model_cards.publish import CARD
+from model_cards.staging import Branch
 
 T = TypeVar("T")
 # By requests, by Xet, what hides either of an upload, and by a gateway's page where the client expects JSON.

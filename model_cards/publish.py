@@ -6,24 +6,57 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from analysis.report import findings
-from door import DoorError, whole_folder, write_text
-from generation.study import FINDINGS, QUALITY_FOLDER
+from analysis.answers import headline, study_words
+from door import DoorError, read_json, whole_folder, write_json, write_text
+from generation.study import FINDINGS, QUALITY, QUALITY_FOLDER
+from generation.travel import add_pipeline
 from model_cards.card import LAW_FIGURE, Place, model_card
-from model_cards.results import CORPUS, STATS, Results, model_lines, share_lines
-from training.record import BEST, read_ladders
+from model_cards.results import CORPUS, STATS, Results
+from training.loop import load_model
+from training.record import BASELINE, BEST, baseline_file, folder_of, read_ladders
 
+ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- findings:.*?-->\n).*?(<!-- end of findings -->)", re.DOTALL)
 RECORDS, CORPUS_STATS = "runs.jsonl", "corpus.json"
+CARD, MODEL = "README.md", "model"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+LSTM_FILES = ("configuration_abc_lstm.py", "modeling_abc_lstm.py")
+MOST_BYTES = 3_000_000  # of the weights that the repository keeps
 
 
 def publish(results: Results, folder: Path) -> None:
-    """Copy a study's results to `folder`, with the best model's card and its tunes, but for pages and sound."""
-    with whole_folder(folder, mark=RECORDS) as temporary:
-        copy_results(results, temporary)
+    """Write what was measured of a study to `folder`: what is made of it, `make report` makes.
+
+    That is the quality of the tunes, the statistics of the corpus, the n-gram baseline, the best model's card and tunes
+    but for pages and sound, and the best model of a ladder whose weights take MOST_BYTES at most in half precision.
+    """
+    root = results.root
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(root / QUALITY_FOLDER / QUALITY, folder / QUALITY)
+    shutil.copyfile(root / CORPUS / STATS, folder / CORPUS_STATS)
+    shutil.copyfile(baseline_file(root), folder / BASELINE)
+    with whole_folder(folder / BEST, mark=CARD) as temporary:
         leave_out = shutil.ignore_patterns("*.wav", "*.html")
-        shutil.copytree(results.root / BEST / "samples", temporary / "samples", ignore=leave_out)
-        write_text(temporary / "model_card.md", best_card(results, figures="."))
+        shutil.copytree(root / BEST / "samples", temporary / "samples", ignore=leave_out)
+        write_text(temporary / CARD, best_card(results, figures=".."))
+    with whole_folder(folder / MODEL, mark=CARD) as temporary:
+        write_small_model(results, temporary)
+
+
+def write_small_model(results: Results, folder: Path) -> None:
+    """Write the best ladder run of MOST_BYTES or less in half precision, as it loads where the project is not."""
+    runs = [run for ladder in read_ladders(results.root).values() for run in ladder.finished]
+    small = [run for run in runs if 2 * run["n_params"] <= MOST_BYTES]
+    record = min(small, key=lambda run: run["validation_loss"])
+    source = folder_of(results.root, record["recipe"])
+    load_model(str(source)).half().save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(source / name, folder / name)
+    for name in LSTM_FILES if record["recipe"]["architecture"] == "lstm" else ():
+        shutil.copyfile(ROOT / "modeling" / name, folder / name)
+    add_pipeline(folder)
+    write_json(folder / "record.json", record)
+    write_text(folder / CARD, model_card(results, record, [], Place(f"results/{MODEL}", figures="..")))
 
 
 def copy_results(results: Results, folder: Path) -> None:
@@ -53,20 +86,15 @@ def best_card(results: Results, figures: str = "../comparison_analysis") -> str:
     return model_card(results, results.best, results.samples["samples"], place)
 
 
-def finding_lines(results: Results, folder: Path) -> str:
-    """Return the README's findings: the figure first."""
-    validity = share_lines(results, results.best, "valid", "valid")
-    recipe = results.best["recipe"]
-    model = f"{recipe['architecture'].upper()} {recipe['size']}, trained further"
-    best = f"the best model ({model}), {model_lines(results.best)[1]}"
-    lines = [*findings(results.analysis), best, f"valid tunes: {'; '.join(validity)}", *results.quality["headlines"]]
-    first = f"![Validation loss of GPT and LSTM against parameters]({folder.as_posix()}/{LAW_FIGURE})"
-    return "\n".join([first, "", *(f"- {line[0].upper()}{line[1:]}" for line in lines), ""])
+def write_findings(folder: Path, readme: Path) -> None:
+    """Put what the study in `folder` found, in five lines and a figure, into the README.
 
-
-def write_findings(results: Results, folder: Path, readme: Path) -> None:
-    """Replace the findings in the README. Raises DoorError if it has no place for them."""
+    Raises DoorError if it has no place for them.
+    """
     text = readme.read_text(encoding="utf-8")
     if not BLOCK.search(text):
         raise DoorError(f"{readme}: the marks '<!-- findings: … -->' and '<!-- end of findings -->' are missing")
-    write_text(readme, BLOCK.sub(lambda marks: marks[1] + finding_lines(results, folder) + marks[2], text))
+    data = read_json(folder / "fits.json")
+    caption = f"Validation loss of GPT and LSTM against parameters: {study_words(data)}"
+    lines = [f"![{caption}]({(folder / LAW_FIGURE).as_posix()})", "", *(f"- {line}" for line in headline(data)), ""]
+    write_text(readme, BLOCK.sub(lambda marks: marks[1] + "\n".join(lines) + marks[2], text))

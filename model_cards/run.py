@@ -33,7 +33,10 @@ class CardArguments:
     """Where the study is, and where it goes."""
 
     output_root: str = field(default="data", metadata={"help": "the folder that the study's results stand in"})
-    publish: str = field(default="", metadata={"help": "also copy the results to this folder and update README.md"})
+    publish: str | None = field(default=None, metadata={"help": "also copy what was measured to this folder"})
+    findings: str | None = field(
+        default=None, metadata={"help": "only put what the fits.json in this folder says into README.md"}
+    )
     namespace: str | None = field(default=None, metadata={"help": "also push to this user or organisation of the Hub"})
     private: bool = field(default=False, metadata={"help": "make new repositories private"})
     demo: bool = field(default=False, metadata={"help": "serve the demo of the study on this machine, until Ctrl-C"})
@@ -54,6 +57,9 @@ class CardArguments:
 
 def main() -> None:
     arguments = read_arguments(CardArguments, __doc__ or "")
+    if arguments.findings is not None:
+        write_findings(Path(arguments.findings), Path("README.md"))
+        return
     root = Path(arguments.output_root)
     if not root.is_dir():
         raise DoorError(f"{root}: no such folder: run make study first")
@@ -63,9 +69,8 @@ def main() -> None:
     results = Results.open(root)
     add_pipeline(root / BEST)
     write_text(root / BEST / "README.md", best_card(results))
-    if arguments.publish:
+    if arguments.publish is not None:
         publish(results, Path(arguments.publish))
-        write_findings(results, Path(arguments.publish), Path("README.md"))
     if arguments.namespace is None:
         print(screen(results))
         return

@@ -18,7 +18,7 @@ from generation.study import CELLS, QUALITY_FOLDER, Cell, read_memory, weights_d
 from generation.travel import add_pipeline, pack
 from model_cards.card import LAW_FIGURE, QUALITY_FIGURE, Place, model_card
 from model_cards.demo import stage as stage_demo
-from model_cards.publish import copy_results
+from model_cards.publish import CARD, LSTM_FILES, ROOT, TOKENIZER_FILES, copy_results
 from model_cards.releases import DATASET, DEMO, MAIN, METRICS, Release, model_repository, releases
 from model_cards.results import CORPUS, Results, shown_tunes
 from preprocessing.corpus import Corpus
@@ -28,12 +28,10 @@ from training.evaluation import held_out_losses
 from training.loop import load_model
 from training.record import BEST
 
-ROOT = Path(__file__).parent.parent
-CARD, RESULTS, MANIFEST = "README.md", "results", "manifest.json"
+RESULTS, MANIFEST = "results", "manifest.json"
 LOSSES = "losses.json"
 TOLERANCE = 0.01  # nats per character between a loss in fp32 and the record's, which may be of bf16
-MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-LSTM_FILES = ("configuration_abc_lstm.py", "modeling_abc_lstm.py")
+MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", *TOKENIZER_FILES)
 KINDS = ("svg", "mid")
 
 

@@ -1,6 +1,5 @@
-"""A whole study in a moment: the committed records of the quick study around models that were never trained."""
+"""A whole study in a moment: records of the committed study around models that were never trained."""
 
-import json
 import shutil
 from math import log
 from pathlib import Path
@@ -14,17 +13,24 @@ from generation.study import CELLS, FINDINGS, QUALITY, QUALITY_FOLDER, plan_cell
 from modeling.ladder import new_model
 from training.evaluation import held_out_losses
 from training.loop import save_model
-from training.record import BEST, baseline_file, folder_of, write_record
+from training.record import BASELINE, BEST, FINISHED, baseline_file, folder_of, write_record
+from training.runs_table import read_runs_table
 
-PUBLISHED = Path(__file__).parent.parent / "results" / "quick"
+PUBLISHED = Path(__file__).parent.parent / "results"
+MAIN_BUDGET = 8_000_000
 SIZES = ("15k", "30k")
+SEEDS = (0, 1)
 CONTEXT = 64
 TUNE = "X:1\nM:4/4\nL:1/8\nK:C\nC2EG c2ec|C2EG {}4|]\n"
 
 
 def committed_records():
-    """The records of the committed study: those of the ladders, and the best model's last."""
-    return [json.loads(line) for line in (PUBLISHED / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+    """The finished records of the committed study at its main budget: those of the ladders, the best model's last."""
+    rows = [row for row in read_runs_table(PUBLISHED / "runs.parquet") if row["status"] == FINISHED]
+    ladders = [row for row in rows if row["arm"] in ("ladders", "largest")]
+    return [row for row in ladders if row["recipe"]["tokens"] == MAIN_BUDGET] + [
+        row for row in rows if row["arm"] == BEST
+    ]
 
 
 def made_results(root, corpus):
@@ -33,10 +39,10 @@ def made_results(root, corpus):
     records = committed_records()
     for record in [record for record in records if not record["recipe"]["init_from"]]:
         recipe = record["recipe"]
-        if recipe["size"] in SIZES:
+        if recipe["size"] in SIZES and recipe["seed"] in SEEDS:
             write_run(folder_of(root, recipe), record, recipe["size"], corpus)
     write_run(root / BEST, records[-1], SIZES[0], corpus)
-    shutil.copytree(PUBLISHED / "samples", root / BEST / "samples")
+    shutil.copytree(PUBLISHED / BEST / "samples", root / BEST / "samples")
     for name, files in {
         "GPT_analysis": ["scaling_law.png"],
         "comparison_analysis": ["fits.json", "combined_scaling_laws.png"],
@@ -46,7 +52,7 @@ def made_results(root, corpus):
         for file in files:
             shutil.copyfile(PUBLISHED / file, root / name / file)
     write_json(root / QUALITY_FOLDER / FINDINGS, analyse(read_json(root / QUALITY_FOLDER / QUALITY), 20, 0, "free"))
-    write_json(baseline_file(root), read_json(PUBLISHED / "fits.json")["baseline"])
+    write_json(baseline_file(root), read_json(PUBLISHED / BASELINE))
     for cell in plan_cells(root, [0.8, 0.9, 1.0], "free"):
         tunes = [{"abc": TUNE.format(note), "ended": True} for note in "FGA"]
         write_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json", {"tunes": tunes})

@@ -277,12 +277,13 @@ FIGURES_OF_ONE_BUDGET = {
         "profile_likelihoods",
         "extrapolation",
         "loss_by_position",
+        "published",
     },
 }
 
 
 def written(data):
-    return report.write_report(data, FIGURES_OF_ONE_BUDGET["comparison_analysis"])
+    return run.report_of(data, FIGURES_OF_ONE_BUDGET["comparison_analysis"])
 
 
 NUMBERS = [

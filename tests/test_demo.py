@@ -18,6 +18,7 @@ import torch
 from huggingface_hub import RepoCard
 from made_models import made_model
 from made_quality import both, made_study, rising
+from made_results import PUBLISHED, SEEDS, SIZES, committed_records
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from door import DoorError, read_json, write_json
@@ -29,8 +30,6 @@ from model_cards.space import studio
 from model_cards.space.studio import Studio, bits_per_character, load
 from training.record import BEST, RECORD, folder_of, read_record, write_record
 
-PUBLISHED = ROOT / "results" / "quick"
-SIZES = ("15k", "30k")
 HTML = '<img src=x onerror="alert(1)">'
 ARGUMENTS = ("GPT 15k", "G", "4/4", 1.0, 3, True)
 
@@ -52,12 +51,12 @@ def write_training(root, *tunes):
 def study(tmp_path_factory):
     """A study of two sizes: published records, untrained models, made scores of tunes."""
     root = tmp_path_factory.mktemp("study")
-    runs = [json.loads(line) for line in (PUBLISHED / "runs.jsonl").read_text().splitlines()]
+    runs = committed_records()
     write_record(root / BEST, runs[-1])
     save("lstm", 9, root / BEST)
     for number, run in enumerate(runs):
         recipe = run["recipe"]
-        if recipe["size"] in SIZES and recipe["init_from"] is None:
+        if recipe["size"] in SIZES and recipe["init_from"] is None and recipe["seed"] in SEEDS:
             folder = folder_of(root, recipe)
             write_record(folder, run)
             if recipe["seed"] == 0:

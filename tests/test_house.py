@@ -43,10 +43,12 @@ def test_a_room_imports_only_what_the_table_allows(room):
         assert rooms <= MAY_IMPORT[room] | {room}, path
 
 
-def test_analysis_takes_the_record_alone_from_training_and_no_torch():
-    for path in (p.relative_to(ROOT) for p in [*(ROOT / "analysis").glob("*.py"), ROOT / "training" / "record.py"]):
+def test_analysis_takes_the_records_alone_from_training_and_no_torch():
+    records = {"training.record", "training.runs_table"}
+    read = [*(ROOT / "analysis").glob("*.py"), *(ROOT / f"{name.replace('.', '/')}.py" for name in records)]
+    for path in (p.relative_to(ROOT) for p in read):
         names = imports(path)
-        assert {name for name in names if name.startswith("training")} <= {"training.record"}, path
+        assert {name for name in names if name.startswith("training")} <= records, path
         assert not {name.split(".")[0] for name in names} & TORCH_FREE, path
 
 

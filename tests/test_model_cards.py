@@ -1,4 +1,3 @@
-import json
 import math
 import re
 from dataclasses import replace
@@ -6,33 +5,31 @@ from pathlib import Path
 
 import pytest
 import yaml
+from made_results import PUBLISHED, committed_records
 
-from analysis.report import findings
-from door import DoorError
+from analysis.answers import headline
+from door import DoorError, read_json
 from model_cards.publish import CORPUS_STATS, best_card, write_findings
 from model_cards.results import Results, share_lines, shown_tunes
 from model_cards.screen import screen
+from training.record import BEST
 
 ROOT = Path(__file__).parent.parent
-PUBLISHED = ROOT / "results" / "quick"
 
 
 @pytest.fixture(scope="module")
 def published():
     """The committed study as Results."""
-    runs = [json.loads(line) for line in (PUBLISHED / "runs.jsonl").read_text().splitlines()]
-    started = [run for run in runs if run["recipe"]["init_from"]]
-    analysis = json.loads((PUBLISHED / "fits.json").read_text())
-    quality = json.loads((PUBLISHED / "quality.json").read_text())
-    samples = json.loads((PUBLISHED / "samples" / "samples.json").read_text())
-    corpus = json.loads((PUBLISHED / CORPUS_STATS).read_text())
-    return Results(Path("data"), corpus, started[-1], started[:-1], analysis, quality, samples)
+    started = [run for run in committed_records() if run["recipe"]["init_from"]]
+    files = CORPUS_STATS, "fits.json", "quality.json", f"{BEST}/samples/samples.json"
+    corpus, analysis, quality, samples = (read_json(PUBLISHED / file) for file in files)
+    return Results(Path("data/cpu"), corpus, started[-1], started[:-1], analysis, quality, samples)
 
 
 def test_the_readmes_findings_are_what_the_committed_results_say(published):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     block = readme[readme.index("<!-- findings") : readme.index("<!-- end of findings")]
-    for sentence in [*findings(published.analysis), *published.quality["headlines"]]:
+    for sentence in headline(published.analysis):
         assert sentence in block
     figure = re.search(r"!\[.*\]\((.+\.png)\)", block)
     assert figure is not None
@@ -40,7 +37,7 @@ def test_the_readmes_findings_are_what_the_committed_results_say(published):
 
 
 def test_the_committed_card_is_what_the_committed_records_give(published):
-    assert (PUBLISHED / "model_card.md").read_text(encoding="utf-8") == best_card(published, figures=".")
+    assert (PUBLISHED / BEST / "README.md").read_text(encoding="utf-8") == best_card(published, figures="..")
 
 
 def test_the_card_s_metadata_parses_and_its_numbers_are_the_records(published):
@@ -59,7 +56,7 @@ def test_a_changed_record_changes_the_card(published):
     assert f"perplexity {math.exp(9.0):.3f}" in card
 
 
-def test_the_quick_study_s_losses_fall_with_every_step_in_size_and_beat_the_baseline(published):
+def test_the_committed_study_s_losses_fall_with_every_step_in_size_and_beat_the_baseline(published):
     for architecture in ("gpt", "lstm"):
         losses = [row[architecture]["loss"] for row in published.analysis["sizes"]]
         assert losses == sorted(losses, reverse=True)
@@ -97,9 +94,9 @@ def test_a_missing_study_is_one_line(tmp_path):
         Results.open(tmp_path)
 
 
-def test_a_readme_without_a_place_for_the_findings_is_left_alone(published, tmp_path):
+def test_a_readme_without_a_place_for_the_findings_is_left_alone(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("# Something else\n")
     with pytest.raises(DoorError, match="marks"):
-        write_findings(published, PUBLISHED, readme)
+        write_findings(PUBLISHED, readme)
     assert readme.read_text() == "# Something else\n"

@@ -3,15 +3,16 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from made_results import committed_records
 from pyarrow import parquet
 
 from analysis.table import read_table
 from door import DoorError
+from training.runs_table import write_runs
 
 COLUMNS = {"loss": "loss", "n": "params", "d": "tokens"}
 HEADER = "params,tokens,loss,seed"
@@ -67,11 +68,11 @@ def test_json_lines_and_parquet_reach_nested_fields(tmp_path):
     check(read_table(tmp_path / "runs.parquet", columns))
 
 
-def test_the_studys_own_records_are_a_table():
-    path = Path(__file__).parent.parent / "results" / "quick" / "runs.jsonl"
+def test_the_studys_own_records_are_a_table(tmp_path):
+    records, path = committed_records(), tmp_path / "runs.parquet"
+    write_runs(path, records)
     columns = {"loss": "validation_loss", "n": "n_params", "d": "recipe.tokens", "cluster": "recipe.seed"}
     table = read_table(path, columns)
-    records = [json.loads(line) for line in path.read_text().splitlines()]
     assert table.columns["d"].tolist() == [record["recipe"]["tokens"] for record in records]
     assert table.columns["loss"].tolist() == [record["validation_loss"] for record in records]
 

@@ -15,15 +15,13 @@ import numpy as np
 import psutil
 import pytest
 import torch
-import yaml
 from filelock import FileLock
 from forks import has_ended
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import training.run
-from door import DoorError, open_door
-from modeling.ladder import LADDER
+from door import DoorError, open_door, read_arms
 from preprocessing.corpus import Corpus
 from training import ngram
 from training.batches import WindowBatches
@@ -32,6 +30,7 @@ from training.evaluation import summarise, token_losses
 from training.loop import Conduct, Plan, build_model, train
 from training.recipe import RATE_RULES, Recipe, build_optimizer, learning_rate, rate_at
 from training.record import arm_of, read_ladders, read_record, run_folder, write_record
+from training.run import StudyArguments
 from training.sweep import best_rate, fit_rule
 
 ROOT = Path(__file__).parent.parent
@@ -170,15 +169,17 @@ def test_only_matrices_of_products_decay(small_corpus):
         assert len(decayed["params"]) + len(others["params"]) == len(names)
 
 
-def test_the_rate_rules_are_the_ones_that_the_committed_sweep_gives():
-    sweep = json.loads((ROOT / "results" / "rate_sweep.json").read_text())
-    for architecture, (coefficient, exponent) in RATE_RULES.items():
+def test_the_rate_rules_are_the_ones_that_the_committed_sweeps_give():
+    rules = [(schedule, *rule) for schedule, both in RATE_RULES.items() for rule in both.items()]
+    for schedule, architecture, (coefficient, exponent) in rules:
+        sweep = json.loads((ROOT / "results" / f"rate_sweep_{schedule}.json").read_text())
+        assert sweep["recipe"]["schedule"] == schedule
         rows = [row for row in sweep["runs"] if row["architecture"] == architecture]
         rule = fit_rule(rows)
         assert coefficient == pytest.approx(rule["coefficient"], rel=5e-3)
         assert exponent == pytest.approx(rule["exponent"], abs=5e-4)
         assert len({row["size"] for row in rows}) >= 4
-        assert learning_rate(architecture, 10_000) > learning_rate(architecture, 1_000_000)
+        assert learning_rate(architecture, 10_000, schedule) > learning_rate(architecture, 1_000_000, schedule)
 
 
 def test_the_best_rate_of_a_parabola_is_its_vertex():
@@ -594,7 +595,8 @@ def test_a_full_disk_costs_the_run_and_nothing_that_was_finished(grid, whole, ca
     assert all(read_record(path.parent)["status"] == "finished" for path in whole.rglob("seed_1/record.json"))
 
 
-def test_the_quick_study_and_the_sweep_name_sizes_of_the_ladder():
-    for study in ("quick", "smoke", "rate_sweep"):
-        fields = yaml.safe_load((ROOT / "studies" / f"{study}.yaml").read_text())
-        assert set(fields["gpt_sizes"]) | set(fields["lstm_sizes"]) <= set(LADDER)
+@pytest.mark.parametrize("study", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_committed_study_can_be_read(study):
+    arms = read_arms(StudyArguments, "", argv=[str(study)])
+    assert all((arm.gpt_sizes and arm.lstm_sizes) or arm.part == "best" for arm in arms)
+    assert len({(arm.study, arm.arm) for arm in arms}) == len(arms) or arms[0].part == "sweep"
