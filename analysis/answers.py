@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from analysis.arms import KEYS, PART
+from analysis.arms import KEYS, PART, STATE
 from analysis.report import (
     AXIS_WORDS,
     LAW_WORDS,
@@ -27,6 +27,11 @@ from analysis.report import (
 
 Data = dict[str, Any]
 TEXT = 20  # tokens a parameter for text: Hoffmann et al. 2022 (2203.15556), table 3
+WORDS = {
+    PART: "fewer tunes, repeated, change the loss by",
+    KEYS: "transposing the tunes changes it by",
+    STATE: "carrying the state from window to window changes it by",
+}
 COMPARED = "power"  # exponents with floors are not alike
 
 
@@ -172,10 +177,7 @@ def data_answers(data: Data, short_form: bool = False) -> list[str]:
     lines = []
     for name, rows in data["arms"].items():
         mine = [row for row in rows if row["budget"] == data["main_budget"]]
-        for kind, words in (
-            (PART, "fewer tunes, repeated, change the loss by"),
-            (KEYS, "transposing the tunes changes it by"),
-        ):
+        for kind, words in WORDS.items():
             cells = [_change(row) for row in mine if row["against"] == kind]
             if cells:
                 lines.append(f"{NAMES[name]}, at {short(data['main_budget'])} tokens: {words} {'; '.join(cells)}.")
@@ -184,17 +186,24 @@ def data_answers(data: Data, short_form: bool = False) -> list[str]:
 
 def _change(row: Data) -> str:
     part = "all tunes" if row["one_in"] == 1 else f"1/{row['one_in']} of them"
-    what = f"{part}, {row['epochs']:.0f} epochs" if row["against"] == PART else f"{part} in {row['keys']} keys"
+    more = {PART: f", {row['epochs']:.0f} epochs", KEYS: f" in {row['keys']} keys", STATE: ""}
+    what = f"{part}{more[row['against']]}"
     return f"{row['difference']:+.3f} {edges(row['interval'], '+')} ({row['size']}, {what})"
 
 
-def arm_table(data: Data) -> list[str]:
-    """Return a Markdown table of every difference that fewer tunes, or more keys, make."""
+def arm_section(data: Data) -> list[str]:
+    """Return the section with every difference that fewer tunes, more keys and carried state make, if there is one."""
+    if not any(data["arms"].values()):
+        return []
     rows = [
+        "## What fewer tunes, more keys and carried state change",
+        "",
+        "Means over seeds of the difference, in nats per character, from the run of the same size, seed and budget.",
+        "",
         "| | size | tokens | tunes | keys | epochs | seeds | loss | change | against |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    against = {PART: "all tunes", KEYS: "own keys alone"}
+    against = {PART: "all tunes", KEYS: "own keys alone", STATE: "state reset in every window"}
     for name, members in data["arms"].items():
         for row in members:
             cells = [
@@ -210,7 +219,7 @@ def arm_table(data: Data) -> list[str]:
                 against[row["against"]],
             ]
             rows.append(f"| {' | '.join(cells)} |")
-    return rows
+    return [*rows, ""]
 
 
 def failure_answers(data: Data) -> list[str]:

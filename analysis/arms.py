@@ -1,4 +1,4 @@
-"""What else may change than size and budget: runs on fewer tunes, or in more keys, against the same runs without."""
+"""What fewer tunes, more keys and carried state change, each against the same runs without it."""
 
 from collections import defaultdict
 from typing import Any
@@ -8,29 +8,37 @@ from scipy.stats import t as student
 
 from analysis.runs import Run, Runs, keys_used
 
-PART, KEYS = "part", "keys"
+PART, KEYS, STATE = "part", "keys", "state"
+Place = tuple[int, int, bool]  # one in how many tunes, in how many keys, whether state is carried
 
 
 def arm_differences(runs: Runs) -> list[dict[str, Any]]:
-    """Return what a part of the tunes, and more keys, change in the validation loss of one architecture.
+    """Return what a part of the tunes, more keys and carried state change in the validation loss of one architecture.
 
-    A row is one size, budget, part (1 / one_in) and number of keys: `difference` is its mean over seeds, in nats per
-    character, from the run of the same size, seed and budget on all of the tunes (`against` "part") or on the same part
-    in its own keys ("keys"). `interval` is Student's, 95 %, with one variance for all rows of a kind, as each has few
-    seeds; its edges are None where no row has two.
+    A row is one size, budget, part (1 / one_in), number of keys and way with state. `difference` is its mean over
+    seeds, in nats per character, from the run of the same size, seed and budget on all of the tunes (`against` "part"),
+    on the same part in its own keys ("keys"), or with windows that begin without state ("state"). `interval` is
+    Student's, 95 %, with one variance for all rows of a kind, as each has few seeds; its edges are None where no row
+    has two.
     """
     by_place = {_place(run): run for run in runs}
     pairs: dict[tuple[Any, ...], list[tuple[Run, Run]]] = defaultdict(list)
-    for (size, seed, budget, one_in, keys), run in by_place.items():
-        for against, base in ((PART, (1, keys)), (KEYS, (one_in, 1))):
-            other = by_place.get((size, seed, budget, *base))
-            if other is not None and other is not run and (against == KEYS or keys == 1):
+    for (size, seed, budget, (one_in, keys, carried)), run in by_place.items():
+        for against, changed, base in (
+            (PART, one_in > 1 and keys == 1 and not carried, (1, 1, False)),
+            (KEYS, keys > 1 and not carried, (one_in, 1, False)),
+            (STATE, carried, (one_in, keys, False)),
+        ):
+            other = by_place.get((size, seed, budget, base))
+            if changed and other is not None:
                 pairs[against, run["n_params"], size, budget, one_in, keys].append((run, other))
     differences = {
         place: np.array([run["validation_loss"] - base["validation_loss"] for run, base in members])
         for place, members in pairs.items()
     }
-    spread = {kind: _pooled([d for place, d in differences.items() if place[0] == kind]) for kind in (PART, KEYS)}
+    spread = {
+        kind: _pooled([d for place, d in differences.items() if place[0] == kind]) for kind in (PART, KEYS, STATE)
+    }
     rows = []
     for place in sorted(differences):
         against, _, size, budget, one_in, keys = place
@@ -54,9 +62,10 @@ def arm_differences(runs: Runs) -> list[dict[str, Any]]:
     return rows
 
 
-def _place(run: Run) -> tuple[str, int, int, int, int]:
+def _place(run: Run) -> tuple[str, int, int, Place]:
     recipe = run["recipe"]
-    return recipe["size"], recipe["seed"], recipe["tokens"], recipe.get("one_in", 1), round(keys_used(run))
+    arm = recipe.get("one_in", 1), round(keys_used(run)), bool(recipe.get("carry_state"))
+    return recipe["size"], recipe["seed"], recipe["tokens"], arm
 
 
 def _pooled(groups: list[np.ndarray]) -> tuple[float, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from analysis import figures
-from analysis.answers import answer_section
+from analysis.answers import answer_section, arm_section
 from analysis.evidence import SWEEPS, Evidence, of_folders, of_table
 from analysis.fitting import DELTA, RESAMPLES, fit
 from analysis.laws import LAWS
@@ -134,10 +134,10 @@ def _is_whole(data: dict[str, Any], gpt: Path, both: Path) -> bool:
 
 def report_of(data: dict[str, Any], drawn: set[str]) -> str:
     """Return the report of a study as Markdown: answers, evidence, and what others have published."""
-    lines = ["", "## Beside published numbers", "", *published_lines(compare_with_published(data)), ""]
-    return write_report(data, drawn, answer_section(data)) + "\n".join(
-        [*lines, *image(drawn, "published", "Exponents of N, published and here.")]
-    )
+    published = published_lines(compare_with_published(data))
+    lines = ["", *arm_section(data), "## Beside published numbers", "", *published, ""]
+    lines += image(drawn, "published", "Exponents of N, published and here.")
+    return write_report(data, drawn, answer_section(data)) + "\n".join(lines)
 
 
 def study(arguments: AnalysisArguments) -> None:

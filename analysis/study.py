@@ -59,7 +59,10 @@ class Fitted:
 
 
 class Study:
-    """The runs of one study: finished ones by architecture, all budgets and parts, and what is left out and why."""
+    """The runs of one study: finished ones by architecture, all budgets and parts, and what is left out and why.
+
+    `every` also has the runs that carry state from window to window, which no law is of.
+    """
 
     def __init__(self, evidence: Evidence) -> None:
         ladders = evidence.ladders
@@ -69,6 +72,10 @@ class Study:
         for run in evidence.others:
             self.runs.setdefault(run["recipe"]["architecture"], []).append(run)
         self.schedule = self._keep_one_schedule()
+        self.every = self.runs
+        self.runs = {
+            name: [run for run in runs if not run["recipe"].get("carry_state")] for name, runs in self.every.items()
+        }
         for run in (run for members in self.runs.values() for run in members):
             # The libraries take hundreds of megabytes that have nothing to do with the model.
             run["memory_added_bytes"] = run["peak_memory_bytes"] - run["memory_before_bytes"]
@@ -140,7 +147,7 @@ def _analyse(evidence: Evidence, study: Study) -> dict[str, Any]:
         },
         "extrapolation": [row for name in study.main for row in extrapolate(name, study.main[name], study.runs[name])],
         "repetition": {name: _repetition(found, study.runs[name]) for name, found in fits.items()},
-        "arms": {name: arm_differences(members) for name, members in study.runs.items()},
+        "arms": {name: arm_differences(members) for name, members in study.every.items()},
         "quality": evidence.quality,
         "learning_rate": swept[0] if swept else None,
         "left_out": study.left_out,

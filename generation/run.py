@@ -2,7 +2,8 @@
 
 The folder gets each tune as .abc, .mid, .svg and .wav, and index.html, which shows and plays them. Without arguments
 the best model of the study writes tunes of its own. `--part quality` samples every model of a study instead and
-measures how the quality of the tunes depends on the size of the model.
+measures how the quality of the tunes depends on the size of the model; `--part selection --out FOLDER` then shows some
+of these tunes, chosen by a rule.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from generation.abc_pipeline import AT_ONCE, FREE, STRICT, AbcGenerationPipeline
 from generation.page import Tune, write_page
 from generation.quality import shares
 from generation.rendering import missing, notes, render
+from generation.selection import write_selection
 from generation.study import (
     FINDINGS,
     QUALITY,
@@ -60,8 +62,9 @@ class GenerationArguments:
 
     part: str = option(
         "tunes",
-        "tunes of one model, the quality of every size, or again the report of the quality.json in --out",
-        choices=["tunes", "quality", "quality_report"],
+        "tunes of one model; the quality of every size, or again the report of the quality.json in --out; or a selection "
+        "of the tunes that were measured",
+        choices=["tunes", "quality", "quality_report", "selection"],
     )
     model: str = option("data/best_model", "a folder with a model, or its id on the Hub")
     out: str | None = option(None, "the folder for the tunes; of a model in a folder: its samples/")
@@ -81,7 +84,7 @@ class GenerationArguments:
     seed: int = option(0, "of the sampling")
     formats: list[str] = option([*FORMATS], f"of {', '.join(FORMATS)}, beside the text")
     corpus: str = option("data/processed_music_data", "what the model was trained on, to find copies")
-    output_root: str = option("data", "quality: the folder that holds the training folders")
+    output_root: str = option("data", "quality, selection: the folder that holds the training folders")
     samples: int = option(50, "quality: tunes of each run at each temperature")
     resamples: int = option(2000, "quality: of the bootstrap")
 
@@ -266,14 +269,22 @@ def report_again(arguments: GenerationArguments) -> None:
     print(f"{folder}: {REPORT}, {FINDINGS} and figures")
 
 
+def select(arguments: GenerationArguments) -> None:
+    """Write the tunes of a study that a rule chooses, and print what it passed over."""
+    if arguments.out is None:
+        raise DoorError("--out: name the folder that the tunes go to")
+    for line in write_selection(Path(arguments.output_root), Corpus.open(arguments.corpus), Path(arguments.out)):
+        print(line)
+
+
+PARTS = {"tunes": write_tunes, "quality": measure, "quality_report": report_again, "selection": select}
+
+
 def main() -> None:
     arguments = read_arguments(GenerationArguments, __doc__ or "")
     torch.set_num_threads(1)  # a step is too small to share between threads
-    if arguments.part != "tunes":
-        {"quality": measure, "quality_report": report_again}[arguments.part](arguments)
-        return
     try:
-        write_tunes(arguments)
+        PARTS[arguments.part](arguments)
     except KeyboardInterrupt:
         print("\nstopped: the folder is written whole or not at all, and was not", file=sys.stderr)
         raise SystemExit(130) from None

@@ -429,7 +429,7 @@ def test_a_ladder_is_of_the_budget_that_most_runs_have_and_keeps_the_others_apar
 
     def add(tokens, seed, **changes):
         recipe = {**record["recipe"], "tokens": tokens, "seed": seed, **changes}
-        arm = arm_of(tokens, recipe["schedule"], recipe["one_in"])
+        arm = arm_of(tokens, recipe["schedule"], recipe["one_in"], recipe["carry_state"])
         write_record(run_folder(tmp_path, "gpt", "15k", arm, seed), {**record, "recipe": recipe})
 
     for tokens, seed in ((12_000, 0), (12_000, 1), (50_000, 0)):

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from door import DoorError
+
 
 class WindowBatches:
     """Batches of windows, each [batch, context]; every token of an epoch is predicted once, then the cut moves.
@@ -34,3 +36,33 @@ class WindowBatches:
         places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         starts = np.array([self._starts_of(int(p) // self.per_epoch)[int(p) % self.per_epoch] for p in places])
         return torch.from_numpy(self.stream[starts[:, None] + np.arange(self.context)].astype(np.int64))
+
+
+class LaneBatches(WindowBatches):
+    """Batches of windows, each [batch, context], whose rows are lanes: a row's window follows that of the step before.
+
+    It begins with the last token of that window, so every token of a lane is predicted once. An epoch is a whole number
+    of steps. Its lanes are equal stretches of the stream, which goes on from its end to its start: both are the same
+    boundary. Where the first lane begins is drawn from (seed, epoch). Raises DoorError if a lane would hold no window.
+    """
+
+    def __init__(self, stream: np.ndarray, context: int, batch_size: int, seed: int) -> None:
+        super().__init__(stream, context, batch_size, seed)
+        self.steps_per_epoch = (len(stream) - 1) // (batch_size * self.stride)
+        if self.steps_per_epoch < 1:
+            raise DoorError(
+                f"--batch_size {batch_size}: {len(stream)} training tokens hold no window of {context} for each lane"
+            )
+
+    def begins_epoch(self, step: int) -> bool:
+        """Return whether the windows of a step are the first of their lanes."""
+        return step % self.steps_per_epoch == 0
+
+    def batch(self, step: int) -> torch.Tensor:
+        """Return the token ids of a step: [batch, context], int64."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        round_trip = len(self.stream) - 1
+        begin = np.random.default_rng((self.seed, epoch)).integers(round_trip)
+        windows = np.arange(self.batch_size) * self.steps_per_epoch + place
+        starts = begin + self.stride * windows
+        return torch.from_numpy(self.stream[(starts[:, None] + np.arange(self.context)) % round_trip].astype(np.int64))

@@ -32,7 +32,7 @@ def plan_search(
 ) -> list[Job]:
     """Return the short runs that continue the best ladder run with every combination of the three."""
     start = best_run(root)
-    arm = arm_of(start.tokens, start.schedule, start.one_in)
+    arm = arm_of(start.tokens, start.schedule, start.one_in, start.carry_state)
     folder = run_folder(root, start.architecture, start.size, arm, start.seed)
     jobs = []
     for i, (factor, dropout, decay) in enumerate(product(rates, dropouts, decays)):
@@ -111,5 +111,6 @@ def plan_fine_tuning(shared: Recipe, source: str, corpus: Corpus, root: Path, ep
 
 def loss_before(job: Job, corpus: Corpus) -> float:
     """Return the validation loss of the model that a fine-tuning starts from, in nats per character."""
-    model = load_model(str(job.plan.recipe.init_from))
-    return held_out_losses(model, corpus, "validation", job.plan.recipe.context).whole.loss
+    recipe = job.plan.recipe
+    model = load_model(str(recipe.init_from))
+    return held_out_losses(model, corpus, "validation", recipe.context, recipe.carry_state).whole.loss

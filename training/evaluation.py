@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from modeling.modeling_abc_lstm import AbcLstmCache
 from preprocessing.corpus import Corpus
 
 WINDOWS_AT_ONCE = 32
@@ -22,8 +23,11 @@ class HeldOutLoss:
 
 
 @torch.inference_mode()
-def token_losses(model: PreTrainedModel, stream: np.ndarray, context: int) -> np.ndarray:
-    """Return the loss of each token but the first, in windows of `context`, in nats: [tokens - 1], float32."""
+def token_losses(model: PreTrainedModel, stream: np.ndarray, context: int, carry_state: bool = False) -> np.ndarray:
+    """Return the loss of each token but the first, in windows of `context`, in nats: [tokens - 1], float32.
+
+    With `carry_state` it is one pass: the state that a piece ends in is the next one's first, also across tunes.
+    """
     stride = context - 1
     whole = (len(stream) - 1) // stride
     windows = np.lib.stride_tricks.sliding_window_view(stream, context)[::stride][:whole]
@@ -31,12 +35,19 @@ def token_losses(model: PreTrainedModel, stream: np.ndarray, context: int) -> np
     rest = stream[whole * stride :]
     if len(rest) > 1:
         pieces.append(rest[None])
+    cache = None
+    if carry_state:
+        cache, length = AbcLstmCache(), WINDOWS_AT_ONCE * stride
+        pieces = [stream[None, i : i + length + 1] for i in range(0, len(stream) - 1, length)]
     was_training = model.training
     model.eval()
     losses = []
     for piece in pieces:
         tokens = torch.from_numpy(piece.astype(np.int64)).to(model.device)
-        logits = model(tokens, use_cache=False).logits[:, :-1]
+        if cache is None:
+            logits = model(tokens, use_cache=False).logits[:, :-1]
+        else:  # a piece's last token is read by the next one
+            logits = model(tokens[:, :-1], past_key_values=cache).logits
         losses.append(F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none").cpu())
     model.train(was_training)
     return torch.cat(losses).numpy()
@@ -52,14 +63,16 @@ class HeldOutLosses:
     by_position: list[float]
 
 
-def held_out_losses(model: PreTrainedModel, corpus: Corpus, split: str, context: int) -> HeldOutLosses:
+def held_out_losses(
+    model: PreTrainedModel, corpus: Corpus, split: str, context: int, carry_state: bool = False
+) -> HeldOutLosses:
     """Return the losses of a split, in nats per character.
 
     The place in the window says how many tokens a prediction could see: place 0 saw one. Only whole windows count
-    there, to six decimals.
+    there, to six decimals. With `carry_state` a prediction could see all tokens before it, at every place.
     """
     stream = np.asarray(corpus.tokens(split))
-    losses = token_losses(model, stream, context).astype(np.float64)
+    losses = token_losses(model, stream, context, carry_state).astype(np.float64)
     in_header = corpus.in_header(split)[1:]
     by_position = losses[: len(losses) // (context - 1) * (context - 1)].reshape(-1, context - 1).mean(0)
     return HeldOutLosses(

@@ -1,14 +1,14 @@
 """A study's axes → its runs: sizes × budgets × parts of the data × seeds, for both architectures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from door import DoorError
 from preprocessing.corpus import Corpus
 from training.loop import Plan
 from training.recipe import WSD, Recipe, steps_of, warmup_steps
-from training.record import arm_of, run_folder
+from training.record import folder_of
 from training.study import Job, make_job, measure
 
 FEWEST_STEPS = 100  # a run of fewer says nothing about its size
@@ -65,8 +65,7 @@ def _arm(recipe: Recipe, budgets: Sequence[int], corpus: Corpus, root: Path) -> 
     """Return a run for each budget; with WSD, a trunk and its branches."""
 
     def plan(one: Recipe) -> Plan:
-        arm = arm_of(one.tokens, one.schedule, one.one_in)
-        return Plan(one, run_folder(root, one.architecture, one.size, arm, one.seed))
+        return Plan(one, folder_of(root, asdict(one)))
 
     steps = [steps_of(tokens, recipe.batch_size, recipe.context) for tokens in budgets]
     if recipe.schedule != WSD:

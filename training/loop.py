@@ -32,8 +32,9 @@ from door import DoorError, whole_folder
 from modeling.attention import UNPADDED_CAUSAL
 from modeling.counting import count_flops, count_parameters
 from modeling.ladder import gpt_config, lstm_config, new_model
+from modeling.modeling_abc_lstm import AbcLstmCache
 from preprocessing.corpus import Corpus
-from training.batches import WindowBatches
+from training.batches import LaneBatches, WindowBatches
 from training.checkpoint import (
     BEFORE,
     LATEST,
@@ -59,6 +60,7 @@ VALIDATION_POINTS = 8
 CURVE_WINDOWS = 32  # the validation curve uses these; the final loss uses the whole split
 COMPILE_CHOICES = ["auto", "on", "off"]
 COMPILE_STEPS = 5_000  # compiling takes about a minute
+CARRIED = ("carried.h", "carried.c")  # in a checkpoint: [batch, layers, hidden]
 EXPLODED = 2  # times the loss of guessing evenly among all characters
 Progress = Callable[[int, float | None], None]
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "numpy")
@@ -191,7 +193,7 @@ def _train(
     if reason is None:
         for split in ("validation", "test") if plan.score_test else ("validation",):
             with run.autocast():  # another precision moves these losses in the fifth digit, see docs/LOG.md
-                scores |= _scores(split, run.bare, corpus, recipe.context)
+                scores |= _scores(split, run.bare, corpus, recipe)
         watch.lap("evaluation")
         if not isfinite(scores["validation_loss"]):
             reason, scores = f"the validation loss is {scores['validation_loss']}", {}
@@ -297,7 +299,7 @@ def _run_to_the_end(
         if run.step % validate_every == 0:
             seconds = watch.lap("training")
             with run.autocast():
-                loss = float(token_losses(run.bare, curve_part, recipe.context).mean())
+                loss = float(token_losses(run.bare, curve_part, recipe.context, recipe.carry_state).mean())
             _append(curves["validation"], step=run.step, tokens=done, seconds=seconds, loss=loss)
             accelerator.log({"validation/loss": loss}, step=run.step)
             watch.lap("evaluation")
@@ -307,7 +309,7 @@ def _run_to_the_end(
             [due] = broadcast_object_list([time.perf_counter() - last_saved > conduct.checkpoint_seconds])
         if kept or due:
             watch.lap("training")
-            state = (run.step, {**curves, "seconds": watch.seconds}, run.state.gather())
+            state = (run.step, {**curves, "seconds": watch.seconds}, run.gather())
             if kept and accelerator.is_main_process:
                 write_state(branch_point(plan.folder, run.step), identity(recipe.trunk(), digest), *state)
             if due and accelerator.is_main_process:
@@ -345,16 +347,41 @@ class Run:
         if compiled:
             self.model = torch.compile(self.model)
         self.model.train()
-        self.batches = WindowBatches(stream, recipe.context, recipe.batch_size, recipe.seed)
+        batches = LaneBatches if recipe.carry_state else WindowBatches
+        self.batches = batches(stream, recipe.context, recipe.batch_size, recipe.seed)
+        rows = recipe.batch_size // accelerator.num_processes
+        self.carried = [AbcLstmCache() for _ in range(0, rows, windows_at_once)]  # of each piece of a batch
         self.windows_at_once = windows_at_once
         self.step = self._since = 0
         self._loss = torch.zeros((), device=accelerator.device)
         self._norm = torch.zeros((), device=accelerator.device)
 
+    def gather(self) -> dict[str, Tensor]:
+        """Return weights, moments and carried states whole, on the CPU; every process has to call this."""
+        if not self.recipe.carry_state:
+            return self.state.gather()
+        states = zip(*(cache.state for cache in self.carried), strict=True)
+        carried = {}
+        for name, parts in zip(CARRIED, states, strict=True):
+            mine = torch.cat(parts, 1).transpose(0, 1).contiguous()  # [rows, layers, hidden]
+            by_process = self.accelerator.gather(mine).unflatten(0, (self.accelerator.num_processes, -1))
+            carried[name] = whole(by_process.transpose(0, 1).flatten(0, 1))  # [batch, layers, hidden]
+        return self.state.gather() | carried
+
     def go_on_from(self, step: int, tensors: dict[str, Tensor]) -> None:
-        """Take up the run at `step` with its weights and moments."""
+        """Take up the run at `step` with its weights, moments and carried states."""
         self.state.place(tensors)
+        if self.recipe.carry_state:
+            mine = [self._mine(tensors[name]).split(self.windows_at_once) for name in CARRIED]
+            for cache, h, c in zip(self.carried, *mine, strict=True):
+                cache.store((h.transpose(0, 1).contiguous(), c.transpose(0, 1).contiguous()), 0)
         self.step = self._since = step
+
+    def _mine(self, batch: Tensor) -> Tensor:
+        """Return this process's rows of a batch, on its device."""
+        accelerator = self.accelerator
+        rows = batch[accelerator.process_index :: accelerator.num_processes]
+        return rows.to(accelerator.device, non_blocking=True)
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the model computes in the recipe's precision."""
@@ -364,16 +391,16 @@ class Run:
         """Do one step of the optimiser; return its learning rate."""
         recipe, accelerator = self.recipe, self.accelerator
         processes, process = accelerator.num_processes, accelerator.process_index
-        tokens = self.batches.batch(self.step)[process::processes].to(accelerator.device, non_blocking=True)
+        tokens = self._mine(self.batches.batch(self.step))
         pieces = tokens.split(self.windows_at_once)
-        for number, piece in enumerate(pieces, 1):
+        for number, (piece, carried) in enumerate(zip(pieces, self.carried, strict=True), 1):
             if recipe.dropout:  # masks depend on seed, step, process and piece: a resumed run draws the same
                 drawn = ((self.step * processes) + process) * len(pieces) + number
                 torch.manual_seed(((recipe.seed << 40) + drawn) % 2**63)
             # Processes exchange their gradients once a step.
             with nullcontext() if number == len(pieces) else accelerator.no_sync(self.model):
                 with self.autocast():
-                    loss = self.model(input_ids=piece, labels=piece, use_cache=False).loss
+                    loss = self._loss_of(piece, carried)
                 if len(pieces) > 1:
                     loss = loss * (len(piece) / len(tokens))
                 accelerator.backward(loss)
@@ -387,6 +414,20 @@ class Run:
         self.state.optimizer.zero_grad()
         self.step += 1
         return rate
+
+    def _loss_of(self, tokens: Tensor, carried: AbcLstmCache) -> Tensor:
+        """Return the mean loss of windows [rows, context]; with carried state, go on from it and replace it."""
+        if not isinstance(self.batches, LaneBatches):
+            loss: Tensor = self.model(input_ids=tokens, labels=tokens, use_cache=False).loss
+            return loss
+        if self.batches.begins_epoch(self.step):
+            carried.reset()
+        targets = tokens[:, 1:].contiguous()  # the last one is the next window's first input: it is not read here
+        loss = self.model(input_ids=tokens[:, :-1], labels=targets, shift_labels=targets, past_key_values=carried).loss
+        assert carried.state is not None
+        h, c = carried.state
+        carried.store((h.detach(), c.detach()), 0)
+        return loss
 
     def means(self) -> tuple[float, float]:
         """Return the mean training loss and gradient norm (before clipping) since the last call."""
@@ -472,8 +513,8 @@ def _costs(device: torch.device, seconds: dict[str, float], flops: int, tokens: 
     }
 
 
-def _scores(split: str, model: PreTrainedModel, corpus: Corpus, context: int) -> dict[str, Any]:
-    losses = held_out_losses(model, corpus, split, context)
+def _scores(split: str, model: PreTrainedModel, corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
+    losses = held_out_losses(model, corpus, split, recipe.context, recipe.carry_state)
     return {
         f"{split}_loss": losses.whole.loss,
         f"{split}_loss_standard_error": losses.whole.standard_error,

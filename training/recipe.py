@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from door import DoorError
 from training.record import TRUNK
 
 BETAS = (0.9, 0.98)
@@ -25,6 +26,7 @@ class Recipe:
     it shares with other budgets; or trunk, the constant part alone. `warmup` is in steps. `one_in` trains on every
     one_in-th family of tunes only, and these parts are nested. With `carry_state` (LSTM) the windows of a batch's row
     follow each other, each from the state that the one before it ended in. `init_from` is a folder or a Hub id.
+    Raises DoorError if a GPT is to carry state.
     """
 
     architecture: str
@@ -42,6 +44,10 @@ class Recipe:
     carry_state: bool = False
     precision: str = "fp32"
     init_from: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.carry_state and self.architecture == "gpt":
+            raise DoorError(f"--carry_state: a GPT ({self.size}) has no state to carry, give LSTM sizes only")
 
     @property
     def tokens_per_step(self) -> int:

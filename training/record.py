@@ -24,16 +24,14 @@ def run_folder(root: Path, architecture: str, size: str, arm: str, seed: int) ->
 
 def folder_of(root: Path, recipe: dict[str, Any]) -> Path:
     """Return where the ladder's run of a record's recipe stands."""
-    arm = arm_of(recipe["tokens"], recipe["schedule"], recipe["one_in"])
+    arm = arm_of(recipe["tokens"], recipe["schedule"], recipe["one_in"], recipe.get("carry_state", False))
     return run_folder(root, recipe["architecture"], recipe["size"], arm, recipe["seed"])
 
 
-def arm_of(tokens: int, schedule: str, one_in: int) -> str:
-    """Return the name of an arm: tokens_2000000, tokens_2000000-wsd, tokens_2000000-one_in_4, trunk."""
-    if schedule == TRUNK:
-        return TRUNK if one_in == 1 else f"{TRUNK}-one_in_{one_in}"
-    schedule = "" if schedule == "cosine" else f"-{schedule}"
-    return f"tokens_{tokens}{schedule}" + (f"-one_in_{one_in}" if one_in > 1 else "")
+def arm_of(tokens: int, schedule: str, one_in: int, carry_state: bool) -> str:
+    """Return the name of an arm: tokens_2000000, tokens_2000000-wsd, tokens_2000000-one_in_4-carried, trunk."""
+    name = TRUNK if schedule == TRUNK else f"tokens_{tokens}" + ("" if schedule == "cosine" else f"-{schedule}")
+    return name + (f"-one_in_{one_in}" if one_in > 1 else "") + ("-carried" if carry_state else "")
 
 
 def baseline_file(root: Path) -> Path:
@@ -65,12 +63,15 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The runs of one architecture: finished ones at the main budget on all of the training data, and the others."""
+    """The runs of one architecture: finished ones of the main budget, and the others.
+
+    Those of the main budget are on all of the training data and carry no state.
+    """
 
     architecture: str
     finished: list[dict[str, Any]]
     unfinished: list[dict[str, Any]]  # diverged or failed: reported, never fitted
-    others: list[dict[str, Any]]  # finished, of other budgets or on a part of the training data
+    others: list[dict[str, Any]]  # finished, of other budgets, on a part of the training data or with carried state
 
 
 def read_runs(root: Path, architecture: str) -> list[dict[str, Any]]:
@@ -97,17 +98,21 @@ def read_ladders(root: Path) -> dict[str, Ladder]:
 def ladders_of(runs: list[dict[str, Any]]) -> dict[str, Ladder]:
     """Sort the runs of one corpus into a ladder for each architecture; the main budget is the one most runs have.
 
-    Of equally frequent budgets the largest counts, and only runs on all of the training data.
+    Of equally frequent budgets the largest counts, and only runs on all of the training data without carried state.
     """
-    budgets = Counter(run["recipe"]["tokens"] for run in runs if run["recipe"].get("one_in", 1) == 1)
+    budgets = Counter(run["recipe"]["tokens"] for run in runs if _of_main_arm(run))
     budget = max(budgets, key=lambda tokens: (budgets[tokens], tokens), default=0)
     groups = {name: [run for run in runs if run["recipe"]["architecture"] == name] for name in FOLDERS}
     return {architecture: _ladder(architecture, members, budget) for architecture, members in groups.items() if members}
 
 
+def _of_main_arm(run: dict[str, Any]) -> bool:
+    return run["recipe"].get("one_in", 1) == 1 and not run["recipe"].get("carry_state")
+
+
 def _ladder(architecture: str, runs: list[dict[str, Any]], budget: int) -> Ladder:
     finished = [run for run in runs if run["status"] == FINISHED]
-    main = [run for run in finished if run["recipe"]["tokens"] == budget and run["recipe"].get("one_in", 1) == 1]
+    main = [run for run in finished if run["recipe"]["tokens"] == budget and _of_main_arm(run)]
     return Ladder(
         architecture,
         main,

@@ -84,6 +84,7 @@ class StudyArguments:
     flops: list[float] = option([], "budgets as training FLOPs (IsoFLOP): each size gets the tokens that they buy")
     one_in: list[int] = option([1], "parts of the data: 4 trains on one in 4 families of tunes, which are in one in 2")
     schedule: str = option(COSINE, "wsd: all budgets of a size branch off one trunk", [COSINE, WSD])
+    carry_state: bool = option(False, "LSTM: each window starts from the state that the one before it ended in")
     batch_size: int = option(4, "windows a step")
     context: int = option(256, "characters a window")
     weight_decay: float = option(0.1, "decoupled, on matrices only")
@@ -208,6 +209,7 @@ class Study:
             weight_decay=arguments.weight_decay,
             warmup=0,
             schedule=arguments.schedule,
+            carry_state=arguments.carry_state,
             precision=precision,
         )
 

@@ -40,7 +40,7 @@ class Job:
     @property
     def name(self) -> str:
         recipe = self.plan.recipe
-        arm = arm_of(recipe.tokens, recipe.schedule, recipe.one_in)
+        arm = arm_of(recipe.tokens, recipe.schedule, recipe.one_in, recipe.carry_state)
         return f"{recipe.architecture} {recipe.size} {arm} seed {recipe.seed}"
 
     @property
