@@ -66,7 +66,7 @@ def headline(data: Data) -> list[str]:
     laws = "; ".join(f"{NAMES[name]} {_parameters(chosen_fit(data, name))}" for name in names)
     where = f"{short(data['tokens'])} tokens ({data['epochs']:.1f} epochs)"
     return [
-        f"**Size.** At {where} the loss in nats per character follows a {law}, E + A·N^-α where there is one: {laws}.",
+        f"**Size.** At {where} the loss, in nats per character, falls with parameters N as a {law}: {laws}.",
         f"**Which.** {' '.join(scaling_answers(data)[:2])}",
         f"**Compute.** {' '.join(ratio_answers(data)) or 'The best split is not identified.'}",
         f"**Data.** {' '.join(data_answers(data, short_form=True)) or 'Repeating and transposing were not tried.'}",

@@ -62,8 +62,8 @@ class GenerationArguments:
 
     part: str = option(
         "tunes",
-        "tunes of one model; the quality of every size, or again the report of the quality.json in --out; or a selection "
-        "of the tunes that were measured",
+        "tunes of one model; the quality of every size; a selection of the tunes that this has kept; or again the "
+        "report of the quality.json in --out",
         choices=["tunes", "quality", "quality_report", "selection"],
     )
     model: str = option("data/best_model", "a folder with a model, or its id on the Hub")

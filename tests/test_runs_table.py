@@ -1,6 +1,10 @@
 """All runs as one table: what is written is what is read, planned runs stand in it, and a study is analysed from it."""
 
+import re
+
+import pyarrow.parquet as pq
 import pytest
+from made_results import PUBLISHED
 from made_runs import made_ladders, made_run, write_study
 
 from analysis.evidence import of_folders, of_table
@@ -77,3 +81,11 @@ def test_a_diverged_run_in_a_table_is_told_and_not_fitted(written):
 def test_a_study_that_is_not_in_the_table_is_one_line(written):
     with pytest.raises(DoorError, match=r"--study gpu: no finished run of it in .*runs\.parquet, which has cpu, gpu"):
         of_table(written[1], "gpu")
+
+
+def test_the_data_dictionary_names_every_column_of_the_committed_table():
+    text = (PUBLISHED / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w.*]+)`", text))
+    for column in pq.read_schema(PUBLISHED / "runs.parquet").names:
+        outer, dot, inner = column.partition(".")
+        assert column in named or (f"{outer}.*" in named and inner in named) or outer in ("versions", "test"), column
