@@ -11,6 +11,7 @@ from analysis.report import (
     WAYS,
     chosen_fit,
     crossover_sentence,
+    difference,
     edges,
     estimate,
     exponent_sentence,
@@ -44,7 +45,7 @@ def answer_section(data: Data) -> list[str]:
         "What are repeated data and transposed tunes worth?": (data_answers(data), "repetition"),
         "How well did small sizes foretell the large?": (extrapolation_lines(data), "extrapolation"),
         "What music appears at which size, and how much of it is copied?": (
-            data["quality"]["lines"] if data["quality"] else ["Not measured."],
+            data["quality"]["findings"] if data["quality"] else ["Not measured."],
             "quality_over_size",
         ),
         "How do these numbers compare with published ones?": (
@@ -62,16 +63,62 @@ def answer_section(data: Data) -> list[str]:
 def headline(data: Data) -> list[str]:
     """Return the answer in five lines."""
     names = list(data["fits"])
-    [law] = [LAW_WORDS[chosen_fit(data, name)["law"]] for name in names[:1]]
+    law = LAW_WORDS[chosen_fit(data, names[0])["law"]]
     laws = "; ".join(f"{NAMES[name]} {_parameters(chosen_fit(data, name))}" for name in names)
     where = f"{short(data['tokens'])} tokens ({data['epochs']:.1f} epochs)"
     return [
         f"**Size.** At {where} the loss, in nats per character, falls with parameters N as a {law}: {laws}.",
-        f"**Which.** {' '.join(scaling_answers(data)[:2])}",
-        f"**Compute.** {' '.join(ratio_answers(data)) or 'The best split is not identified.'}",
-        f"**Data.** {' '.join(data_answers(data, short_form=True)) or 'Repeating and transposing were not tried.'}",
-        f"**Music.** {data['quality']['lines'][1] if data['quality'] else 'Not measured.'}",
+        f"**Which.** {_faster(data)}",
+        f"**Compute.** {_best_split(data)}",
+        f"**Data.** {_other_data(data)}",
+        f"**Music.** {' '.join(data['quality']['headlines']) if data['quality'] else 'Not measured.'}",
     ]
+
+
+def _faster(data: Data) -> str:
+    """Say on parameters whose loss falls faster and from where its law is the lower."""
+    compared = None if data["comparison"] is None else find_comparison(data, COMPARED)
+    if compared is None:
+        return "Only one architecture was trained."
+    steeper = compared["steeper"] if compared["identified"] else None
+    verdict = (
+        "No architecture is shown to scale better" if steeper is None else f"The {NAMES[steeper]}'s loss falls faster"
+    )
+    alpha = difference(compared["differences"]["alpha"])
+    text = f"{verdict}: α(GPT) − α(LSTM) = {alpha} ({LAW_WORDS[COMPARED]})."
+    for crossover in compared["crossovers"]:
+        if crossover["reason"] is None and crossover["axis"] == "n_params":
+            crossing = crossover_sentence(crossover).split(", ", 1)[1]
+            text += f" {crossing[0].upper()}{crossing[1:]}"
+    return f"{text} {lead_sentence(data)}"
+
+
+def _best_split(data: Data) -> str:
+    """Say for each architecture the best number of tokens a parameter, by the first way that is identified."""
+    parts = [next((row for row in ratios(data) if row["architecture"] == name), None) for name in data["allocation"]]
+    texts = [
+        f"{quantity(row['ratio'])} characters a parameter for the {NAMES[row['architecture']]} at "
+        f"{short(row['flops'])} FLOPs ({WAYS[row['way']]}; {row['place']} {TEXT})"
+        for row in parts
+        if row is not None
+    ]
+    if not texts:
+        return "How it is best split is not identified."
+    return f"It is best spent on {' and '.join(texts)}; text's is {TEXT}."
+
+
+def _other_data(data: Data) -> str:
+    """Say what fewer tunes and more keys change at the main budget, of the largest size that was trained so."""
+    texts = []
+    for name, rows in data["arms"].items():
+        mine = [row for row in rows if row["budget"] == data["main_budget"] and row["against"] in (PART, KEYS)]
+        if mine:
+            size = mine[-1]["size"]
+            changes = [_change(row) for row in mine if row["size"] == size]
+            texts.append(f"{NAMES[name]} {', '.join(changes)}")
+    if not texts:
+        return "Repeating and transposing were not tried."
+    return f"At {short(data['main_budget'])} tokens, fewer tunes and more keys change the loss by: {'; '.join(texts)}."
 
 
 def study_words(data: Data) -> str:
@@ -149,30 +196,39 @@ def scaling_answers(data: Data) -> list[str]:
     return lines
 
 
-def ratio_answers(data: Data) -> list[str]:
-    """Hold the best number of tokens a parameter against text's, each way at the most compute it has seen."""
-    lines = []
+def ratios(data: Data) -> list[Data]:
+    """Return the best number of tokens a parameter by each way at the most compute it has seen, equal FLOPs first."""
+    rows = []
     for name, found in data["allocation"].items():
-        for way, approach in found["ways"].items():
+        for way, approach in sorted(found["ways"].items(), key=lambda item: item[0] != "isoflop"):
             seen = [best for best in approach["optima"] if not best["extrapolated"]]
-            if approach["reason"] is not None or not seen:
-                continue
-            best = max(seen, key=lambda best: best["flops"])
-            ratio = best["tokens_per_parameter"]
-            low, high = ratio["bootstrap"]
-            place = "not told from"
-            if low is not None and low > TEXT:
-                place = "above"
-            elif high is not None and high < TEXT:
-                place = "below"
-            lines.append(
-                f"{NAMES[name]}, {WAYS[way]}: {quantity(ratio)} characters a parameter at {short(best['flops'])} "
-                f"FLOPs, {place} {TEXT}; N_opt grows as C^{quantity(approach['a'])}."
-            )
-    return lines
+            if approach["reason"] is None and seen:
+                best = max(seen, key=lambda best: best["flops"])
+                low, high = best["tokens_per_parameter"]["bootstrap"]
+                above, below = low is not None and low > TEXT, high is not None and high < TEXT
+                rows.append(
+                    {
+                        "architecture": name,
+                        "way": way,
+                        "flops": best["flops"],
+                        "ratio": best["tokens_per_parameter"],
+                        "a": approach["a"],
+                        "place": "above" if above else "below" if below else "not told from",
+                    }
+                )
+    return rows
 
 
-def data_answers(data: Data, short_form: bool = False) -> list[str]:
+def ratio_answers(data: Data) -> list[str]:
+    """Hold the best number of tokens a parameter against text's."""
+    return [
+        f"{NAMES[row['architecture']]}, {WAYS[row['way']]}: {quantity(row['ratio'])} characters a parameter at "
+        f"{short(row['flops'])} FLOPs, {row['place']} {TEXT}; N_opt grows as C^{quantity(row['a'])}."
+        for row in ratios(data)
+    ] or ["It is not identified."]
+
+
+def data_answers(data: Data) -> list[str]:
     """Say what fewer tunes and more keys changed at the main budget, measured, and what the laws make of it."""
     lines = []
     for name, rows in data["arms"].items():
@@ -181,7 +237,7 @@ def data_answers(data: Data, short_form: bool = False) -> list[str]:
             cells = [_change(row) for row in mine if row["against"] == kind]
             if cells:
                 lines.append(f"{NAMES[name]}, at {short(data['main_budget'])} tokens: {words} {'; '.join(cells)}.")
-    return lines if short_form else lines + repetition_lines(data)
+    return (lines + repetition_lines(data)) or ["Not tried."]
 
 
 def _change(row: Data) -> str:

@@ -32,7 +32,7 @@ class Evidence:
     """The runs of a study and what is held against them.
 
     `ladders` are of the tunes in their own keys; `others` the finished runs of the same tunes in more keys; `left_out`
-    says what is not fitted, and why. `sweeps` are the sweeps of learning rates. `quality` has the lines on the tunes
+    says what is not fitted, and why. `sweeps` are the sweeps of learning rates. `quality` has what is said of the tunes
     that the models write, if they were measured.
     """
 
@@ -91,7 +91,7 @@ def of_table(path: Path, study: str) -> Evidence:
         f"study {name}, {arm}: {n} of {planned[name, arm]} runs planned are not run"
         for (name, arm), n in missing.items()
     ]
-    quality = path.parent / QUALITY
+    quality = read_json(path.parent / QUALITY) if (path.parent / QUALITY).is_file() else None
     return Evidence(
         path,
         ladders,
@@ -99,7 +99,7 @@ def of_table(path: Path, study: str) -> Evidence:
         left_out,
         read_json(path.parent / BASELINE),
         _read_sweeps(path.parent),
-        {"lines": read_json(quality)["findings"]} if quality.is_file() else None,
+        quality and {name: quality[name] for name in ("findings", "headlines")},
     )
 
 

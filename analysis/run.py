@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from analysis import figures
 from analysis.answers import answer_section, arm_section
-from analysis.evidence import SWEEPS, Evidence, of_folders, of_table
+from analysis.evidence import QUALITY, SWEEPS, Evidence, of_folders, of_table
 from analysis.fitting import DELTA, RESAMPLES, fit
 from analysis.laws import LAWS
 from analysis.page import write_page
@@ -160,7 +160,11 @@ def study(arguments: AnalysisArguments) -> None:
 def study_in_table(arguments: AnalysisArguments) -> None:
     """Analyse a study in a table of runs; all files go to one folder."""
     path, out = Path(str(arguments.runs)), Path(str(arguments.out))
-    files = [file for file in [path, path.parent / BASELINE, *path.parent.glob(SWEEPS)] if file.is_file()]
+    files = [
+        file
+        for file in [path, path.parent / BASELINE, path.parent / QUALITY, *path.parent.glob(SWEEPS)]
+        if file.is_file()
+    ]
     write_study(lambda: of_table(path, arguments.study), files, out, out)
 
 

@@ -120,7 +120,7 @@ def findings(quality: Data, analysis: Data) -> list[str]:
     """Return what the study says in at most six lines, each with its numbers."""
     view, metrics = analysis["chosen"], {metric["name"]: metric for metric in analysis["metrics"]}
     lines = [study_line(quality, analysis)]
-    told = [line for name in ("valid", "copied") if name in view for line in [ends_line(metrics[name], view[name])]]
+    told = [ends_line(metrics[name], view[name]) for name in ("valid", "repeated_bars", "copied") if name in view]
     lines += [" ".join(told)] if told else []
     if any(metric["kind"] == "distance" for metric in metrics.values()):
         lines.append(distance_line(metrics, view))
@@ -128,10 +128,9 @@ def findings(quality: Data, analysis: Data) -> list[str]:
 
 
 def headlines(analysis: Data) -> list[str]:
-    """Return the few of the findings that stand at the top of a README: valid tunes, equal N, equal loss."""
+    """Return the few of the findings that stand at the top of a README: tunes that are valid, bars that come again."""
     view, metrics = analysis["chosen"], {metric["name"]: metric for metric in analysis["metrics"]}
-    lines = [ends_line(metrics["valid"], view["valid"])] if "valid" in view else []
-    return [*lines, *compared_lines(metrics, view)]
+    return [ends_line(metrics[name], view[name]) for name in ("valid", "repeated_bars") if name in view]
 
 
 def compared_lines(metrics: dict[str, Data], view: Data) -> list[str]:

@@ -29,7 +29,7 @@ def committed_records():
     rows = [row for row in read_runs_table(PUBLISHED / "runs.parquet") if row["status"] == FINISHED]
     ladders = [row for row in rows if row["arm"] in ("ladders", "largest")]
     return [row for row in ladders if row["recipe"]["tokens"] == MAIN_BUDGET] + [
-        row for row in rows if row["arm"] == BEST
+        row for row in rows if row["arm"] == "best"
     ]
 
 

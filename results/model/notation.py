@@ -1,0 +1,717 @@
+"""ABC notation, read as people write it: split into tunes, count bars exactly, give a verdict.
+
+Follows the ABC standard 2.1 (https://abcnotation.com/wiki/abc:standard:v2.1). Pure standard library.
+The verdict flags; it never changes or drops anything.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+FIELD_ORDER = "XTRMLQK"  # X first and K last are the standard's rule (ABC 2.1, section 2.2.1)
+FIELD = re.compile(r"(?![A-Ga-gxz]:[|:])([A-Za-z+]):[ \t]*(.*)")  # `d:|` is music
+TUNE_START = re.compile(r"^X:", re.MULTILINE)
+HEADER_END = re.compile(r"^K:.*$(?:\n(?:[A-Za-z+]:.*|%.*|[ \t]*)$)*+", re.MULTILINE)  # all above the first music
+BLANK_LINE = re.compile(r"\n[ \t]*$", re.MULTILINE)
+COMMENT = re.compile(r"(?<!\\)%.*")
+METRE = re.compile(r"\(?((?:[0-9]{1,3}\s*\+\s*){0,16}[0-9]{1,3})\)?\s*/\s*([0-9]{1,3})")
+UNIT = re.compile(r"\s*([0-9]{1,3})(?:\s*/\s*([0-9]{1,3}))?\s*")
+LENGTH = r"(?:[0-9]{1,3}(?:/[0-9]{1,3}|/{0,8})|/{1,8}[0-9]{0,3})?"  # bounded, as nobody writes longer ones
+
+TOKEN = re.compile(
+    rf"""
+      (?P<space>[ \t`]+)
+    | (?P<note>(?P<accidental>\^\^?|__?|=)?(?P<letter>[A-Ga-g])(?P<octave>[',]{{0,8}})(?P<note_length>{LENGTH}))
+    | (?P<bar>:{{0,8}}\|[\]|:]{{0,8}}(?:\[?[1-9][0-9,.-]{{0,16}})? | ::+ | \[\|[\]:]{{0,8}} | :?\[[1-9][0-9,.-]{{0,16}})
+    | (?P<inline>\[[A-Za-z]:[^\[\]\n]*\])
+    | (?P<chord_open>\[) | (?P<chord_close>\](?P<chord_length>{LENGTH}))
+    | (?P<rest>[zx](?P<rest_length>{LENGTH})) | (?P<bar_rest>[ZX](?P<bar_rest_count>[0-9]{{0,3}}))
+    | (?P<grace>\{{[^{{}}\n]*\}})
+    | (?P<text>"[^"\n]*")
+    | (?P<decoration>![^!\s|]{{1,30}}!|\+[^+\s|]{{1,30}}\+|[.~H-Wh-w])
+    | (?P<tuplet>\([1-9](?::[0-9]{{0,2}}){{0,2}})
+    | (?P<broken>>{{1,3}}|<{{1,3}})
+    | (?P<tie>-) | (?P<slur>[()]) | (?P<overlay>&)
+    | (?P<ignored>y[0-9]{{0,4}}|[\\$*;?@#!])
+    | (?P<line>\n)
+    """,
+    re.VERBOSE,
+)
+
+# The same lexer without names and with a last resort: every character of a line belongs to a word.
+WORDS = re.compile(re.sub(r"\?P<\w+>", "?:", TOKEN.pattern) + r"| [0-9]+ | .", re.VERBOSE).findall
+
+IGNORED = ("space", "grace", "text", "decoration", "slur", "ignored")
+
+KEY = re.compile(
+    r"(?P<tonic>HP|Hp|(?i:none)|[A-G][#b]?)?[ \t]*"
+    r"(?P<mode>(?i:maj|ion|min|aeo|mix|dor|phr|lyd|loc|exp)[A-Za-z]*|[Mm](?![A-Za-z]))?(?P<more>.*)"
+)
+SPELLED_OUT = re.compile(r"^([A-Ga-g])[ -]?(sharp|flat|♯|♭)(?![a-z])", re.IGNORECASE)
+SIGNS = {"sharp": "#", "♯": "#", "flat": "b", "♭": "b"}
+EXPLICIT = re.compile(r"(?<![A-Za-z]{2})(\^\^?|__?|=)([A-Ga-g])")  # not the value of `middle=d`
+OCTAVE = re.compile(r"\boctave=([+-]?[0-9])\b")
+OCTAVE_CLEF = re.compile(r"(?:treble|alto|tenor|bass)[1-5]?([+-])(8|15)\b")
+TRANSPOSE = re.compile(r"\bt(?:ranspose)?=([+-]?[0-9]{1,3})\b")
+NO_TONIC = re.compile(r"$|clef|treble|alto|tenor|bass|perc|middle|octave|t=|transpose|staff|style|stem")
+
+MODE_SHIFT = {  # sharps relative to the major key on the same tonic
+    "": 0, "maj": 0, "ion": 0, "m": -3, "min": -3, "aeo": -3,
+    "mix": -1, "dor": -2, "phr": -4, "lyd": 1, "loc": -5,
+}  # fmt: skip
+CANONICAL_MODE = {"maj": "", "ion": "", "min": "m", "aeo": "m", "exp": " exp"}
+SHARP_ORDER = "FCGDAEB"
+STEPS = "CDEFGAB"
+PITCH_CLASS = (0, 2, 4, 5, 7, 9, 11)  # of STEPS
+ALTERATION = {"^^": 2, "^": 1, "=": 0, "_": -1, "__": -2}
+TUPLET_TIME = {2: 3, 3: 2, 4: 3, 6: 2, 8: 3}  # the others depend on the metre (ABC 2.1, section 4.13)
+
+Length = int | Fraction  # in ticks: a Fraction only where a division leaves a remainder; both add exactly
+WHOLE = 2**9 * 3**2 * 5 * 7  # ticks of a whole note
+
+
+@dataclass(frozen=True, slots=True)
+class BadBar:
+    """A bar whose length is not its metre's; lengths are in whole notes."""
+
+    number: int
+    wanted: Fraction
+    found: Fraction
+
+
+@dataclass
+class Verdict:
+    """What one tune holds and what is wrong with it. `pitches` are MIDI numbers in the order of sounding.
+
+    `naturals` are the pitches that all notes as written, tied ones too, would have without any accidental or key.
+    """
+
+    key: str | None = None
+    metre: str | None = None
+    errors: list[str] = field(default_factory=list)
+    bad_bars: list[BadBar] = field(default_factory=list)
+    bars: int = 0
+    rests: int = 0
+    pitches: list[int] = field(default_factory=list)
+    naturals: list[int] = field(default_factory=list, compare=False)  # they say how it is written, not what it is
+
+    @property
+    def staff(self) -> list[int]:
+        """Where the notes stand on the staff, in the order of writing: C is 0, B 6, c 7."""
+        return [7 * (pitch // 12 - 5) + PITCH_CLASS.index(pitch % 12) for pitch in self.naturals]
+
+    @property
+    def lowest(self) -> int | None:
+        return min(self.pitches, default=None)
+
+    @property
+    def highest(self) -> int | None:
+        return max(self.pitches, default=None)
+
+    @property
+    def parses(self) -> bool:
+        """True if there is a key, at least one note, and nothing that is not ABC."""
+        return not self.errors and bool(self.pitches)
+
+    @property
+    def bars_add_up(self) -> bool:
+        """True if the tune parses and each bar is full, or one of two halves at an edge that add up to a full one.
+
+        An edge is a repeat, a double bar or an ending. The first bar and the last may be short.
+        """
+        return self.parses and not self.bad_bars
+
+
+def split_tunes(text: str) -> Iterator[str]:
+    """Yield the tunes of a file, each an exact slice of it: from an `X:` line to a blank line below music, or the next.
+
+    The newline of its last line belongs to a tune, the blank line does not. Fields before the first `X:` and text
+    between tunes belong to no tune and are left out.
+    """
+    starts = [match.start() for match in TUNE_START.finditer(text)]
+    for start, end in pairwise([*starts, len(text)]):
+        header = HEADER_END.search(text, start, end)
+        blank = BLANK_LINE.search(text, header.end(), end) if header else None
+        yield text[start : blank.start() + 1 if blank else end]
+
+
+@lru_cache(maxsize=1024)
+def canonical_key(value: str) -> str | None:
+    """Return what a K: field sounds like, in one spelling, or None if it names no key.
+
+    Tonic and mode (`Am`, `Dmix`, `F#`), `none`, `HP` or `Hp`; the accidentals that differ from that signature
+    (`D =c`; `D exp _b` where they alone count); and `transpose=` in semitones, which takes in `octave=` and, as in
+    abc2midi, clefs like `treble-8` and `bass+15`. Other clefs do not sound and are left out.
+    """
+    value = SPELLED_OUT.sub(lambda match: match[1].upper() + SIGNS[match[2].lower()], value.strip())
+    tonic, mode, more = KEY.match(value).groups()  # type: ignore[union-attr]  # it matches anything
+    explicit = {step.upper(): sign for sign, step in EXPLICIT.findall(more)}
+    if tonic is None and not explicit:
+        return None
+    mode = (mode or "").lower()[:3]
+    key = "none" if tonic is None or tonic.lower() == "none" else tonic + CANONICAL_MODE.get(mode, mode)
+    usual = key_signature(key)
+    words = [explicit[step] + step.lower() for step in SHARP_ORDER if step in explicit]
+    words = [word for word in words if ALTERATION[word[:-1]] != usual.get(word[-1].upper(), 0)]
+    shift = octave_shift(value, 0)
+    return " ".join([key, *words, f"transpose={shift}"] if shift else [key, *words])
+
+
+def octave_shift(value: str, before: int) -> int:
+    """Return the semitones by which a K: or V: field moves what is written, or `before` if it says nothing of it."""
+    octave, clef, transpose = OCTAVE.search(value), OCTAVE_CLEF.search(value), TRANSPOSE.search(value)
+    if not (octave or clef or transpose):
+        return before
+    octaves = int(octave[1]) if octave else int(clef[1] + {"8": "1", "15": "2"}[clef[2]]) if clef else 0
+    return 12 * octaves + (int(transpose[1]) if transpose else 0)
+
+
+def key_signature(key: str | None) -> dict[str, int]:
+    """Return the alteration of each letter (in semitones) under a key; letters without one are left out."""
+    tonic, mode, more = KEY.match(key or "").groups()  # type: ignore[union-attr]  # it matches anything
+    mode = (mode or "").lower()[:3]
+    signature: dict[str, int] = {}
+    if tonic in ("HP", "Hp"):
+        signature = {"F": 1, "C": 1}
+    elif tonic and tonic.lower() != "none" and mode != "exp":
+        sharps = SHARP_ORDER.index(tonic[0]) - 1 + {"#": 7, "b": -7, "": 0}[tonic[1:]] + MODE_SHIFT[mode]
+        signature = {SHARP_ORDER[i % 7]: 1 + i // 7 for i in range(sharps)}
+        signature |= {SHARP_ORDER[-1 - i % 7]: -1 - i // 7 for i in range(-sharps)}
+    signature |= {step.upper(): ALTERATION[sign] for sign, step in EXPLICIT.findall(more)}
+    return {step: alteration for step, alteration in signature.items() if alteration}
+
+
+@lru_cache(maxsize=1024)
+def sounding_tonic(key: str | None) -> int | None:
+    """Return the pitch class on which a canonical key stands, as it sounds, or None if it names none (`none`, HP)."""
+    tonic = KEY.match(key or "")["tonic"]  # type: ignore[index]  # it matches anything
+    if tonic is None or tonic[0] not in STEPS:
+        return None
+    return (PITCH_CLASS[STEPS.index(tonic[0])] + {"#": 1, "b": -1, "": 0}[tonic[1:]] + octave_shift(key or "", 0)) % 12
+
+
+@lru_cache(maxsize=1024)
+def bar_length(metre: str | None) -> Fraction | None:
+    """Return the length of a bar in whole notes, or None where the metre is free or cannot be read."""
+    if metre in ("C", "C|"):
+        return Fraction(1)
+    match = METRE.fullmatch(metre or "")
+    if match is None or int(match[2]) == 0:
+        return None
+    return Fraction(sum(int(n) for n in match[1].split("+")), int(match[2])) or None
+
+
+def default_unit_length(metre: str | None) -> Fraction:
+    """Return the unit note length that holds when L: is absent (ABC 2.1, section 3.1.7)."""
+    length = bar_length(metre)
+    return Fraction(1, 16) if length is not None and length < Fraction(3, 4) else Fraction(1, 8)
+
+
+def parse_length(text: str) -> Fraction:
+    """Return a note's length factor: '' 1, '2' 2, '/' 1/2, '//' 1/4, '3/2' 3/2. Raises ValueError on '/0'."""
+    numerator, denominator = _ratio(text)
+    if denominator == 0:
+        raise ValueError("a note length is divided by zero")
+    return Fraction(numerator, denominator)
+
+
+def _ratio(text: str) -> tuple[int, int]:
+    """Return a length factor as numerator and denominator, not reduced."""
+    digits, slash, below = text.partition("/")
+    after = below.lstrip("/")
+    return int(digits or 1), int(after) if after else 2 ** len(slash + below)
+
+
+def read_unit_length(value: str) -> Fraction | None:
+    """Return the value of an L: field in whole notes, or None if it is not a fraction."""
+    match = UNIT.fullmatch(value)
+    if match is None or int(match[1]) == 0 or int(match[2] or 1) == 0:
+        return None
+    return Fraction(int(match[1]), int(match[2] or 1))
+
+
+def _ticks(length: Fraction) -> Length:
+    """Return whole notes in ticks."""
+    return _scaled(WHOLE, length.numerator, length.denominator)
+
+
+@lru_cache(maxsize=1024)
+def _whole_notes(ticks: Length) -> Fraction:
+    """Return ticks in whole notes."""
+    return Fraction(ticks, WHOLE)
+
+
+def _scaled(length: Length, numerator: int, denominator: int) -> Length:
+    """Return length * numerator / denominator, exactly."""
+    scaled = length * numerator
+    if isinstance(scaled, int) and scaled % denominator == 0:
+        return scaled // denominator
+    return Fraction(scaled, denominator)
+
+
+@lru_cache(maxsize=4096)
+def _meaning(word: str) -> tuple[str, Any]:
+    """Return the kind of a word and what it says. A word of music is parsed once, however often it is written."""
+    match = TOKEN.match(word)
+    if match is None:
+        return "unknown", word
+    kind = match.lastgroup or ""
+    if kind == "note":
+        height = match["octave"].count("'") - match["octave"].count(",") + match["letter"].islower()
+        step = STEPS.index(match["letter"].upper())
+        alteration = ALTERATION.get(match["accidental"])
+        return kind, (step, 60 + 12 * height + PITCH_CLASS[step], alteration, *_ratio(match["note_length"]))
+    if kind in ("rest", "chord_close"):
+        return kind, _ratio(match[f"{kind.removesuffix('_close')}_length"])
+    if kind == "bar_rest":
+        return kind, int(match["bar_rest_count"] or 1)
+    if kind == "tuplet":
+        return kind, [int(part or 0) for part in word[1:].split(":")]
+    return ("ignored" if kind in IGNORED else kind), word
+
+
+class _Bar(NamedTuple):
+    """A bar of another length than wanted, in ticks. Its head or tail stands at a repeat, a double bar or an ending."""
+
+    number: int
+    wanted: Length
+    found: Length
+    head: bool
+    tail: bool
+
+
+@dataclass(slots=True)
+class _Voice:
+    """One voice's place in its bar. A note's place on the staff is named by its pitch without accidentals."""
+
+    metre: str | None = None
+    wanted: Length | None = None  # the length of a bar
+    unit: Length = WHOLE // 8
+    signature: list[int] = field(default_factory=lambda: [0] * 7)  # the alteration of each step
+    altered: list[int] = field(default_factory=lambda: [0] * 7)  # the same with the accidentals of this bar
+    shift: int = 0  # semitones, from octave= and transpose=
+    bar: int = 1
+    total: Length = 0
+    parts: list[Length] = field(default_factory=list)  # bar parts finished by an overlay sign
+    at_edge: bool = True  # the bar began at the tune's start, a repeat, a double bar or an ending
+    halves: list[_Bar] = field(default_factory=list)  # short bars at an edge: two of them may add up
+    last: Length = 0  # the last note's length but for broken rhythm, of which `a<b>c` has two
+    broken: tuple[int, int] | None = None  # what broken rhythm makes of the next note
+    tuplet: tuple[int, int] = (1, 1)
+    tuplet_left: int = 0
+    place: int = 0  # of the last note
+    sounding: dict[int, int] = field(default_factory=dict)  # the pitch of each place in the last note or chord
+    tied: dict[int, int] = field(default_factory=dict)  # what a tie carries into the next note or chord
+    carried: dict[int, int] = field(default_factory=dict)  # what was carried into this one: it does not sound again
+    in_chord: bool = False
+    held: tuple[int, int] | None = None  # lengths inside a chord: only the first counts
+
+
+class _Reader:
+    """Walks over one tune and fills its verdict. Each kind of word that counts has a method of its name."""
+
+    new_voice: type[_Voice] = _Voice
+
+    def __init__(self) -> None:
+        self.verdict = Verdict()
+        self.voice = self.new_voice()
+        self.voices = {"": self.voice}
+        self.shifts: dict[str, int] = {}  # of the voices that the header describes
+        self.unit_given = self.in_body = False
+
+    def read(self, text: str) -> Verdict:
+        joined = block_end = ""  # music of lines that a backslash joins to the next; the end of a block of text
+        for line in text.split("\n"):
+            if block_end:
+                block_end = "" if line.startswith(block_end) else block_end
+                continue
+            if line.startswith("%%begin"):
+                block_end = "%%end" + line[7:].partition(" ")[0]
+                continue
+            if "%" in line:
+                line = COMMENT.sub("", line)
+            match = FIELD.match(line) if line[1:2] == ":" else None
+            if match:
+                self.music(joined)
+                joined = ""
+                self.field(match[1], match[2].strip())
+            elif not self.in_body:
+                if line.strip():
+                    self.error("text before the key")
+            elif line.rstrip().endswith("\\"):
+                joined += line.rstrip()[:-1]
+            else:
+                self.music(joined + line)
+                self.end_line()
+                joined = ""
+        self.music(joined)
+        for voice in self.voices.values():
+            self.voice = voice
+            self.end_chord()
+            self.end_bar(edge=True)
+            self.check_halves()
+        self.verdict.bad_bars.sort(key=lambda bad: bad.number)
+        if not self.in_body:
+            self.error("no K: field")
+        elif not self.verdict.pitches:
+            self.error("no notes")
+        return self.verdict
+
+    def error(self, message: str) -> None:
+        self.verdict.errors.append(f"bar {self.voice.bar}: {message}" if self.in_body else message)
+
+    # Fields
+
+    def field(self, letter: str, value: str) -> None:
+        if letter == "K":
+            self.key(value)
+        elif letter == "M":
+            self.metre(value)
+        elif letter == "L":
+            length = read_unit_length(value)
+            if length is None:
+                self.error(f"L:{value} is no length")
+            else:
+                self.voice.unit, self.unit_given = _ticks(length), True
+        elif letter == "V":
+            self.change_voice(value)
+
+    def inline(self, word: str) -> None:
+        self.field(word[1], word[3:-1].strip())
+
+    def key(self, value: str) -> None:
+        voice, key = self.voice, canonical_key(value)
+        if key is not None:
+            signature = key_signature(key)
+            voice.signature = [signature.get(step, 0) for step in STEPS]
+            voice.altered = voice.signature[:]
+        elif not NO_TONIC.match(value):
+            self.error(f"K:{value} is no key")
+        voice.shift = octave_shift(value, voice.shift)
+        if not self.in_body:
+            self.verdict.key = key or ("none" if NO_TONIC.match(value) else None)
+            self.in_body = True
+            if not self.unit_given:  # a later M: does not change it
+                voice.unit = _ticks(default_unit_length(voice.metre))
+
+    def metre(self, value: str) -> None:
+        length = bar_length(value)
+        self.voice.metre, self.voice.wanted = value, None if length is None else _ticks(length)
+        if not self.in_body:
+            self.verdict.metre = value
+        if value not in ("none", "") and length is None:
+            self.error(f"M:{value} is no metre")
+
+    def change_voice(self, value: str) -> None:
+        name, first = (value.split(maxsplit=1) or [""])[0], self.voices[""]
+        self.shifts[name] = octave_shift(value, self.shifts.get(name, first.shift))
+        if self.in_body:
+            if name not in self.voices:
+                settings = first.metre, first.wanted, first.unit, first.signature, first.signature[:]
+                self.voices[name] = self.new_voice(*settings, shift=self.shifts[name])
+            self.voice = self.voices[name]
+
+    # Words of music
+
+    def music(self, line: str) -> None:
+        for word in WORDS(line):
+            kind, value = _meaning(word)
+            if kind == "note":
+                self.note(*value)
+            elif kind != "ignored":
+                getattr(self, kind)(value)
+
+    def note(self, step: int, place: int, alteration: int | None, above: int, below: int) -> None:
+        voice = self.voice
+        if not voice.in_chord:
+            self.begin_sound()
+        if alteration is not None:
+            voice.altered[step] = alteration  # in every octave (ABC 2.1, section 11.3)
+        pitch = place + voice.altered[step] + voice.shift
+        if voice.carried and place in voice.carried:
+            if alteration is None:
+                pitch = voice.carried[place]  # a tie carries its accidental over the bar line
+            if voice.carried[place] != pitch:
+                self.verdict.pitches.append(pitch)
+        else:
+            self.verdict.pitches.append(pitch)
+        self.verdict.naturals.append(place)
+        voice.place = place
+        voice.sounding[place] = pitch
+        if voice.in_chord:
+            voice.held = voice.held or (above, below)
+        else:
+            self.add(above, below)
+
+    def rest(self, ratio: tuple[int, int]) -> None:
+        self.verdict.rests += 1
+        if self.voice.in_chord:
+            self.error("a rest inside a chord")
+        else:
+            self.begin_sound()
+            self.add(*ratio)
+
+    def bar_rest(self, count: int) -> None:
+        voice, more = self.voice, max(count, 1) - 1
+        self.verdict.rests += 1
+        self.verdict.bars += more
+        voice.bar += more
+        self.begin_sound()
+        voice.total += voice.wanted or WHOLE
+
+    def chord_open(self, _: str) -> None:
+        if self.voice.in_chord:
+            self.error("a chord inside a chord")
+        self.begin_sound()
+        self.voice.in_chord, self.voice.held = True, None
+
+    def chord_close(self, ratio: tuple[int, int]) -> None:
+        voice = self.voice
+        if not voice.in_chord:
+            self.error("']' closes no chord")
+            return
+        voice.in_chord = False
+        above, below = voice.held or (0, 1)
+        self.add(above * ratio[0], below * ratio[1])
+
+    def begin_sound(self) -> None:
+        voice = self.voice
+        voice.sounding = {}
+        if voice.tied or voice.carried:
+            voice.carried, voice.tied = voice.tied, {}
+
+    def add(self, above: int, below: int) -> None:
+        voice = self.voice
+        if below == 0:
+            self.error("a note length is divided by zero")
+            return
+        length = voice.unit * above if below == 1 else _scaled(voice.unit, above, below)
+        if voice.tuplet_left:
+            length = _scaled(length, *voice.tuplet)
+            voice.tuplet_left -= 1
+        voice.last = length
+        if voice.broken:
+            length = _scaled(length, *voice.broken)
+            voice.broken = None
+        voice.total += length
+
+    def tie(self, _: str) -> None:
+        voice = self.voice
+        if not voice.in_chord:
+            voice.tied = voice.sounding
+        elif voice.sounding:
+            voice.tied[voice.place] = voice.sounding[voice.place]
+
+    def broken(self, word: str) -> None:
+        voice, half = self.voice, 2 ** len(word)
+        if voice.in_chord or voice.broken:
+            self.error(f"{word!r} stands between no two notes")
+        long, short = (2 * half - 1, half), (1, half)
+        first, voice.broken = (long, short) if word[0] == ">" else (short, long)
+        voice.total += _scaled(voice.last, first[0] - half, half)
+
+    def tuplet(self, numbers: list[int]) -> None:
+        notes, time, count = (*numbers, 0, 0)[:3]
+        compound = re.match(r"(?:6|9|12)\s*/", self.voice.metre or "") is not None
+        self.voice.tuplet = time or TUPLET_TIME.get(notes, 3 if compound else 2), notes
+        self.voice.tuplet_left = count or notes
+
+    def overlay(self, _: str) -> None:
+        voice = self.voice
+        voice.altered = voice.signature[:]  # it is another voice, for the rest of the bar
+        if voice.total:
+            voice.parts.append(voice.total)
+            voice.total = 0
+
+    def unknown(self, word: str) -> None:
+        self.error(f"{word!r} is not ABC")
+
+    # Bars
+
+    def bar(self, word: str) -> None:
+        self.end_chord()
+        self.end_bar(edge=word != "|")
+
+    def end_line(self) -> None:
+        if self.voice.total == self.voice.wanted:
+            self.end_bar(edge=False)  # the Essen songs close a full bar by the line's end alone
+
+    def end_chord(self) -> None:
+        if self.voice.in_chord:
+            self.error("a chord is not closed")
+            self.voice.in_chord = False
+
+    def end_bar(self, edge: bool) -> None:
+        voice = self.voice
+        if voice.total or voice.parts:
+            self.verdict.bars += 1
+            if voice.wanted is not None and (voice.total != voice.wanted or voice.parts):
+                for found in (*voice.parts, voice.total):
+                    self.check_bar(_Bar(voice.bar, voice.wanted, found, voice.at_edge, edge))
+            voice.bar += 1
+            voice.at_edge = edge
+            voice.altered = voice.signature[:]
+            voice.total, voice.parts = 0, []
+        elif edge:
+            voice.at_edge = True
+
+    def check_bar(self, bar: _Bar) -> None:
+        if bar.found < bar.wanted and (bar.head or bar.tail):
+            self.voice.halves.append(bar)
+        elif bar.found != bar.wanted:
+            self.flag(bar)
+
+    def check_halves(self) -> None:
+        """Flag each short bar at an edge that no other completes, but for a tune's first and last."""
+        halves = self.voice.halves
+        heads = {bar.found for bar in halves if bar.head}
+        tails = {bar.found for bar in halves if bar.tail}
+        for bar in halves:
+            lacks = bar.wanted - bar.found
+            first, last = bar.head and bar.number == 1, bar.tail and bar.number == self.voice.bar - 1
+            if not (first or last or (bar.head and lacks in tails) or (bar.tail and lacks in heads)):
+                self.flag(bar)
+
+    def flag(self, bar: _Bar) -> None:
+        self.verdict.bad_bars.append(BadBar(bar.number, _whole_notes(bar.wanted), _whole_notes(bar.found)))
+
+
+def judge(text: str) -> Verdict:
+    """Read one tune (header and body) and return its verdict. Never raises on text, however broken."""
+    return _Reader().read(text)
+
+
+# What the tune is made of, for those who measure it
+
+
+@dataclass(slots=True, eq=False)
+class Sound:
+    """A note, a chord or a rest as written: a tied note is several. `struck` are the notes that begin with it."""
+
+    ticks: Length = 0
+    pitches: list[int] = field(default_factory=list)
+    struck: list["Note"] = field(default_factory=list)
+
+    @property
+    def duration(self) -> Fraction:
+        """The duration in whole notes."""
+        return _whole_notes(self.ticks)
+
+
+@dataclass(slots=True, eq=False)
+class Note:
+    """A note as it sounds, through all the sounds that ties join. `pitch` is a MIDI number."""
+
+    pitch: int
+    sounds: list[Sound]
+
+    @property
+    def duration(self) -> Fraction:
+        """The duration in whole notes."""
+        return _whole_notes(sum(sound.ticks for sound in self.sounds))
+
+
+@dataclass(slots=True, eq=False)
+class Bar:
+    """A bar of one voice, the key at its end, and the bar lines between it and the next bar, none at a line's end.
+
+    `length` is its part of a whole bar: 1 if it is full, None where the metre is free.
+    """
+
+    sounds: list[Sound]
+    key: str | None
+    length: Fraction | None
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def content(self) -> tuple[tuple[tuple[int, ...], Length], ...]:
+        """Pitches and lengths: two bars are alike if these are equal."""
+        return tuple((tuple(sound.pitches), sound.ticks) for sound in self.sounds)
+
+
+@dataclass(slots=True)
+class Part(_Voice):
+    """A voice with its music; `opening` are the bar lines before its first bar."""
+
+    opening: list[str] = field(default_factory=list)
+    bars: list[Bar] = field(default_factory=list)
+    key: str | None = None
+    sound: Sound = field(default_factory=Sound)  # the last one
+    sounds: list[Sound] = field(default_factory=list)  # of the bar that has not ended
+    notes: dict[int, Note] = field(default_factory=dict)  # the last one of each place
+
+
+@dataclass
+class Transcript:
+    """A tune's verdict and music: its parts are the voices that have bars, in order of their first naming."""
+
+    verdict: Verdict
+    parts: list[Part]
+
+
+class _Transcriber(_Reader):
+    """A reader that keeps what it reads."""
+
+    new_voice = Part
+    voice: Part
+    voices: dict[str, Part]  # type: ignore[assignment]  # new_voice makes them
+
+    def key(self, value: str) -> None:
+        super().key(value)
+        self.voice.key = canonical_key(value) or self.voice.key
+
+    def begin_sound(self) -> None:
+        super().begin_sound()
+        self.voice.sound = Sound()
+        self.voice.sounds.append(self.voice.sound)
+
+    def note(self, step: int, place: int, alteration: int | None, above: int, below: int) -> None:
+        known = len(self.verdict.pitches)
+        super().note(step, place, alteration, above, below)
+        voice = self.voice
+        pitch = voice.sounding[place]
+        if len(self.verdict.pitches) > known:
+            voice.notes[place] = Note(pitch, [voice.sound])
+            voice.sound.struck.append(voice.notes[place])
+        else:
+            voice.notes[place].sounds.append(voice.sound)
+        voice.sound.pitches.append(pitch)
+
+    def bar_rest(self, count: int) -> None:
+        super().bar_rest(count)
+        self.voice.sound.ticks = (self.voice.wanted or WHOLE) * max(count, 1)
+
+    def add(self, above: int, below: int) -> None:
+        before = self.voice.total
+        super().add(above, below)
+        self.voice.sound.ticks = self.voice.total - before
+
+    def broken(self, word: str) -> None:
+        before = self.voice.total
+        super().broken(word)
+        self.voice.sound.ticks += self.voice.total - before
+
+    def bar(self, word: str) -> None:
+        super().bar(word)
+        bars = self.voice.bars
+        (bars[-1].lines if bars else self.voice.opening).append(word)
+
+    def end_bar(self, edge: bool) -> None:
+        voice = self.voice
+        number, wanted = voice.bar, voice.wanted
+        super().end_bar(edge)
+        if voice.bar > number:
+            length = None if wanted is None else Fraction(sum(sound.ticks for sound in voice.sounds), wanted)
+            voice.bars.append(Bar(voice.sounds, voice.key or self.verdict.key, length))
+            voice.sounds = []
+
+
+def transcribe(text: str) -> Transcript:
+    """Read one tune and return its verdict, as `judge` does, and its music. Never raises on text, however broken."""
+    reader = _Transcriber()
+    verdict = reader.read(text)
+    return Transcript(verdict, [part for part in reader.voices.values() if part.bars])
