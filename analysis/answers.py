@@ -33,6 +33,7 @@ WORDS = {
     KEYS: "transposing the tunes changes it by",
     STATE: "carrying the state from window to window changes it by",
 }
+BOTH = "GPT or LSTM: which gains more, by which axis, and from where on?"
 COMPARED = "power"  # exponents with floors are not alike
 
 
@@ -40,7 +41,7 @@ def answer_section(data: Data) -> list[str]:
     """Return the questions with their answers as Markdown."""
     questions = {
         "How does the loss fall with size, data and compute?": (law_answers(data), "combined_scaling_laws, budgets"),
-        "Which scales better, by which axis, and from where on?": (scaling_answers(data), "combined_scaling_laws"),
+        BOTH: (scaling_answers(data), "combined_scaling_laws"),
         "How many tokens a parameter is compute best spent on, against text's 20?": (ratio_answers(data), "isoflop"),
         "What are repeated data and transposed tunes worth?": (data_answers(data), "repetition"),
         "How well did small sizes foretell the large?": (extrapolation_lines(data), "extrapolation"),
@@ -54,6 +55,8 @@ def answer_section(data: Data) -> list[str]:
         ),
         "What failed, and what is not identified?": (failure_answers(data), "profile_likelihoods"),
     }
+    if data["comparison"] is None:
+        del questions[BOTH]
     lines = ["## Answers", ""]
     for question, (answers, figures) in questions.items():
         lines += [f"**{question}** ({figures})", "", *(f"- {answer}" for answer in answers), ""]
@@ -179,9 +182,9 @@ def _miss(fitted: Data) -> str:
 
 def scaling_answers(data: Data) -> list[str]:
     """Say which architecture's loss falls faster, from where its law is the lower, and what was measured."""
+    lines: list[str] = []
     if data["comparison"] is None:
-        return ["Only one architecture was trained."]
-    lines = []
+        return lines
     for axis in ("n_params", "flops"):
         compared = find_comparison(data, COMPARED, axis)
         if compared is not None:

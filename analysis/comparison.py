@@ -23,7 +23,7 @@ from analysis.fitting import (
     percentiles,
 )
 from analysis.laws import Array
-from analysis.runs import Run, Runs, by_size, clusters, column, paired, weights_of
+from analysis.runs import Run, Runs, by_size, clusters, column, paired, weights_of, whole_corpus
 
 AXES = ("n_params", "n_params_non_embedding", "flops")
 AT_ONE_BUDGET = ("power", "power_floor")
@@ -187,15 +187,14 @@ class Comparison:
 
 
 def compare(ladders: dict[str, Runs], delta: float = DELTA) -> Comparison:
-    """Compare the paired runs of "gpt" and "lstm" on all of the training data.
+    """Compare the paired runs of "gpt" and "lstm" on all of the training tunes, in their own keys.
 
     Laws of one variable, resources and positions are compared at the most frequent budget of tokens (of equally
     frequent ones the largest), Chinchilla's law over all budgets if there are three. `delta` is that of the fits.
 
     Raises ValueError if no run has a partner.
     """
-    whole = {a: [run for run in runs if run["recipe"].get("one_in", 1) == 1] for a, runs in ladders.items()}
-    pairs = paired(whole)
+    pairs = paired({architecture: whole_corpus(runs) for architecture, runs in ladders.items()})
     counts = Counter(run["recipe"]["tokens"] for run in pairs["gpt"])
     if not counts:
         raise ValueError("no run has a partner of its size, budget and seed in the other ladder")

@@ -45,6 +45,11 @@ def setting_of(run: Run) -> tuple[Any, ...]:
     return recipe["size"], recipe["tokens"], recipe.get("one_in", 1), round(keys_used(run))
 
 
+def whole_corpus(runs: Runs) -> Runs:
+    """Return the runs on all of the training tunes, in their own keys."""
+    return [run for run in runs if run["recipe"].get("one_in", 1) == 1 and round(keys_used(run)) == 1]
+
+
 def by_size(runs: Runs) -> dict[str, Runs]:
     """Group runs by size, in the order of the sizes."""
     groups: dict[str, Runs] = {}

@@ -14,7 +14,7 @@ from analysis.comparison import compare
 from analysis.evidence import Evidence
 from analysis.fitting import Fit, fit, percentiles
 from analysis.laws import LAWS, Array
-from analysis.runs import Run, Runs, by_size, clusters, column, keys_used, paired, setting_of, weights_of
+from analysis.runs import Run, Runs, by_size, clusters, column, keys_used, paired, setting_of, weights_of, whole_corpus
 from door import DoorError
 from training.record import FOLDERS
 
@@ -143,7 +143,8 @@ def _analyse(evidence: Evidence, study: Study) -> dict[str, Any]:
         "fits": {name: [fitted.as_dict() for fitted in found] for name, found in fits.items()},
         "comparison": compared,
         "allocation": {
-            name: allocate(_whole(study.runs[name]), _of(found, "chinchilla")).as_dict() for name, found in fits.items()
+            name: allocate(whole_corpus(study.runs[name]), _of(found, "chinchilla")).as_dict()
+            for name, found in fits.items()
         },
         "extrapolation": [row for name in study.main for row in extrapolate(name, study.main[name], study.runs[name])],
         "repetition": {name: _repetition(found, study.runs[name]) for name, found in fits.items()},
@@ -156,11 +157,6 @@ def _analyse(evidence: Evidence, study: Study) -> dict[str, Any]:
 
 def _sizes(ladders: dict[str, Runs]) -> int:
     return len(by_size(next(iter(ladders.values()))))
-
-
-def _whole(runs: Runs) -> Runs:
-    """Return the runs on all of the training tunes, in their own keys."""
-    return [run for run in runs if run["recipe"].get("one_in", 1) == 1 and round(keys_used(run)) == 1]
 
 
 def fit_runs(law: str, runs: Runs, axis: str = "n_params", resamples: int | None = None) -> Fit:
@@ -184,7 +180,7 @@ def fit_runs(law: str, runs: Runs, axis: str = "n_params", resamples: int | None
 def _fits(main: Runs, runs: Runs) -> list[Fitted]:
     """Return every law that the runs of one architecture can tell."""
     found = [Fitted(axis, main, fit_runs(law, main, axis)) for axis in AXES for law in OF_N]
-    whole = _whole(runs)
+    whole = whole_corpus(runs)
     if len(_budgets(whole)) >= MIN_BUDGETS:
         found += [Fitted(axis, whole, fit_runs("chinchilla", whole, axis)) for axis in AXES]
         longest = max(by_size(whole).values(), key=lambda members: (len(_budgets(members)), members[0]["n_params"]))
@@ -328,7 +324,7 @@ def extrapolate(architecture: str, main: Runs, runs: Runs) -> list[dict[str, Any
     larger the size is than the largest that was fitted; `inside` whether the mean lies in the law's 95 % band there.
     """
     rows = []
-    for law, members in (("power", main), ("power_floor", main), ("chinchilla", _whole(runs))):
+    for law, members in (("power", main), ("power_floor", main), ("chinchilla", whole_corpus(runs))):
         sizes = list(by_size(members).values())
         if law == "chinchilla" and len(_budgets(members)) < MIN_BUDGETS:
             continue

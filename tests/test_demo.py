@@ -169,14 +169,13 @@ def test_a_folder_with_other_files_is_left_alone(study, tmp_path):
 
 def test_the_models_are_those_that_are_shared_and_the_best_of_an_architecture_only_if_it_is_another(study):
     here, there = describe_study(study, None), describe_study(study, "somebody")
-    names = ["GPT 15k", "GPT 30k", "LSTM 15k", "LSTM 30k", "LSTM 500k, trained further"]
+    names = ["GPT 15k", "GPT 30k", "GPT tiny, trained further", "LSTM 15k", "LSTM 30k"]
     assert [model["name"] for model in here["models"]] == names
     assert all(Path(model["model"], "config.json").is_file() for model in here["models"])
     assert {model["revision"] for model in here["models"]} == {None}
     assert Path(here["training"]["path"], "data", "train.parquet").is_file()
     places = [(model["model"], model["revision"]) for model in there["models"]]
-    assert places[1:3] == [("somebody/abc-gpt", "30k"), ("somebody/abc-lstm", "15k")]
-    assert places[-1] == ("somebody/abc-lstm", "main")
+    assert places[1:4] == [("somebody/abc-gpt", "30k"), ("somebody/abc-gpt", "main"), ("somebody/abc-lstm", "15k")]
     assert there["training"] == {"repository": "somebody/abc-tunes"}
     assert str(study) not in json.dumps(there)
 

@@ -26,7 +26,6 @@ from generation.study import (
     sample_cells,
     with_random_letters,
 )
-from generation.travel import add_pipeline
 from preprocessing.notation import judge
 from preprocessing.sources import Block
 from training.recipe import Recipe
@@ -242,12 +241,8 @@ def test_the_memory_of_a_corpus_leaves_transpositions_out(build_from, tmp_path):
 
 
 def test_the_readmes_python_runs_as_printed_in_a_fresh_process(tmp_path):
-    model_folder = tmp_path / "model"
-    save_model(model_folder, "lstm")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    [code] = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "data/best_model" in block]
-    add_pipeline(model_folder)
-    code = code.replace("data/best_model", str(model_folder))
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "results/model" in block]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -110,9 +110,9 @@ def test_every_branch_arrives_as_it_is_and_a_second_push_changes_nothing(staged,
 def test_sizes_are_branches_and_main_is_the_best_model_or_the_lowest_loss(study, staged):
     shared = {(release.architecture, release.revision): release for release in releases(study)}
     assert set(shared) == {(a, r) for a in ("gpt", "lstm") for r in ("15k", "30k", MAIN)}
-    assert shared["lstm", MAIN].folder == study / "best_model"
-    lowest = min(shared["gpt", size].record["validation_loss"] for size in ("15k", "30k"))
-    assert shared["gpt", MAIN].record["validation_loss"] == lowest
+    assert shared["gpt", MAIN].folder == study / "best_model"
+    lowest = min(shared["lstm", size].record["validation_loss"] for size in ("15k", "30k"))
+    assert shared["lstm", MAIN].record["validation_loss"] == lowest
     assert {shared[key].record["recipe"]["seed"] for key in shared if key[1] != MAIN} == {0}
     names = [(branch.kind, branch.repository, branch.revision) for branch in staged]
     assert names.index(("model", "band/abc-gpt", "30k")) < names.index(("model", "band/abc-gpt", MAIN))

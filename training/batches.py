@@ -51,7 +51,8 @@ class LaneBatches(WindowBatches):
         self.steps_per_epoch = (len(stream) - 1) // (batch_size * self.stride)
         if self.steps_per_epoch < 1:
             raise DoorError(
-                f"--batch_size {batch_size}: {len(stream)} training tokens hold no window of {context} for each lane"
+                f"--batch_size {batch_size}: {len(stream)} training tokens hold no window of {context} for each lane: "
+                "give a smaller one"
             )
 
     def begins_epoch(self, step: int) -> bool:

@@ -1,0 +1,164 @@
+"""Train runs of the published table again from their rows alone: python -m benchmarks.retrain --corpus DIR [--runs 3]
+
+Each run drawn is trained from its first step to its last, by its recipe, with its threads and windows at once; a branch
+of a trunk is trained without one. It agrees if its validation loss lies within 3 standard deviations of seeds of the
+loss in its row. That deviation is pooled over all settings (budget, part of the tunes) of its architecture, size and
+corpus; runs without one are not drawn. The same seed means the same first weights and order of data, so on the same
+kind of machine with the same versions the difference should be 0; elsewhere it is what rounding grows to. Ends with 1
+if a run does not agree.
+"""
+
+import argparse
+import platform
+import tempfile
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from door import DoorError, open_door, write_json
+from preprocessing.corpus import Corpus
+from training.loop import LIBRARIES, Conduct, Plan, hardware, train
+from training.recipe import Recipe
+from training.record import FINISHED, TRUNK, folder_of
+from training.runs_table import read_runs_table
+
+Run = dict[str, Any]
+TABLE = Path(__file__).parent.parent / "results" / "runs.parquet"
+DEVIATIONS = 3  # of seeds
+
+
+@dataclass(frozen=True)
+class Again:
+    """A run trained again: losses and the pooled deviation of seeds in nats per character.
+
+    `freedom` is that of the deviation, `seeds` those of the run's own setting.
+    """
+
+    run: str
+    recorded: float
+    now: float | None  # of one that diverges there is none
+    difference: float | None
+    deviation: float
+    freedom: int
+    seeds: int
+    agrees: bool
+
+
+def candidates(finished: list[Run], corpus: str, max_params: float, max_tokens: float) -> list[Run]:
+    """Return the finished runs on a corpus, of new models, that are no larger and no longer than asked.
+
+    Raises DoorError if there is none.
+    """
+    mine = [row for row in finished if row["corpus"] == corpus]
+    if not mine:
+        others = ", ".join(sorted({row["corpus"] for row in finished}))
+        raise DoorError(
+            f"--corpus: its digest is {corpus}, the runs are of {others}: give the corpus they were made on"
+        )
+    some = [
+        row
+        for row in mine
+        if row["recipe"]["init_from"] is None
+        and row["recipe"]["schedule"] != TRUNK
+        and row["n_params"] <= max_params
+        and row["recipe"]["tokens"] <= max_tokens
+        and seeds_of(row, mine)[1] > 0
+    ]
+    if not some:
+        raise DoorError("--max_params, --max_tokens: no finished run as small as that has seeds to compare it with")
+    return some
+
+
+def seeds_of(run: Run, finished: list[Run]) -> tuple[float, int, int]:
+    """Return the pooled standard deviation of seeds at a run's size, its freedom, and the seeds of the run's setting.
+
+    The deviation is infinite if no setting of that size has two seeds.
+    """
+    settings: dict[Recipe, list[float]] = defaultdict(list)
+    for row in finished:
+        same = all(row["recipe"][name] == run["recipe"][name] for name in ("architecture", "size"))
+        if same and row["corpus"] == run["corpus"]:
+            settings[_setting(row)].append(row["validation_loss"])
+    freedom = sum(len(losses) - 1 for losses in settings.values())
+    squares = sum(float(np.var(losses)) * len(losses) for losses in settings.values())
+    return (squares / freedom) ** 0.5 if freedom else float("inf"), freedom, len(settings[_setting(run)])
+
+
+def _setting(run: Run) -> Recipe:
+    return Recipe(**{**run["recipe"], "seed": 0})
+
+
+def name_of(run: Run) -> str:
+    """Return a run's place in a study."""
+    return str(folder_of(Path(), run["recipe"]))
+
+
+def train_again(run: Run, finished: list[Run], corpus: Corpus, root: Path) -> Again:
+    """Train a run again below `root` and hold it against its row."""
+    deviation, freedom, seeds = seeds_of(run, finished)
+    recipe = Recipe(**run["recipe"])
+    torch.set_num_threads(run["threads"])
+    conduct = Conduct(windows_at_once=run["windows_at_once"], compile="on" if run["compiled"] else "off")
+    with tqdm(total=run["tokens"], desc=name_of(run), unit=" tokens", leave=False, disable=None) as bar:
+
+        def tell(done: int, _: float | None) -> None:
+            bar.update(done - bar.n)
+
+        record = train(Plan(recipe, folder_of(root, run["recipe"])), corpus, tell, conduct)
+    now = record.get("validation_loss")
+    difference = None if now is None else now - run["validation_loss"]
+    agrees = difference is not None and abs(difference) <= DEVIATIONS * deviation
+    return Again(name_of(run), run["validation_loss"], now, difference, deviation, freedom, seeds, agrees)
+
+
+def line(again: Again) -> str:
+    """Return a row of the table."""
+    verdict = "agrees" if again.agrees else "DOES NOT AGREE"
+    now = "diverged | –" if again.now is None else f"{again.now:.6f} | {again.difference:+.2g}"
+    return (
+        f"| {again.run} | {again.recorded:.6f} | {now} | "
+        f"{again.deviation:.4f} ({again.freedom}) | {again.seeds} | {verdict} |"
+    )
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True, help="the folder of the corpus that the runs were trained on")
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--runs", type=int, default=3, help="so many are drawn")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--max_params", type=float, default=float("inf"))
+    parser.add_argument("--max_tokens", type=float, default=float("inf"))
+    parser.add_argument("--folder", type=Path, help="keeps the runs; those finished there are not trained again")
+    parser.add_argument("--out", type=Path, help="a JSON file of the table")
+    options = parser.parse_args()
+    corpus = Corpus.open(options.corpus)
+    finished = [row for row in read_runs_table(options.table) if row["status"] == FINISHED]
+    some = candidates(finished, corpus.digest(), options.max_params, options.max_tokens)
+    drawn = np.random.default_rng(options.seed).choice(len(some), min(options.runs, len(some)), replace=False)
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+    print(f"{hardware(device)}; {', '.join(f'{name} {number}' for name, number in versions.items())}")
+    print(f"{len(drawn)} of {len(some)} runs, seed {options.seed}; nats per character\n")
+    print("| run | in the record | now | difference | seeds' deviation (freedom) | seeds of the setting | |")
+    print("|---" * 7 + "|", flush=True)
+    found = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for run in (some[i] for i in drawn):
+            found.append(train_again(run, finished, corpus, options.folder or Path(temporary)))
+            print(line(found[-1]), flush=True)
+    if options.out is not None:
+        made = {"hardware": hardware(device), "versions": versions, "seed": options.seed, "candidates": len(some)}
+        write_json(options.out, made | {"deviations": DEVIATIONS, "runs": [asdict(again) for again in found]})
+    raise SystemExit(not all(again.agrees for again in found))
+
+
+if __name__ == "__main__":
+    open_door(main)
