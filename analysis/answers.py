@@ -226,7 +226,8 @@ def ratio_answers(data: Data) -> list[str]:
     """Hold the best number of tokens a parameter against text's."""
     return [
         f"{NAMES[row['architecture']]}, {WAYS[row['way']]}: {quantity(row['ratio'])} characters a parameter at "
-        f"{short(row['flops'])} FLOPs, {row['place']} {TEXT}; N_opt grows as C^{quantity(row['a'])}."
+        f"{short(row['flops'])} FLOPs, {row['place']} {TEXT}; N_opt grows as C^{quantity(row['a'])} over runs, "
+        f"{edges(row['a']['jackknife'])} over sizes."
         for row in ratios(data)
     ] or ["It is not identified."]
 
