@@ -49,6 +49,7 @@ publish: $(READY)
 	@$(BIN)/python generation/run.py --part selection --output_root $(CPU) --corpus $(CPU)/processed_music_data \
 		--out results/samples
 	@$(BIN)/python training/run.py studies/cpu.yaml --runs_file results/runs.parquet
+	@$(BIN)/python training/run.py studies/gpu.yaml --runs_file results/runs.parquet
 	@$(BIN)/python model_cards/run.py --output_root $(CPU) --publish results
 	@$(MAKE) --no-print-directory report
 

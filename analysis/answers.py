@@ -34,6 +34,7 @@ WORDS = {
     STATE: "carrying the state from window to window changes it by",
 }
 BOTH = "GPT or LSTM: which gains more, by which axis, and from where on?"
+MUSIC = "What music appears at which size, and how much of it is copied?"
 COMPARED = "power"  # exponents with floors are not alike
 
 
@@ -45,7 +46,7 @@ def answer_section(data: Data) -> list[str]:
         "How many tokens a parameter is compute best spent on, against text's 20?": (ratio_answers(data), "isoflop"),
         "What are repeated data and transposed tunes worth?": (data_answers(data), "repetition"),
         "How well did small sizes foretell the large?": (extrapolation_lines(data), "extrapolation"),
-        "What music appears at which size, and how much of it is copied?": (
+        MUSIC: (
             data["quality"]["findings"] if data["quality"] else ["Not measured."],
             "quality_over_size",
         ),
@@ -60,6 +61,8 @@ def answer_section(data: Data) -> list[str]:
     lines = ["## Answers", ""]
     for question, (answers, figures) in questions.items():
         lines += [f"**{question}** ({figures})", "", *(f"- {answer}" for answer in answers), ""]
+        if question == MUSIC and data["quality"]:
+            lines += ["![What the models write, against their size; quality.md says more.](quality_over_size.png)", ""]
     return lines
 
 
@@ -89,11 +92,17 @@ def _faster(data: Data) -> str:
     )
     alpha = difference(compared["differences"]["alpha"])
     text = f"{verdict}: α(GPT) − α(LSTM) = {alpha} ({LAW_WORDS[COMPARED]})."
-    for crossover in compared["crossovers"]:
-        if crossover["reason"] is None and crossover["axis"] == "n_params":
-            crossing = crossover_sentence(crossover).split(", ", 1)[1]
-            text += f" {crossing[0].upper()}{crossing[1:]}"
-    return f"{text} {lead_sentence(data)}"
+    return " ".join([text, *_crossings(compared, "n_params"), lead_sentence(data)])
+
+
+def _crossings(compared: Data, axis: str) -> list[str]:
+    """Say from where on an axis the GPT's law is the lower, as far as that is identified."""
+    found = [row for row in compared["crossovers"] if row["reason"] is None and row["axis"] == axis]
+    return [_capital(crossover_sentence(row)) for row in found]
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
 
 
 def _best_split(data: Data) -> str:
@@ -188,11 +197,7 @@ def scaling_answers(data: Data) -> list[str]:
     for axis in ("n_params", "flops"):
         compared = find_comparison(data, COMPARED, axis)
         if compared is not None:
-            lines.append(exponent_sentence(compared))
-            for crossover in compared["crossovers"]:
-                if crossover["reason"] is None and crossover["axis"] == axis:
-                    text = crossover_sentence(crossover)
-                    lines.append(f"{text[0].upper()}{text[1:]}")
+            lines += [exponent_sentence(compared), *_crossings(compared, axis)]
     lines.append(f"{lead_sentence(data)} That is at {short(data['tokens'])} tokens.")
     if data["comparison"]["positions"] is not None:
         lines += position_lines(data["comparison"]["positions"])
@@ -292,4 +297,4 @@ def failure_answers(data: Data) -> list[str]:
                 which = ", ".join(PARAMETERS.get(key, key) for key in unknown)
                 where = f"{NAMES[name]}, {LAW_WORDS[fitted['law']]} on {AXIS_WORDS[fitted['axis']]}"
                 lines.append(f"{where}: {which} not identified.")
-    return [*lines, *(f"{line[0].upper()}{line[1:]}." for line in data["left_out"])] or ["Nothing."]
+    return [*lines, *(f"{_capital(line)}." for line in data["left_out"])] or ["Nothing."]

@@ -410,7 +410,7 @@ def write_report(data: Data, figures: set[str], opening: list[str]) -> str:
         f"# {title}",
         "",
         f"{runs} runs; {budgets} tokens. The tables of sizes and the laws of N are of the main budget, "
-        f"{short(data['tokens'])} tokens ({data['epochs']:.2f} epochs), with {len(data['seeds'])} seeds. Loss is in "
+        f"{short(data['tokens'])} tokens ({data['epochs']:.2f} epochs), with up to {len(data['seeds'])} seeds. Loss is in "
         f"nats per character on {short(data['validation_tokens'])} validation characters; the sampling error of that "
         f"set is ± {data['validation_standard_error']:.3f} (over tunes, the same tunes for every model).",
         "",

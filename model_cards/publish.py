@@ -52,11 +52,16 @@ def write_small_model(results: Results, folder: Path) -> None:
     load_model(str(source)).half().save_pretrained(folder)
     for name in TOKENIZER_FILES:
         shutil.copyfile(source / name, folder / name)
-    for name in LSTM_FILES if record["recipe"]["architecture"] == "lstm" else ():
-        shutil.copyfile(ROOT / "modeling" / name, folder / name)
-    add_pipeline(folder)
+    add_code(folder, record["recipe"]["architecture"])
     write_json(folder / "record.json", record)
     write_text(folder / CARD, model_card(results, record, [], Place(f"results/{MODEL}", figures="..")))
+
+
+def add_code(folder: Path, architecture: str) -> None:
+    """Put all the code beside a model that it needs where this project is not installed."""
+    for name in LSTM_FILES if architecture == "lstm" else ():
+        shutil.copyfile(ROOT / "modeling" / name, folder / name)
+    add_pipeline(folder)
 
 
 def copy_results(results: Results, folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from door import DoorError, read_json
 from generation.study import QUALITY, QUALITY_FOLDER
-from training.record import BEST, read_record
+from training.record import BEST, SEARCH, read_record
 
 CORPUS, STATS = "processed_music_data", "stats.json"
 TUNES_SHOWN = 3
@@ -36,7 +36,7 @@ class Results:
             raise DoorError(
                 f"{root / 'comparison_analysis' / 'fits.json'} holds no fits: run python analysis/run.py again"
             )
-        search = [read_record(folder) for folder in sorted((root / BEST / "search").glob("*"))]
+        search = [read_record(folder) for folder in sorted((root / BEST / SEARCH).glob("*"))]
         return cls(
             root,
             read_json(root / CORPUS / STATS),

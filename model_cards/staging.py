@@ -15,10 +15,10 @@ from generation.memorisation import Memory
 from generation.quality import score_tune
 from generation.rendering import render
 from generation.study import CELLS, QUALITY_FOLDER, Cell, read_memory, weights_digest
-from generation.travel import add_pipeline, pack
+from generation.travel import pack
 from model_cards.card import LAW_FIGURE, QUALITY_FIGURE, Place, model_card
 from model_cards.demo import stage as stage_demo
-from model_cards.publish import CARD, LSTM_FILES, ROOT, TOKENIZER_FILES, copy_results
+from model_cards.publish import CARD, ROOT, TOKENIZER_FILES, add_code, copy_results
 from model_cards.releases import DATASET, DEMO, MAIN, METRICS, Release, model_repository, releases
 from model_cards.results import CORPUS, Results, shown_tunes
 from preprocessing.corpus import Corpus
@@ -148,9 +148,7 @@ def stage_model(
     """Copy a model with its code, record, pictures and card; `main` also holds the results of the whole study."""
     for name in MODEL_FILES:
         shutil.copyfile(release.folder / name, folder / name)
-    for name in LSTM_FILES if release.architecture == "lstm" else ():
-        shutil.copyfile(ROOT / "modeling" / name, folder / name)
-    add_pipeline(folder)
+    add_code(folder, release.architecture)
     write_json(folder / "record.json", release.record)
     (folder / place.figures).mkdir()
     shutil.copyfile(root / "comparison_analysis" / LAW_FIGURE, folder / place.figures / LAW_FIGURE)

@@ -30,20 +30,19 @@ def read_runs_table(path: Path) -> list[Record]:
     try:
         rows = pq.read_table(path).to_pylist()
     except FileNotFoundError:
-        raise DoorError(f"{path} is missing: training/run.py STUDY.yaml --part table writes it") from None
+        raise DoorError(f"{path} is missing: training/run.py STUDY.yaml --runs_file {path} writes it") from None
     except pa.ArrowInvalid as error:
         raise DoorError(f"{path} is no table of runs ({str(error).splitlines()[0]})") from None
     return [_nested(row) for row in rows]
 
 
-def replace_rows(path: Path, records: Sequence[Record], same: Iterable[str]) -> list[Record]:
-    """Put records in the place of those rows that are like any of them in the fields `same`; return all rows."""
+def replace_rows(path: Path, records: Sequence[Record], same: Iterable[str]) -> None:
+    """Put records in the place of those rows that are like any of them in the fields `same`."""
     names = tuple(same)
     ours = {tuple(record[name] for name in names) for record in records}
     before = read_runs_table(path) if path.is_file() else []
     kept = [record for record in before if tuple(record[name] for name in names) not in ours]
     write_runs(path, [*kept, *records])
-    return [*kept, *records]
 
 
 def _flat(record: Record) -> Record:
