@@ -411,8 +411,8 @@ def write_report(data: Data, figures: set[str], opening: list[str]) -> str:
         "",
         f"{runs} runs; {budgets} tokens. The tables of sizes and the laws of N are of the main budget, "
         f"{short(data['tokens'])} tokens ({data['epochs']:.2f} epochs), with up to {len(data['seeds'])} seeds. "
-        f"Loss is in nats per character on {short(data['validation_tokens'])} validation characters; the sampling error "
-        f"of that set is ± {data['validation_standard_error']:.3f} (over tunes, the same tunes for every model).",
+        f"Loss is in nats per character on {short(data['validation_tokens'])} validation characters; the sampling "
+        f"error of that set is ± {data['validation_standard_error']:.3f} (over tunes, the same tunes for every model).",
         "",
         *image(figures, "combined_scaling_laws", "Loss against parameters; points are runs, bands 95 % intervals."),
         *opening,
