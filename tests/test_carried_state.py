@@ -1,7 +1,6 @@
 """An LSTM that carries its state from window to window: losses, batches, resumption, place in a study."""
 
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from analysis.arms import STATE, arm_differences
 from analysis.evidence import of_folders
 from analysis.study import Study
 from door import DoorError, write_json
-from training.batches import LaneBatches
+from training.batches import LANE_GROUPS, LaneBatches
 from training.checkpoint import LATEST
 from training.evaluation import WINDOWS_AT_ONCE, held_out_losses, token_losses
 from training.loop import Conduct, Plan, Run, build_model, load_model, train
@@ -28,8 +27,8 @@ from training.tracking import Tracking
 CARRIED = replace(RECIPE, architecture="lstm", carry_state=True)
 STRIDE = RECIPE.context - 1
 SHORT_EPOCHS = replace(CARRIED, dropout=0.1, one_in=16, tokens=24 * RECIPE.tokens_per_step)
-STEPS = 3  # of an epoch of the stream of LANES
-LANES = RECIPE.batch_size * STEPS * STRIDE + 1
+TURNS = 3  # windows of a lane in an epoch of the stream of LANES
+LANES = RECIPE.batch_size * LANE_GROUPS * TURNS * STRIDE + 1
 
 
 @torch.no_grad()
@@ -42,19 +41,26 @@ def losses_of_one_forward(model, rows):
 # --- losses ----------------------------------------------------------------------------------------------------------
 
 
+def lanes_of(windows):
+    """Join the windows of an epoch's steps, each [rows, context], to its lanes: [groups, rows, tokens]."""
+    turns = windows.unflatten(0, (-1, LANE_GROUPS))  # [turns, groups, rows, context]
+    return torch.cat([turns[0, :, :, :1], *turns[:, :, :, 1:]], -1)
+
+
 @pytest.mark.parametrize("windows_at_once", [4, 3])
 def test_the_training_losses_of_an_epoch_are_those_of_one_forward_over_each_lane(small_corpus, windows_at_once):
     recipe = replace(CARRIED, learning_rate=0.0, tokens=100 * RECIPE.tokens_per_step)
     stream = np.append(np.asarray(small_corpus.tokens("train"))[: LANES - 1], small_corpus.boundary)
     run = Run(recipe, stream, build_model(recipe, small_corpus), Tracking().accelerator(Path()), windows_at_once)
+    steps = run.batches.steps_per_epoch
     for epoch in range(2):
         found = []
-        for _ in range(STEPS):
+        for _ in range(steps):
             run.advance()
             found.append(run.means()[0])
-        windows = [run.batches.batch(epoch * STEPS + step).numpy() for step in range(STEPS)]
-        lanes = np.concatenate([windows[0][:, :1], *(window[:, 1:] for window in windows)], 1)
-        expected = losses_of_one_forward(run.bare, lanes).reshape(RECIPE.batch_size, STEPS, STRIDE).mean((0, 2))
+        lanes = lanes_of(torch.stack([run.batches.batch(epoch * steps + step) for step in range(steps)])).numpy()
+        losses = losses_of_one_forward(run.bare, lanes.reshape(-1, lanes.shape[-1]))
+        expected = losses.reshape(LANE_GROUPS, RECIPE.batch_size, TURNS, STRIDE).mean((1, 3)).T.flatten()
         assert found == pytest.approx(expected, abs=1e-5)
 
 
@@ -69,24 +75,32 @@ def test_a_carried_evaluation_is_one_forward_over_the_stream(small_corpus, token
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("length", [241, 240 + 40, 240 + 79], ids=["nothing left over", "half", "all but a step"])
-def test_every_token_of_a_lane_is_predicted_once_in_an_epoch_and_the_next_one_begins_elsewhere(length):
-    stream = np.append(np.arange(length - 1), 0)  # the end is the same boundary as the start
+@pytest.mark.parametrize("left_over", [0, 20, 4 * LANE_GROUPS * 20 - 1], ids=["nothing", "a window", "all but a turn"])
+def test_every_token_of_a_lane_is_predicted_once_in_an_epoch_and_the_next_one_begins_elsewhere(left_over):
+    targets = 4 * LANE_GROUPS * TURNS * 20
+    stream = np.append(np.arange(targets + left_over), 0)  # the end is the same boundary as the start
     batches = LaneBatches(stream, context=21, batch_size=4, seed=3)
-    assert batches.steps_per_epoch == 3
+    steps = batches.steps_per_epoch
+    assert steps == LANE_GROUPS * TURNS
     firsts = []
     for epoch in range(3):
-        windows = [batches.batch(3 * epoch + step) for step in range(3)]
-        assert [batches.begins_epoch(3 * epoch + step) for step in range(3)] == [True, False, False]
-        for before, after in pairwise(windows):
-            assert torch.equal(before[:, -1], after[:, 0])
-        lanes = torch.cat([windows[0][:, :1], *(window[:, 1:] for window in windows)], 1)
-        assert torch.equal(lanes[:, 1:], (lanes[:, :-1] + 1) % (length - 1))
-        assert torch.equal(lanes[1:, 0], lanes[:-1, -1])  # a lane ends where the next one begins
-        targets = lanes[:, 1:].flatten()
-        assert len(targets.unique()) == len(targets) == 240
-        firsts.append(int(lanes[0, 0]))
+        windows = torch.stack([batches.batch(epoch * steps + step) for step in range(steps)])
+        lanes = lanes_of(windows)
+        for step, window in enumerate(windows):
+            group, place = batches.turn(epoch * steps + step)
+            assert torch.equal(window, lanes[group, :, place * 20 : place * 20 + 21])
+        assert torch.equal(lanes[:, :, 1:], (lanes[:, :, :-1] + 1) % (targets + left_over))
+        in_order = lanes.transpose(0, 1).flatten(0, 1)
+        assert torch.equal(in_order[1:, 0], in_order[:-1, -1])  # a lane ends where the next one begins
+        assert len(lanes[:, :, 1:].unique()) == targets
+        firsts.append(int(lanes[0, 0, 0]))
     assert len(set(firsts)) == 3
+
+
+@pytest.mark.parametrize(("windows", "groups"), [(4, 1), (11, 2), (4 * LANE_GROUPS + 3, LANE_GROUPS)])
+def test_a_short_stream_has_fewer_groups_of_lanes(windows, groups):
+    batches = LaneBatches(np.zeros(windows * 20 + 1, dtype=np.uint8), 21, 4, seed=0)
+    assert (batches.groups, batches.steps_per_epoch) == (groups, groups)
 
 
 def test_a_batch_of_lanes_needs_no_step_before_it():

@@ -5,6 +5,8 @@ import torch
 
 from door import DoorError
 
+LANE_GROUPS = 16
+
 
 class WindowBatches:
     """Batches of windows, each [batch, context]; every token of an epoch is predicted once, then the cut moves.
@@ -39,31 +41,37 @@ class WindowBatches:
 
 
 class LaneBatches(WindowBatches):
-    """Batches of windows, each [batch, context], whose rows are lanes: a row's window follows that of the step before.
+    """Batches of windows, each [batch, context], whose rows are lanes: a lane's next window begins where this one ends.
 
-    It begins with the last token of that window, so every token of a lane is predicted once. An epoch is a whole number
-    of steps. Its lanes are equal stretches of the stream, which goes on from its end to its start: both are the same
-    boundary. Where the first lane begins is drawn from (seed, epoch). Raises DoorError if a lane would hold no window.
+    It begins with the last token of that window, so every token of a lane is predicted once. Groups of lanes take
+    turns, a step each: of neighbouring steps on adjoining text a model learns less (docs/LOG.md). An epoch gives every
+    lane as many windows. Its lanes are equal stretches of the stream, which goes on from its end to its start: both are
+    the same boundary. Where the first lane begins is drawn from (seed, epoch). Raises DoorError if the stream holds no
+    window for each row.
     """
 
     def __init__(self, stream: np.ndarray, context: int, batch_size: int, seed: int) -> None:
         super().__init__(stream, context, batch_size, seed)
-        self.steps_per_epoch = (len(stream) - 1) // (batch_size * self.stride)
-        if self.steps_per_epoch < 1:
+        windows = (len(stream) - 1) // self.stride
+        self.groups = min(LANE_GROUPS, windows // batch_size)
+        if self.groups < 1:
             raise DoorError(
                 f"--batch_size {batch_size}: {len(stream)} training tokens hold no window of {context} for each lane: "
                 "give a smaller one"
             )
+        self.windows_per_lane = windows // (batch_size * self.groups)
+        self.steps_per_epoch = self.groups * self.windows_per_lane
 
-    def begins_epoch(self, step: int) -> bool:
-        """Return whether the windows of a step are the first of their lanes."""
-        return step % self.steps_per_epoch == 0
+    def turn(self, step: int) -> tuple[int, int]:
+        """Return the group of lanes of a step, and which of its windows it is, counted from its epoch's first."""
+        place, group = divmod(step % self.steps_per_epoch, self.groups)
+        return group, place
 
     def batch(self, step: int) -> torch.Tensor:
         """Return the token ids of a step: [batch, context], int64."""
-        epoch, place = divmod(step, self.steps_per_epoch)
+        group, place = self.turn(step)
         round_trip = len(self.stream) - 1
-        begin = np.random.default_rng((self.seed, epoch)).integers(round_trip)
-        windows = np.arange(self.batch_size) * self.steps_per_epoch + place
-        starts = begin + self.stride * windows
+        begin = np.random.default_rng((self.seed, step // self.steps_per_epoch)).integers(round_trip)
+        lanes = group + self.groups * np.arange(self.batch_size)
+        starts = begin + self.stride * (lanes * self.windows_per_lane + place)
         return torch.from_numpy(self.stream[(starts[:, None] + np.arange(self.context)) % round_trip].astype(np.int64))

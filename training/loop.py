@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -60,7 +60,7 @@ VALIDATION_POINTS = 8
 CURVE_WINDOWS = 32  # the validation curve uses these; the final loss uses the whole split
 COMPILE_CHOICES = ["auto", "on", "off"]
 COMPILE_STEPS = 5_000  # compiling takes about a minute
-CARRIED = ("carried.h", "carried.c")  # in a checkpoint: [batch, layers, hidden]
+CARRIED = "carried"  # states in a checkpoint: [batch, groups of lanes, 2 (h and c), layers, hidden]
 EXPLODED = 2  # times the loss of guessing evenly among all characters
 Progress = Callable[[int, float | None], None]
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "numpy")
@@ -347,10 +347,15 @@ class Run:
         if compiled:
             self.model = torch.compile(self.model)
         self.model.train()
-        batches = LaneBatches if recipe.carry_state else WindowBatches
-        self.batches = batches(stream, recipe.context, recipe.batch_size, recipe.seed)
-        rows = recipe.batch_size // accelerator.num_processes
-        self.carried = [AbcLstmCache() for _ in range(0, rows, windows_at_once)]  # of each piece of a batch
+        self.batches: WindowBatches
+        self.carried: Tensor | None = None  # of this process's rows, as a checkpoint holds it
+        if recipe.carry_state:
+            self.batches = LaneBatches(stream, recipe.context, recipe.batch_size, recipe.seed)
+            rows, lstm = recipe.batch_size // accelerator.num_processes, self.config
+            shape = (rows, self.batches.groups, 2, lstm.num_hidden_layers, lstm.hidden_size)
+            self.carried = torch.zeros(shape, device=accelerator.device)
+        else:
+            self.batches = WindowBatches(stream, recipe.context, recipe.batch_size, recipe.seed)
         self.windows_at_once = windows_at_once
         self.step = self._since = 0
         self._loss = torch.zeros((), device=accelerator.device)
@@ -358,23 +363,17 @@ class Run:
 
     def gather(self) -> dict[str, Tensor]:
         """Return weights, moments and carried states whole, on the CPU; every process has to call this."""
-        if not self.recipe.carry_state:
-            return self.state.gather()
-        states = zip(*(cache.state for cache in self.carried), strict=True)
-        carried = {}
-        for name, parts in zip(CARRIED, states, strict=True):
-            mine = torch.cat(parts, 1).transpose(0, 1).contiguous()  # [rows, layers, hidden]
-            by_process = self.accelerator.gather(mine).unflatten(0, (self.accelerator.num_processes, -1))
-            carried[name] = whole(by_process.transpose(0, 1).flatten(0, 1))  # [batch, layers, hidden]
-        return self.state.gather() | carried
+        tensors = self.state.gather()
+        if self.carried is not None:
+            by_process = self.accelerator.gather(self.carried).unflatten(0, (self.accelerator.num_processes, -1))
+            tensors[CARRIED] = whole(by_process.transpose(0, 1).flatten(0, 1))
+        return tensors
 
     def go_on_from(self, step: int, tensors: dict[str, Tensor]) -> None:
         """Take up the run at `step` with its weights, moments and carried states."""
         self.state.place(tensors)
-        if self.recipe.carry_state:
-            mine = [self._mine(tensors[name]).split(self.windows_at_once) for name in CARRIED]
-            for cache, h, c in zip(self.carried, *mine, strict=True):
-                cache.store((h.transpose(0, 1).contiguous(), c.transpose(0, 1).contiguous()), 0)
+        if self.carried is not None:
+            self.carried.copy_(self._mine(tensors[CARRIED]))
         self.step = self._since = step
 
     def _mine(self, batch: Tensor) -> Tensor:
@@ -393,14 +392,15 @@ class Run:
         processes, process = accelerator.num_processes, accelerator.process_index
         tokens = self._mine(self.batches.batch(self.step))
         pieces = tokens.split(self.windows_at_once)
-        for number, (piece, carried) in enumerate(zip(pieces, self.carried, strict=True), 1):
+        carried = self._states_of_step()
+        for number, piece in enumerate(pieces, 1):
             if recipe.dropout:  # masks depend on seed, step, process and piece: a resumed run draws the same
                 drawn = ((self.step * processes) + process) * len(pieces) + number
                 torch.manual_seed(((recipe.seed << 40) + drawn) % 2**63)
             # Processes exchange their gradients once a step.
             with nullcontext() if number == len(pieces) else accelerator.no_sync(self.model):
                 with self.autocast():
-                    loss = self._loss_of(piece, carried)
+                    loss = self._loss_of(piece, None if carried is None else carried[number - 1])
                 if len(pieces) > 1:
                     loss = loss * (len(piece) / len(tokens))
                 accelerator.backward(loss)
@@ -415,18 +415,28 @@ class Run:
         self.step += 1
         return rate
 
-    def _loss_of(self, tokens: Tensor, carried: AbcLstmCache) -> Tensor:
-        """Return the mean loss of windows [rows, context]; with carried state, go on from it and replace it."""
-        if not isinstance(self.batches, LaneBatches):
+    def _states_of_step(self) -> Sequence[Tensor] | None:
+        """Return the states from which each piece of this step's windows starts: [rows, 2, layers, hidden], views."""
+        if not isinstance(self.batches, LaneBatches) or self.carried is None:
+            return None
+        group, place = self.batches.turn(self.step)
+        states = self.carried[:, group]
+        if place == 0:
+            states.zero_()
+        return states.split(self.windows_at_once)
+
+    def _loss_of(self, tokens: Tensor, states: Tensor | None) -> Tensor:
+        """Return the mean loss of windows [rows, context]; go on from carried states, if any, and replace them."""
+        if states is None:
             loss: Tensor = self.model(input_ids=tokens, labels=tokens, use_cache=False).loss
             return loss
-        if self.batches.begins_epoch(self.step):
-            carried.reset()
+        cache = AbcLstmCache()
+        h, c = states.movedim(0, 2).clone(memory_format=torch.contiguous_format)  # the gradient reads them later
+        cache.store((h, c), 0)
         targets = tokens[:, 1:].contiguous()  # the last one is the next window's first input: it is not read here
-        loss = self.model(input_ids=tokens[:, :-1], labels=targets, shift_labels=targets, past_key_values=carried).loss
-        assert carried.state is not None
-        h, c = carried.state
-        carried.store((h.detach(), c.detach()), 0)
+        loss = self.model(input_ids=tokens[:, :-1], labels=targets, shift_labels=targets, past_key_values=cache).loss
+        assert cache.state is not None
+        states.copy_(torch.stack(cache.state).detach().movedim(2, 0))
         return loss
 
     def means(self) -> tuple[float, float]:
