@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from analysis.arms import KEYS, PART, STATE
+from analysis.arms import KEYS, LONGER, PART, STATE, STATE_RESET
 from analysis.report import (
     AXIS_WORDS,
     LAW_WORDS,
@@ -18,6 +18,7 @@ from analysis.report import (
     extrapolation_lines,
     find_comparison,
     find_fit,
+    image,
     lead_sentence,
     position_lines,
     quantity,
@@ -31,38 +32,41 @@ TEXT = 20  # tokens a parameter for text: Hoffmann et al. 2022 (2203.15556), tab
 WORDS = {
     PART: "fewer tunes, repeated, change the loss by",
     KEYS: "transposing the tunes changes it by",
-    STATE: "carrying the state from window to window changes it by",
+    STATE: "carrying the state from window to window, in training and in validation, changes it by",
+    STATE_RESET: "carrying it in training alone changes it by",
 }
 BOTH = "GPT or LSTM: which gains more, by which axis, and from where on?"
 MUSIC = "What music appears at which size, and how much of it is copied?"
+MUSIC_FIGURE = "quality_over_size"  # of generation/, beside the scores that the findings are of
 COMPARED = "power"  # exponents with floors are not alike
 
 
-def answer_section(data: Data) -> list[str]:
-    """Return the questions with their answers as Markdown."""
-    questions = {
-        "How does the loss fall with size, data and compute?": (law_answers(data), "combined_scaling_laws, budgets"),
-        BOTH: (scaling_answers(data), "combined_scaling_laws"),
-        "How many tokens a parameter is compute best spent on, against text's 20?": (ratio_answers(data), "isoflop"),
-        "What are repeated data and transposed tunes worth?": (data_answers(data), "repetition"),
-        "How well did small sizes foretell the large?": (extrapolation_lines(data), "extrapolation"),
-        MUSIC: (
-            data["quality"]["findings"] if data["quality"] else ["Not measured."],
-            "quality_over_size",
+def answer_section(data: Data, drawn: set[str]) -> list[str]:
+    """Return the questions with their answers as Markdown; `drawn` are the names of the figures beside it."""
+    questions: dict[str, tuple[list[str], tuple[str, ...]]] = {
+        "How does the loss fall with size, data and compute?": (
+            law_answers(data),
+            ("combined_scaling_laws", "budgets"),
         ),
+        BOTH: (scaling_answers(data), ("combined_scaling_laws",)),
+        "How many tokens a parameter is compute best spent on, against text's 20?": (ratio_answers(data), ("isoflop",)),
+        "What are repeated data and transposed tunes worth?": (data_answers(data), ("repetition",)),
+        "How well did small sizes foretell the large?": (extrapolation_lines(data), ("extrapolation",)),
+        MUSIC: (data["quality"]["findings"] if data["quality"] else ["Not measured."], (MUSIC_FIGURE,)),
         "How do these numbers compare with published ones?": (
             ["Point by point in the section “Beside published numbers”."],
-            "published",
+            ("published",),
         ),
-        "What failed, and what is not identified?": (failure_answers(data), "profile_likelihoods"),
+        "What failed, and what is not identified?": (failure_answers(data), ("profile_likelihoods",)),
     }
     if data["comparison"] is None:
         del questions[BOTH]
     lines = ["## Answers", ""]
     for question, (answers, figures) in questions.items():
-        lines += [f"**{question}** ({figures})", "", *(f"- {answer}" for answer in answers), ""]
-        if question == MUSIC and data["quality"]:
-            lines += ["![What the models write, against their size; quality.md says more.](quality_over_size.png)", ""]
+        shown = ", ".join(name for name in figures if name in drawn)
+        lines += [f"**{question}**{f' ({shown})' if shown else ''}", "", *(f"- {answer}" for answer in answers), ""]
+        if question == MUSIC:
+            lines += image(drawn, MUSIC_FIGURE, "What the models write, against their size; quality.md says more.")
     return lines
 
 
@@ -238,7 +242,7 @@ def ratio_answers(data: Data) -> list[str]:
 
 
 def data_answers(data: Data) -> list[str]:
-    """Say what fewer tunes and more keys changed at the main budget, measured, and what the laws make of it."""
+    """Say what fewer tunes, more passes, more keys and carried state changed, and what the laws make of it."""
     lines = []
     for name, rows in data["arms"].items():
         mine = [row for row in rows if row["budget"] == data["main_budget"]]
@@ -246,12 +250,25 @@ def data_answers(data: Data) -> list[str]:
             cells = [_change(row) for row in mine if row["against"] == kind]
             if cells:
                 lines.append(f"{NAMES[name]}, at {short(data['main_budget'])} tokens: {words} {'; '.join(cells)}.")
+        rising = [row for row in rows if row["against"] == LONGER and (row["interval"][0] or 0) > 0]
+        if rising:
+            lines.append(
+                f"{NAMES[name]}: repeated further, the same tunes RAISE the loss by {'; '.join(map(_rise, rising))}. "
+                "The data-constrained law below cannot rise: there it does not describe these runs."
+            )
     return (lines + repetition_lines(data)) or ["Not tried."]
+
+
+def _rise(row: Data) -> str:
+    passes = f"from {row['epochs'] * row['from_budget'] / row['budget']:.0f} to {row['epochs']:.0f} epochs"
+    return (
+        f"{row['difference']:+.3f} {edges(row['interval'], '+')} ({row['size']}, 1/{row['one_in']} of them, {passes})"
+    )
 
 
 def _change(row: Data) -> str:
     part = "all tunes" if row["one_in"] == 1 else f"1/{row['one_in']} of them"
-    more = {PART: f", {row['epochs']:.0f} epochs", KEYS: f" in {row['keys']} keys", STATE: ""}
+    more = {PART: f", {row['epochs']:.0f} epochs", KEYS: f" in {row['keys']} keys", STATE: "", STATE_RESET: ""}
     what = f"{part}{more[row['against']]}"
     return f"{row['difference']:+.3f} {edges(row['interval'], '+')} ({row['size']}, {what})"
 
@@ -263,12 +280,18 @@ def arm_section(data: Data) -> list[str]:
     rows = [
         "## What fewer tunes, more keys and carried state change",
         "",
-        "Means over seeds of the difference, in nats per character, from the run of the same size, seed and budget.",
+        "Means over seeds of the difference, in nats per character, from the run of the same size, seed and budget; "
+        "where tokens stand under “against”, from the run on the same tunes for that many.",
         "",
         "| | size | tokens | tunes | keys | epochs | seeds | loss | change | against |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    against = {PART: "all tunes", KEYS: "own keys alone", STATE: "state reset in every window"}
+    against = {
+        PART: "all tunes",
+        KEYS: "own keys alone",
+        STATE: "state reset in every window",
+        STATE_RESET: "the same, reset in validation for both",
+    }
     for name, members in data["arms"].items():
         for row in members:
             cells = [
@@ -281,7 +304,7 @@ def arm_section(data: Data) -> list[str]:
                 str(row["seeds"]),
                 f"{row['loss']:.3f}",
                 f"{row['difference']:+.3f} {edges(row['interval'], '+')}",
-                against[row["against"]],
+                against.get(row["against"], f"{short(row['from_budget'])} tokens"),
             ]
             rows.append(f"| {' | '.join(cells)} |")
     return [*rows, ""]

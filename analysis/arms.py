@@ -8,7 +8,8 @@ from scipy.stats import t as student
 
 from analysis.runs import Run, Runs, keys_used
 
-PART, KEYS, STATE = "part", "keys", "state"
+PART, KEYS, STATE, STATE_RESET, LONGER = "part", "keys", "state", "state reset", "longer"
+KINDS = (PART, KEYS, STATE, STATE_RESET, LONGER)
 Place = tuple[int, int, bool]  # one in how many tunes, in how many keys, whether state is carried
 
 
@@ -17,31 +18,33 @@ def arm_differences(runs: Runs) -> list[dict[str, Any]]:
 
     A row is one size, budget, part (1 / one_in), number of keys and way with state. `difference` is its mean over
     seeds, in nats per character, from the run of the same size, seed and budget on all of the tunes (`against` "part"),
-    on the same part in its own keys ("keys"), or with windows that begin without state ("state"). `interval` is
-    Student's, 95 %, with one variance for all rows of a kind, as each has few seeds; its edges are None where no row
-    has two.
+    on the same part in its own keys ("keys"), or with windows that begin without state ("state"; in "state reset" the
+    windows of the validation split begin without state for both, so that training alone differs). Under "longer" it is
+    the difference from the next smaller budget, `from_budget`, on the same part. `interval` is Student's, 95 %, with
+    one variance for all rows of a kind, as each has few seeds; its edges are None where no row has two.
     """
     by_place = {_place(run): run for run in runs}
-    pairs: dict[tuple[Any, ...], list[tuple[Run, Run]]] = defaultdict(list)
-    for (size, seed, budget, (one_in, keys, carried)), run in by_place.items():
-        for against, changed, base in (
-            (PART, one_in > 1 and keys == 1 and not carried, (1, 1, False)),
-            (KEYS, keys > 1 and not carried, (one_in, 1, False)),
-            (STATE, carried, (one_in, keys, False)),
+    pairs: dict[tuple[Any, ...], list[tuple[Run, float, float]]] = defaultdict(list)
+    for (size, seed, budget, arm), run in by_place.items():
+        one_in, keys, carried = arm
+        part_alone = one_in > 1 and keys == 1 and not carried
+        shorter = max((b for s, n, b, a in by_place if (s, n, a) == (size, seed, arm) and b < budget), default=0)
+        for against, changed, from_budget, base, score in (
+            (PART, part_alone, budget, (1, 1, False), "validation_loss"),
+            (KEYS, keys > 1 and not carried, budget, (one_in, 1, False), "validation_loss"),
+            (STATE, carried, budget, (one_in, keys, False), "validation_loss"),
+            (STATE_RESET, carried, budget, (one_in, keys, False), "validation_loss_reset"),
+            (LONGER, part_alone, shorter, arm, "validation_loss"),
         ):
-            other = by_place.get((size, seed, budget, base))
+            other = by_place.get((size, seed, from_budget, base))
             if changed and other is not None:
-                pairs[against, run["n_params"], size, budget, one_in, keys].append((run, other))
-    differences = {
-        place: np.array([run["validation_loss"] - base["validation_loss"] for run, base in members])
-        for place, members in pairs.items()
-    }
-    spread = {
-        kind: _pooled([d for place, d in differences.items() if place[0] == kind]) for kind in (PART, KEYS, STATE)
-    }
+                members = run, run[score], other["validation_loss"]
+                pairs[against, run["n_params"], size, budget, one_in, keys, from_budget].append(members)
+    differences = {place: np.array([loss - base for _, loss, base in members]) for place, members in pairs.items()}
+    spread = {kind: _pooled([d for place, d in differences.items() if place[0] == kind]) for kind in KINDS}
     rows = []
     for place in sorted(differences):
-        against, _, size, budget, one_in, keys = place
+        against, _, size, budget, one_in, keys, from_budget = place
         mean, count = float(differences[place].mean()), len(differences[place])
         deviation, freedom = spread[against]
         half = float(student.ppf(0.975, freedom)) * deviation / np.sqrt(count) if freedom else None
@@ -50,11 +53,12 @@ def arm_differences(runs: Runs) -> list[dict[str, Any]]:
                 "against": against,
                 "size": size,
                 "budget": budget,
+                "from_budget": from_budget,
                 "one_in": one_in,
                 "keys": keys,
                 "epochs": pairs[place][0][0]["epochs"],
                 "seeds": count,
-                "loss": float(np.mean([run["validation_loss"] for run, _ in pairs[place]])),
+                "loss": float(np.mean([loss for _, loss, _ in pairs[place]])),
                 "difference": mean,
                 "interval": [None, None] if half is None else [mean - half, mean + half],
             }

@@ -120,5 +120,6 @@ def _check_held_out(where: str, ladders: dict[str, Ladder], others: Runs) -> Non
 
 def _why(run: Run) -> str:
     recipe = run["recipe"]
-    name = f"{recipe['architecture']} {recipe['size']} seed {recipe['seed']}"
-    return f"{name}, {short(recipe['tokens'])} tokens: {run['reason']}"
+    name = f"{recipe['architecture']} {recipe['size']} seed {recipe['seed']}, {short(recipe['tokens'])} tokens"
+    part = f" on 1/{recipe['one_in']} of the tunes" if recipe["one_in"] > 1 else ""
+    return f"{name}{part}{', carrying state' if recipe['carry_state'] else ''}: {run['reason']}"

@@ -439,9 +439,10 @@ def write_report(data: Data, figures: set[str], opening: list[str]) -> str:
         "",
         "N counts all parameters. In a law of N alone, E is the loss that the law gives an endless model at this one "
         "budget of tokens, not the entropy of the music. A parameter is identified only if all three intervals are "
-        "clear of zero and of its bounds: the bootstrap's, over runs; the jackknife's, which leaves out each size (for "
-        "a law of D each budget, for one of C each point of the frontier, which is chosen once and not again in "
-        "resamples); the profile's.",
+        "clear of its bounds and, for floors, factors and exponents, of zero (k_d, k_n, k_u and k_in of the Symbolic "
+        "Music Scaling law may have either sign): the bootstrap's, over runs; the jackknife's, which leaves out each "
+        "size (for a law of D each budget, for one of C each point of the frontier, which is chosen once and not "
+        "again in resamples); the profile's.",
         "",
         *(f"- {line}" for line in law_lines(data)),
         "",

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from analysis import figures
-from analysis.answers import answer_section, arm_section
+from analysis.answers import MUSIC_FIGURE, answer_section, arm_section
 from analysis.evidence import QUALITY, SWEEPS, Evidence, of_folders, of_table
 from analysis.fitting import DELTA, RESAMPLES, fit
 from analysis.laws import LAWS
@@ -137,7 +137,7 @@ def report_of(data: dict[str, Any], drawn: set[str]) -> str:
     published = published_lines(compare_with_published(data))
     lines = ["", *arm_section(data), "## Beside published numbers", "", *published, ""]
     lines += image(drawn, "published", "Exponents of N, published and here.")
-    return write_report(data, drawn, answer_section(data)) + "\n".join(lines)
+    return write_report(data, drawn, answer_section(data, drawn)) + "\n".join(lines)
 
 
 def study(arguments: AnalysisArguments) -> None:
@@ -181,7 +181,10 @@ def write_study(read: Callable[[], Evidence], files: list[Path], gpt: Path, both
         print(f"left out of the fits: {line}")
     drawings = study_figures(data, gpt, both)
     draw(drawings)
-    report = report_of(data, {path.name for path in drawings if path.parent == both})
+    drawn = {path.name for path in drawings if path.parent == both}
+    if data["quality"] is not None and (both / f"{MUSIC_FIGURE}.png").is_file():
+        drawn.add(MUSIC_FIGURE)
+    report = report_of(data, drawn)
     write_text(both / "report.md", report)
     write_text(both / "report.html", write_page(report, both))
     compared = data["comparison"]

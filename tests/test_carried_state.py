@@ -12,7 +12,7 @@ from test_exactness import Grid, assert_branches_are
 from test_training import OFTEN, RECIPE, InterruptedRun, assert_same_run, quiet, refusal
 from torch.nn import functional as F
 
-from analysis.arms import STATE, arm_differences
+from analysis.arms import LONGER, STATE, STATE_RESET, arm_differences
 from analysis.evidence import of_folders
 from analysis.study import Study
 from door import DoorError, write_json
@@ -201,6 +201,7 @@ def test_the_recorded_losses_are_those_of_one_pass(small_corpus, whole):
     model, record = load_model(str(whole)), read_record(whole)
     carried, reset = (held_out_losses(model, small_corpus, "validation", 64, carry).whole for carry in (True, False))
     assert record["validation_loss"] == pytest.approx(carried.loss, abs=1e-6)
+    assert record["validation_loss_reset"] == pytest.approx(reset.loss, abs=1e-6)
     assert carried.tokens == reset.tokens == record["validation_tokens"]
     assert abs(carried.loss - reset.loss) > 1e-4
     curve = record["validation_curve"]
@@ -236,11 +237,13 @@ def test_a_folder_says_that_state_is_carried(changes, arm):
 
 # --- analysis --------------------------------------------------------------------------------------------------------
 
-GAIN = 0.02
+GAIN, TRAINING_GAIN = 0.02, 0.005
 
 
 def carried_twin(run):
-    return {**run, "recipe": {**run["recipe"], "carry_state": True}, "validation_loss": run["validation_loss"] - GAIN}
+    loss = run["validation_loss"]
+    losses = {"validation_loss": loss - GAIN, "validation_loss_reset": loss - TRAINING_GAIN}
+    return {**run, "recipe": {**run["recipe"], "carry_state": True}, **losses}
 
 
 def write(root, runs):
@@ -278,9 +281,11 @@ def test_no_law_is_of_runs_with_carried_state_but_their_difference_is_told(study
         assert {name: len(runs) for name, runs in members.items()} == {"gpt": 24, "lstm": 24}
         assert not any(run["recipe"].get("carry_state") for run in members["lstm"])
     rows = arm_differences(found.every["lstm"])
-    assert {row["against"] for row in rows} == {STATE}
-    assert [row["seeds"] for row in rows] == [3] * 8
-    assert [row["difference"] for row in rows] == pytest.approx([-GAIN] * 8)
+    for kind, gain in ((STATE, GAIN), (STATE_RESET, TRAINING_GAIN)):
+        mine = [row for row in rows if row["against"] == kind]
+        assert [row["seeds"] for row in mine] == [3] * 8
+        assert [row["difference"] for row in mine] == pytest.approx([-gain] * 8)
+    assert len(rows) == 16
     assert arm_differences(found.every["gpt"]) == []
 
 
@@ -289,6 +294,7 @@ def test_carried_state_is_compared_on_the_same_part_in_the_same_keys():
         run = made_run("lstm", "20k", 0, 2e4, reset, one_in=one_in, keys=keys)
         other = made_run("lstm", "20k", 0, 2e4, carried, one_in=one_in, keys=keys)
         other["recipe"]["carry_state"] = True
+        other["validation_loss_reset"] = carried + 0.03
         return [run, other]
 
     rows = arm_differences([*runs(1, 1, 2.0, 1.9), *runs(4, 1, 2.5, 2.8), *runs(1, 12, 1.8, 1.79)])
@@ -297,7 +303,25 @@ def test_carried_state_is_compared_on_the_same_part_in_the_same_keys():
         ("state", 1, 1): -0.1,
         ("state", 4, 1): 0.3,
         ("state", 1, 12): -0.01,
+        ("state reset", 1, 1): -0.07,
+        ("state reset", 4, 1): 0.33,
+        ("state reset", 1, 12): 0.02,
         ("part", 4, 1): 0.5,
         ("keys", 1, 12): -0.2,
     }
     assert found == pytest.approx(expected)
+
+
+def test_what_more_passes_over_a_part_change_is_told_apart_from_the_budget():
+    runs = [
+        made_run("lstm", "20k", seed, 2e4, loss + 0.01 * seed, one_in=one_in, tokens=tokens)
+        for one_in, losses in ((1, (2.0, 1.8, 1.7)), (16, (2.2, 2.1, 2.4)))
+        for tokens, loss in zip((1_000_000, 2_000_000, 8_000_000), losses, strict=True)
+        for seed in (0, 1)
+    ]
+    rows = [row for row in arm_differences(runs) if row["against"] == LONGER]
+    found = [(row["one_in"], row["from_budget"], row["budget"], row["seeds"], row["difference"]) for row in rows]
+    assert found == [
+        (16, 1_000_000, 2_000_000, 2, pytest.approx(-0.1)),
+        (16, 2_000_000, 8_000_000, 2, pytest.approx(0.3)),
+    ]

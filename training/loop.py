@@ -525,7 +525,10 @@ def _costs(device: torch.device, seconds: dict[str, float], flops: int, tokens: 
 
 def _scores(split: str, model: PreTrainedModel, corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
     losses = held_out_losses(model, corpus, split, recipe.context, recipe.carry_state)
-    return {
+    reset = {}
+    if recipe.carry_state:  # scored as the other runs are
+        reset[f"{split}_loss_reset"] = held_out_losses(model, corpus, split, recipe.context).whole.loss
+    return reset | {
         f"{split}_loss": losses.whole.loss,
         f"{split}_loss_standard_error": losses.whole.standard_error,
         f"{split}_bits_per_character": losses.whole.loss / log(2),

@@ -12,6 +12,7 @@ from training.record import TRUNK
 from training.study import Job, Outcome, report_failures
 
 SWEEP = "rate_sweep"
+SHARED = ("tokens", "batch_size", "context", "schedule", "weight_decay", "dropout", "carry_state")
 
 
 def plan_sweep(jobs: list[Job], rates: dict[str, list[float]], root: Path) -> list[Job]:
@@ -94,9 +95,7 @@ def write_sweep(outcomes: list[Outcome], path: Path) -> dict[str, Any]:
         for architecture in dict.fromkeys(row["architecture"] for row in rows)
     }
     first = records[0]
-    shared = {
-        key: first["recipe"][key] for key in ("tokens", "batch_size", "context", "schedule", "weight_decay", "dropout")
-    }
+    shared = {key: first["recipe"][key] for key in SHARED}
     runs = [{**row, "loss": row["loss"] if np.isfinite(row["loss"]) else None} for row in rows]
     result = {"corpus": first["corpus"], "recipe": shared, "versions": first["versions"], "rules": rules, "runs": runs}
     write_json(path, result)
