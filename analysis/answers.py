@@ -125,16 +125,23 @@ def _best_split(data: Data) -> str:
 
 def _other_data(data: Data) -> str:
     """Say what fewer tunes and more keys change at the main budget, of the largest size that was trained so."""
-    texts = []
+    found: dict[str, list[str]] = {}
     for name, rows in data["arms"].items():
         mine = [row for row in rows if row["budget"] == data["main_budget"] and row["against"] in (PART, KEYS)]
-        if mine:
-            size = mine[-1]["size"]
-            changes = [_change(row) for row in mine if row["size"] == size]
-            texts.append(f"{NAMES[name]} {', '.join(changes)}")
-    if not texts:
+        for row in sorted(mine, key=lambda row: (row["against"] == KEYS, row["one_in"])):
+            if row["size"] == mine[-1]["size"]:
+                part = "all tunes" if row["one_in"] == 1 else f"1/{row['one_in']} of the tunes"
+                more = (
+                    f"in {row['keys']} keys instead of their own"
+                    if row["against"] == KEYS
+                    else f"alone, {row['epochs']:.0f} epochs"
+                )
+                change = f"{row['difference']:+.3f} {edges(row['interval'], '+')} ({NAMES[name]} {row['size']})"
+                found.setdefault(f"{part} {more}", []).append(change)
+    if not found:
         return "Repeating and transposing were not tried."
-    return f"At {short(data['main_budget'])} tokens, fewer tunes and more keys change the loss by: {'; '.join(texts)}."
+    changes = "; ".join(f"{what}: {', '.join(each)}" for what, each in found.items())
+    return f"At {short(data['main_budget'])} tokens, the loss changes as follows. {changes}."
 
 
 def study_words(data: Data) -> str:
