@@ -19,7 +19,7 @@ import psutil
 import yaml
 
 T = TypeVar("T")
-ARMS = "arms"
+ARMS, ARM = "arms", "arm"
 
 
 class DoorError(Exception):
@@ -42,7 +42,8 @@ def read_arguments(kind: type[T], about: str, default_file: str | None = None, a
 def read_arms(kind: type[T], about: str, default_file: str | None = None, argv: list[str] | None = None) -> list[T]:
     """Fill a `kind` for each of the file's `arms`: mappings whose fields come before the file's own; flags before both.
 
-    A file without arms is one arm. Otherwise as `read_arguments`.
+    A file without arms is one arm; of a file with several, --arm takes the one of that name. Otherwise as
+    `read_arguments`.
     """
     from transformers import HfArgumentParser  # a second of imports that a library user need not pay
 
@@ -62,6 +63,9 @@ def read_arms(kind: type[T], about: str, default_file: str | None = None, argv: 
         file = default_file
         print(f"no argument: the fields are those of {Path(file).name}", flush=True)
     arms = [{}] if file is None else _read_yaml(Path(file), kind)
+    if len(arms) > 1 and f"--{ARM}" in flags[:-1]:
+        wanted, names = flags[flags.index(f"--{ARM}") + 1], [arm.get(ARM) for arm in arms]
+        arms = [arm for arm in arms if arm.get(ARM) == wanted] or fail(f"--{ARM} {wanted}: {file} has {names}")
     try:
         return [kind(**vars(parser.parse_args(_as_flags(arm) + flags))) for arm in arms]  # a later flag wins
     except DoorError as error:

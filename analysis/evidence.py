@@ -1,5 +1,6 @@
 """What a study is analysed from: records in training folders or in a table of runs, and what stands beside them."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ from training.record import (
 from training.runs_table import read_runs_table
 
 SWEEPS = "rate_sweep_*.json"
+NEEDED = (  # columns of a table of runs, a field's fields as one
+    *("study", "arm", "status", "reason", "recipe", "corpus", "n_params", "n_params_non_embedding", "tokens", "epochs"),
+    *("unique_tokens", "flops", "seconds", "validation_loss", "validation_loss_standard_error", "validation_tokens"),
+    *("validation_curve", "train_curve", "tokens_per_second", "peak_memory_bytes", "memory_before_bytes"),
+)
 QUALITY = "quality.json"  # written by generation, which this room does not import
 
 
@@ -74,11 +80,19 @@ def of_table(path: Path, study: str) -> Evidence:
     if a file is missing or damaged.
     """
     rows = read_runs_table(path)
+    if absent := sorted(set(NEEDED) - set(rows[0] if rows else {})):
+        raise DoorError(
+            f"{path}: no {', '.join(absent)}: training/run.py STUDY.yaml --runs_file writes a table of runs"
+        )
     mine = [row for row in rows if row["study"] == study and not row["recipe"]["init_from"]]
     finished = [row for row in mine if row["status"] == FINISHED]
     if not finished:
         studies = ", ".join(dict.fromkeys(row["study"] for row in rows))
         raise DoorError(f"--study {study}: no finished run of it in {path}, which has {studies}")
+    times = Counter(json.dumps([row["recipe"], row["corpus"]], sort_keys=True) for row in finished)
+    for row in finished:
+        if times[json.dumps([row["recipe"], row["corpus"]], sort_keys=True)] > 1:
+            raise DoorError(f"{path}: {_name(row)}, stands there twice: intervals are of runs that stand there once")
     corpus = min(finished, key=keys_used)["corpus"]
     own = [row for row in mine if row["corpus"] == corpus and row["status"] != NOT_RUN]
     ladders = ladders_of(own)
@@ -91,6 +105,8 @@ def of_table(path: Path, study: str) -> Evidence:
         f"study {name}, {arm}: {n} of {planned[name, arm]} runs planned are not run"
         for (name, arm), n in missing.items()
     ]
+    if not (path.parent / BASELINE).is_file():
+        raise DoorError(f"{path.parent / BASELINE} is missing: a study's training leaves it in {FOLDERS['gpt']}")
     quality = read_json(path.parent / QUALITY) if (path.parent / QUALITY).is_file() else None
     return Evidence(
         path,
@@ -118,8 +134,12 @@ def _check_held_out(where: str, ladders: dict[str, Ladder], others: Runs) -> Non
             )
 
 
-def _why(run: Run) -> str:
+def _name(run: Run) -> str:
     recipe = run["recipe"]
     name = f"{recipe['architecture']} {recipe['size']} seed {recipe['seed']}, {short(recipe['tokens'])} tokens"
-    part = f" on 1/{recipe['one_in']} of the tunes" if recipe["one_in"] > 1 else ""
-    return f"{name}{part}{', carrying state' if recipe['carry_state'] else ''}: {run['reason']}"
+    part = f" on 1/{recipe['one_in']} of the tunes" if recipe.get("one_in", 1) > 1 else ""
+    return f"{name}{part}{', carrying state' if recipe['carry_state'] else ''}"
+
+
+def _why(run: Run) -> str:
+    return f"{_name(run)}: {run['reason']}"

@@ -160,6 +160,7 @@ def study(arguments: AnalysisArguments) -> None:
 def study_in_table(arguments: AnalysisArguments) -> None:
     """Analyse a study in a table of runs; all files go to one folder."""
     path, out = Path(str(arguments.runs)), Path(str(arguments.out))
+    out.mkdir(parents=True, exist_ok=True)  # fails before the minutes of fitting
     files = [
         file
         for file in [path, path.parent / BASELINE, path.parent / QUALITY, *path.parent.glob(SWEEPS)]

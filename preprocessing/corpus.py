@@ -292,7 +292,8 @@ class Corpus:
         folder = Path(folder)
         if not (folder / "manifest.json").is_file():
             raise DoorError(
-                f"{folder} holds no corpus: build it with python preprocessing/run.py --output_dir {folder}"
+                f"{folder} holds no corpus: build it with python preprocessing/run.py --output_dir {folder} "
+                "(and --transpose all, if it is to be in all keys)"
             )
         return cls(folder, read_json(folder / "vocab.json"), read_json(folder / "stats.json"))
 

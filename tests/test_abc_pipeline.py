@@ -124,6 +124,11 @@ def test_what_cannot_be_rendered_costs_its_format_and_one_line(pipe, monkeypatch
     assert tune["messages"] == ["no scores: verovio is missing"]
 
 
+def test_a_whole_number_is_a_temperature(pipe):
+    [whole], [same] = (pipe(seed=0, max_characters=60, temperature=2.0 if exact else 2) for exact in (False, True))
+    assert whole["abc"] == same["abc"]
+
+
 def test_what_is_unfinished_in_time_is_cut_at_a_bar_line(pipe):
     tunes = pipe(n=3, seed=0, max_time=1e-6)
     assert not all(tune["ended"] for tune in tunes)
@@ -152,6 +157,7 @@ def test_what_is_unfinished_in_time_is_cut_at_a_bar_line(pipe):
         ({"prompt": "CDEF"}, "music without a key"),
         ({"prompt": "X:1\nK:C\n", "key": "D"}, "the prompt has K: already"),
         ({"prompt": "X:1\nK:C\né"}, "'é'"),
+        ({"prompt": "CDEF" * 999}, "CDE… is music without a key"),
         ({"prompt": "X:1\nK:C\n" + "C" * 99, "max_characters": 50}, "longer than the 50 characters"),
     ],
 )

@@ -10,7 +10,7 @@ from made_runs import made_ladders, made_run, write_study
 from analysis.evidence import of_folders, of_table
 from analysis.study import Study, analyse
 from door import DoorError, write_json
-from training.record import BASELINE, DIVERGED, NOT_RUN
+from training.record import BASELINE, DIVERGED, FINISHED, NOT_RUN
 from training.runs_table import read_runs_table, replace_rows, write_runs
 
 
@@ -25,10 +25,21 @@ def test_a_record_comes_back_as_it_was_and_what_it_lacks_is_none(tmp_path):
 
 def test_an_arm_s_rows_are_replaced_and_the_others_kept(tmp_path):
     path = tmp_path / "runs.parquet"
-    rows = [{"study": "cpu", "arm": arm, "loss": loss} for arm, loss in (("a", 1.0), ("a", 2.0), ("b", 3.0))]
-    replace_rows(path, rows, same=("study", "arm"))
-    replace_rows(path, [{"study": "cpu", "arm": "a", "loss": 4.0}], same=("study", "arm"))
+    replace_rows(path, [row("a", 1.0, 0), row("a", 2.0, 1), row("b", 3.0, 0)], same=("study", "arm"))
+    replace_rows(path, [row("a", 4.0, 0)], same=("study", "arm"))
     assert [(row["arm"], row["loss"]) for row in read_runs_table(path)] == [("b", 3.0), ("a", 4.0)]
+
+
+def row(arm, loss, seed):
+    ended = FINISHED if loss else NOT_RUN
+    return {"study": "cpu", "arm": arm, "status": ended, "recipe": {"seed": seed}, "corpus": "0", "loss": loss}
+
+
+def test_a_run_that_ended_elsewhere_is_not_lost_where_it_is_only_planned(tmp_path):
+    path = tmp_path / "runs.parquet"
+    replace_rows(path, [row("a", 1.0, 0), row("a", None, 1)], same=("study", "arm"))
+    replace_rows(path, [row("a", None, 0), row("a", 2.0, 1), row("a", None, 2)], same=("study", "arm"))
+    assert [(row["recipe"]["seed"], row["loss"]) for row in read_runs_table(path)] == [(0, 1.0), (1, 2.0), (2, None)]
 
 
 def test_a_file_that_is_no_table_is_named(tmp_path):
@@ -81,6 +92,21 @@ def test_a_diverged_run_in_a_table_is_told_and_not_fitted(written):
 def test_a_study_that_is_not_in_the_table_is_one_line(written):
     with pytest.raises(DoorError, match=r"--study gpu: no finished run of it in .*runs\.parquet, which has cpu, gpu"):
         of_table(written[1], "gpu")
+
+
+def test_a_table_with_a_run_twice_or_without_a_column_is_one_line(written):
+    _, path = written
+    rows = read_runs_table(path)
+    write_runs(path, [*rows, rows[0]])
+    with pytest.raises(DoorError, match=r"runs\.parquet: gpt .*, stands there twice"):
+        of_table(path, "cpu")
+    write_runs(path, [{name: row[name] for name in row if name != "validation_loss"} for row in rows])
+    with pytest.raises(DoorError, match=r"runs\.parquet: no validation_loss: training/run\.py"):
+        of_table(path, "cpu")
+    write_runs(path, rows)
+    (path.parent / BASELINE).unlink()
+    with pytest.raises(DoorError, match=r"ngram_baseline\.json is missing: a study's training leaves it in GPT_"):
+        of_table(path, "cpu")
 
 
 def test_the_data_dictionary_names_every_column_of_the_committed_table():

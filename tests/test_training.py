@@ -598,5 +598,8 @@ def test_a_full_disk_costs_the_run_and_nothing_that_was_finished(grid, whole, ca
 @pytest.mark.parametrize("study", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_committed_study_can_be_read(study):
     arms = read_arms(StudyArguments, "", argv=[str(study)])
-    assert all((arm.gpt_sizes and arm.lstm_sizes) or arm.part == "best" for arm in arms)
-    assert len({(arm.study, arm.arm) for arm in arms}) == len(arms) or arms[0].part == "sweep"
+    named = len({(arm.study, arm.arm) for arm in arms}) == len(arms)
+    for arm in arms if named and len(arms) > 1 else []:
+        assert read_arms(StudyArguments, "", argv=[str(study), "--arm", arm.arm]) == [arm]
+    assert all((arm.gpt_sizes and arm.lstm_sizes) or arm.carry_state or arm.part == "best" for arm in arms)
+    assert named or arms[0].part == "sweep"

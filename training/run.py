@@ -30,7 +30,7 @@ from training.loop import COMPILE_CHOICES, Conduct
 from training.ngram import ngram_losses
 from training.probe import choose_precision, print_costs
 from training.recipe import COSINE, WSD, Recipe
-from training.record import BEST, FINE_TUNED, NOT_RUN, TRUNK, baseline_file, read_record
+from training.record import BEST, FINE_TUNED, FOLDERS, NOT_RUN, TRUNK, baseline_file, read_record, read_runs
 from training.runs_table import replace_rows
 from training.study import Job, planned_record, report_failures, run_jobs
 from training.sweep import plan_sweep, write_sweep
@@ -257,6 +257,9 @@ def train_sweep(study: Study) -> None:
 
 def train_on(study: Study) -> None:
     arguments, root, corpus = study.arguments, study.root, study.corpus
+    if arguments.only_asks and not any(read_runs(root, name) for name in FOLDERS):
+        print(f"{root}: no ladder run has ended, so the best one cannot be known yet")
+        return
     search = plan_search(
         root,
         corpus,
@@ -307,7 +310,7 @@ def main() -> None:
         except DoorError as error:
             failed.append(str(error))
     if failed:
-        raise DoorError("\n".join(failed))
+        raise DoorError("\n".join(dict.fromkeys(failed)))
 
 
 def run_arm(arguments: StudyArguments, title: str) -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from door import DoorError, whole_file
+from training.record import NOT_RUN
 
 CONFIG = "config"  # its fields differ from one architecture to the next: JSON, in one column
 Record = dict[str, Any]
@@ -37,12 +38,24 @@ def read_runs_table(path: Path) -> list[Record]:
 
 
 def replace_rows(path: Path, records: Sequence[Record], same: Iterable[str]) -> None:
-    """Put records in the place of those rows that are like any of them in the fields `same`."""
+    """Put records in the place of those rows that are like any of them in the fields `same`.
+
+    The row of a run that has ended gives way to a record of the same run, but not to one that says that it has not been
+    run: it was trained elsewhere.
+    """
     names = tuple(same)
-    ours = {tuple(record[name] for name in names) for record in records}
+
+    def group(row: Record) -> tuple[Any, ...]:
+        return tuple(row[name] for name in names)
+
+    def identity(row: Record) -> str:
+        return json.dumps([group(row), row["recipe"], row["corpus"]], sort_keys=True)
+
+    ours = set(map(group, records))
     before = read_runs_table(path) if path.is_file() else []
-    kept = [record for record in before if tuple(record[name] for name in names) not in ours]
-    write_runs(path, [*kept, *records])
+    ended = {identity(row): row for row in before if row["status"] != NOT_RUN}
+    newest = [ended.get(identity(record), record) if record["status"] == NOT_RUN else record for record in records]
+    write_runs(path, [*(row for row in before if group(row) not in ours), *newest])
 
 
 def _flat(record: Record) -> Record:
