@@ -138,7 +138,7 @@ def _name(run: Run) -> str:
     recipe = run["recipe"]
     name = f"{recipe['architecture']} {recipe['size']} seed {recipe['seed']}, {short(recipe['tokens'])} tokens"
     part = f" on 1/{recipe['one_in']} of the tunes" if recipe.get("one_in", 1) > 1 else ""
-    return f"{name}{part}{', carrying state' if recipe['carry_state'] else ''}"
+    return f"{name}{part}{', carrying state' if recipe.get('carry_state') else ''}"
 
 
 def _why(run: Run) -> str:
