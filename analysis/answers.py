@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from analysis.arms import KEYS, LONGER, PART, STATE, STATE_RESET
+from analysis.arms import KEYS, PART, STATE, STATE_RESET
 from analysis.report import (
     AXIS_WORDS,
     LAW_WORDS,
@@ -23,6 +23,7 @@ from analysis.report import (
     position_lines,
     quantity,
     repetition_lines,
+    rising,
     short,
     sizes_of,
 )
@@ -38,7 +39,7 @@ WORDS = {
 BOTH = "GPT or LSTM: which gains more, by which axis, and from where on?"
 MUSIC = "What music appears at which size, and how much of it is copied?"
 MUSIC_FIGURE = "quality_over_size"  # of generation/, beside the scores that the findings are of
-COMPARED = "power"  # exponents with floors are not alike
+COMPARED, FLOORED = "power", "power_floor"  # exponents without a floor alone are alike
 
 
 def answer_section(data: Data, drawn: set[str]) -> list[str]:
@@ -86,17 +87,27 @@ def headline(data: Data) -> list[str]:
 
 
 def _faster(data: Data) -> str:
-    """Say on parameters whose loss falls faster and from where its law is the lower."""
+    """Say from where on which architecture's loss is the lower, and whose falls faster."""
     compared = None if data["comparison"] is None else find_comparison(data, COMPARED)
     if compared is None:
         return "Only one architecture was trained."
+    texts = [lead_sentence(data)]
+    laws = [
+        law for law in (find_comparison(data, FLOORED), compared) if law is not None and _crossings(law, "n_params")
+    ]
+    if laws:
+        [crossing, *_] = _crossings(laws[0], "n_params")
+        texts.append(f"{crossing[:-1]} by the {LAW_WORDS[laws[0]['law']]}.")
     steeper = compared["steeper"] if compared["identified"] else None
     verdict = (
-        "No architecture is shown to scale better" if steeper is None else f"The {NAMES[steeper]}'s loss falls faster"
+        "No architecture's loss is shown to fall faster"
+        if steeper is None
+        else f"Over these sizes the {NAMES[steeper]}'s loss falls faster"
     )
-    alpha = difference(compared["differences"]["alpha"])
-    text = f"{verdict}: α(GPT) − α(LSTM) = {alpha} ({LAW_WORDS[COMPARED]})."
-    return " ".join([text, *_crossings(compared, "n_params"), lead_sentence(data)])
+    alpha, alike = difference(compared["differences"]["alpha"]), compared["equal_weights"]["alpha"]
+    alike_words = "" if alike is None else f"; {alike:+.3f} with equal weights for all runs"
+    texts.append(f"{verdict}: α(GPT) − α(LSTM) = {alpha} ({LAW_WORDS[COMPARED]}{alike_words}).")
+    return " ".join(texts)
 
 
 def _crossings(compared: Data, axis: str) -> list[str]:
@@ -113,14 +124,11 @@ def _best_split(data: Data) -> str:
     """Say for each architecture the best number of tokens a parameter, by the first way that is identified."""
     parts = [next((row for row in ratios(data) if row["architecture"] == name), None) for name in data["allocation"]]
     texts = [
-        f"{quantity(row['ratio'])} characters a parameter for the {NAMES[row['architecture']]} at "
-        f"{short(row['flops'])} FLOPs ({WAYS[row['way']]}; {row['place']} {TEXT})"
-        for row in parts
-        if row is not None
+        f"{_ratio(row)} for the {NAMES[row['architecture']]} ({WAYS[row['way']]})" for row in parts if row is not None
     ]
     if not texts:
         return "How it is best split is not identified."
-    return f"It is best spent on {' and '.join(texts)}; text's is {TEXT}."
+    return f"Characters a parameter that compute is best spent on, against text's {TEXT} tokens: {'; '.join(texts)}."
 
 
 def _other_data(data: Data) -> str:
@@ -134,7 +142,7 @@ def _other_data(data: Data) -> str:
                 more = (
                     f"in {row['keys']} keys instead of their own"
                     if row["against"] == KEYS
-                    else f"alone, {row['epochs']:.0f} epochs"
+                    else f"alone instead of all, {row['epochs']:.0f} epochs"
                 )
                 change = f"{row['difference']:+.3f} {edges(row['interval'], '+')} ({NAMES[name]} {row['size']})"
                 found.setdefault(f"{part} {more}", []).append(change)
@@ -206,9 +214,10 @@ def scaling_answers(data: Data) -> list[str]:
     if data["comparison"] is None:
         return lines
     for axis in ("n_params", "flops"):
-        compared = find_comparison(data, COMPARED, axis)
-        if compared is not None:
-            lines += [exponent_sentence(compared), *_crossings(compared, axis)]
+        for law in (COMPARED, FLOORED):
+            compared = find_comparison(data, law, axis)
+            if compared is not None:
+                lines += [exponent_sentence(compared), *_crossings(compared, axis)]
     lines.append(f"{lead_sentence(data)} That is at {short(data['tokens'])} tokens.")
     if data["comparison"]["positions"] is not None:
         lines += position_lines(data["comparison"]["positions"])
@@ -216,21 +225,28 @@ def scaling_answers(data: Data) -> list[str]:
 
 
 def ratios(data: Data) -> list[Data]:
-    """Return the best number of tokens a parameter by each way at the most compute it has seen, equal FLOPs first."""
+    """Return the best number of tokens a parameter by each way at the most compute it has seen, equal FLOPs first.
+
+    `place` holds the ratio against text's: above or below it only if both kinds of interval are. `less` are the optima
+    at less compute.
+    """
     rows = []
     for name, found in data["allocation"].items():
         for way, approach in sorted(found["ways"].items(), key=lambda item: item[0] != "isoflop"):
             seen = [best for best in approach["optima"] if not best["extrapolated"]]
             if approach["reason"] is None and seen:
-                best = max(seen, key=lambda best: best["flops"])
-                low, high = best["tokens_per_parameter"]["bootstrap"]
-                above, below = low is not None and low > TEXT, high is not None and high < TEXT
+                *less, best = sorted(seen, key=lambda best: best["flops"])
+                ratio = best["tokens_per_parameter"]
+                lows, highs = zip(ratio["bootstrap"], ratio["jackknife"], strict=True)
+                above = None not in lows and min(lows) > TEXT
+                below = None not in highs and max(highs) < TEXT
                 rows.append(
                     {
                         "architecture": name,
                         "way": way,
                         "flops": best["flops"],
-                        "ratio": best["tokens_per_parameter"],
+                        "ratio": ratio,
+                        "less": less,
                         "a": approach["a"],
                         "place": "above" if above else "below" if below else "not told from",
                     }
@@ -238,14 +254,24 @@ def ratios(data: Data) -> list[Data]:
     return rows
 
 
+def _ratio(row: Data) -> str:
+    ratio = row["ratio"]
+    over_sizes = f"{edges(ratio['jackknife'])} over sizes"
+    return f"{quantity(ratio)} over runs, {over_sizes}, at {short(row['flops'])} FLOPs ({row['place']} {TEXT})"
+
+
 def ratio_answers(data: Data) -> list[str]:
     """Hold the best number of tokens a parameter against text's."""
-    return [
-        f"{NAMES[row['architecture']]}, {WAYS[row['way']]}: {quantity(row['ratio'])} characters a parameter at "
-        f"{short(row['flops'])} FLOPs, {row['place']} {TEXT}; N_opt grows as C^{quantity(row['a'])} over runs, "
-        f"{edges(row['a']['jackknife'])} over sizes."
-        for row in ratios(data)
-    ] or ["It is not identified."]
+    lines = []
+    for row in ratios(data):
+        trend = "".join(
+            f"{best['tokens_per_parameter']['value']:.1f} at {short(best['flops'])} FLOPs, " for best in row["less"]
+        )
+        lines.append(
+            f"{NAMES[row['architecture']]}, {WAYS[row['way']]}, characters a parameter: {trend}{_ratio(row)}; N_opt "
+            f"grows as C^{quantity(row['a'])} over runs, {edges(row['a']['jackknife'])} over sizes."
+        )
+    return lines or ["It is not identified."]
 
 
 def data_answers(data: Data) -> list[str]:
@@ -257,10 +283,10 @@ def data_answers(data: Data) -> list[str]:
             cells = [_change(row) for row in mine if row["against"] == kind]
             if cells:
                 lines.append(f"{NAMES[name]}, at {short(data['main_budget'])} tokens: {words} {'; '.join(cells)}.")
-        rising = [row for row in rows if row["against"] == LONGER and (row["interval"][0] or 0) > 0]
-        if rising:
+        if rising(data, name):
             lines.append(
-                f"{NAMES[name]}: repeated further, the same tunes RAISE the loss by {'; '.join(map(_rise, rising))}. "
+                f"{NAMES[name]}: repeated further, the same tunes RAISE the loss by "
+                f"{'; '.join(map(_rise, rising(data, name)))}. "
                 "The data-constrained law below cannot rise: there it does not describe these runs."
             )
     return (lines + repetition_lines(data)) or ["Not tried."]

@@ -4,9 +4,9 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
-from analysis.runs import Run, Runs, keys_used
+from analysis.fitting import Interval
+from analysis.runs import Run, Runs, keys_used, mean_intervals
 
 PART, KEYS, STATE, STATE_RESET, LONGER = "part", "keys", "state", "state reset", "longer"
 KINDS = (PART, KEYS, STATE, STATE_RESET, LONGER)
@@ -41,13 +41,14 @@ def arm_differences(runs: Runs) -> list[dict[str, Any]]:
                 members = run, run[score], other["validation_loss"]
                 pairs[against, run["n_params"], size, budget, one_in, keys, from_budget].append(members)
     differences = {place: np.array([loss - base for _, loss, base in members]) for place, members in pairs.items()}
-    spread = {kind: _pooled([d for place, d in differences.items() if place[0] == kind]) for kind in KINDS}
+    means: dict[tuple[Any, ...], tuple[float, Interval]] = {}
+    for kind in KINDS:
+        places = [place for place in differences if place[0] == kind]
+        means |= dict(zip(places, mean_intervals([differences[place] for place in places]), strict=True))
     rows = []
     for place in sorted(differences):
         against, _, size, budget, one_in, keys, from_budget = place
-        mean, count = float(differences[place].mean()), len(differences[place])
-        deviation, freedom = spread[against]
-        half = float(student.ppf(0.975, freedom)) * deviation / np.sqrt(count) if freedom else None
+        mean, interval = means[place]
         rows.append(
             {
                 "against": against,
@@ -57,10 +58,10 @@ def arm_differences(runs: Runs) -> list[dict[str, Any]]:
                 "one_in": one_in,
                 "keys": keys,
                 "epochs": pairs[place][0][0]["epochs"],
-                "seeds": count,
+                "seeds": len(differences[place]),
                 "loss": float(np.mean([loss for _, loss, _ in pairs[place]])),
                 "difference": mean,
-                "interval": [None, None] if half is None else [mean - half, mean + half],
+                "interval": list(interval),
             }
         )
     return rows
@@ -70,10 +71,3 @@ def _place(run: Run) -> tuple[str, int, int, Place]:
     recipe = run["recipe"]
     arm = recipe.get("one_in", 1), round(keys_used(run)), bool(recipe.get("carry_state"))
     return recipe["size"], recipe["seed"], recipe["tokens"], arm
-
-
-def _pooled(groups: list[np.ndarray]) -> tuple[float, int]:
-    """Return the standard deviation within groups and its degrees of freedom."""
-    freedom = sum(len(group) - 1 for group in groups)
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    return (float(np.sqrt(squares / freedom)) if freedom else 0.0), freedom

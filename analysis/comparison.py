@@ -23,7 +23,7 @@ from analysis.fitting import (
     percentiles,
 )
 from analysis.laws import Array
-from analysis.runs import Run, Runs, by_size, clusters, column, paired, weights_of, whole_corpus
+from analysis.runs import Run, Runs, by_size, clusters, column, mean_intervals, paired, weights_of, whole_corpus
 
 AXES = ("n_params", "n_params_non_embedding", "flops")
 AT_ONE_BUDGET = ("power", "power_floor")
@@ -81,13 +81,18 @@ class Crossover:
 
 @dataclass
 class LawComparison:
-    """Both architectures under one law on one axis; fits and resamples are of paired runs."""
+    """Both architectures under one law on one axis; fits and resamples are of paired runs.
+
+    `equal_weights` has the difference of alpha and the first crossover (None if there is none) where all runs weigh
+    alike: where a law does not describe the runs, it follows those that weigh most.
+    """
 
     axis: str
     law: str
     fits: dict[str, Fit]
     differences: dict[str, Difference]
     crossovers: list[Crossover]
+    equal_weights: dict[str, float | None]
 
     @property
     def doubt(self) -> str | None:
@@ -109,8 +114,22 @@ class LawComparison:
             "steeper": self.steeper,
             "differences": {name: {**asdict(d), "sign": d.sign} for name, d in self.differences.items()},
             "crossovers": [asdict(crossover) for crossover in self.crossovers],
+            "equal_weights": self.equal_weights,
             "fits": {architecture: fitted.as_dict() for architecture, fitted in self.fits.items()},
         }
+
+
+@dataclass
+class Match:
+    """GPT − LSTM at one size: the mean over seeds of the difference between runs of the same seed, in nats.
+
+    `interval` is Student's, 95 %, with one variance for all sizes; its edges are None where no size has two seeds.
+    """
+
+    size: str
+    seeds: int
+    difference: float
+    interval: Interval
 
 
 @dataclass
@@ -168,6 +187,7 @@ class Comparison:
     pairs: int
     budget: int
     budgets: list[int]
+    matches: list[Match]
     laws: list[LawComparison]
     ratios: list[Ratio]
     positions: Positions | None
@@ -179,6 +199,7 @@ class Comparison:
             "pairs": self.pairs,
             "budget": self.budget,
             "budgets": self.budgets,
+            "matches": [asdict(match) for match in self.matches],
             "laws": [law.as_dict() for law in self.laws],
             "ratios": [asdict(ratio) for ratio in self.ratios],
             "positions": self.positions and asdict(self.positions),
@@ -225,7 +246,16 @@ def compare(ladders: dict[str, Runs], delta: float = DELTA) -> Comparison:
         left_out["positions"] = f"a run has no validation_loss_by_position of {MIN_POSITIONS} places"
     else:
         positions = by_position(at_budget, budget)
-    return Comparison(len(pairs["gpt"]), budget, sorted(counts), laws, ratios, positions, left_out)
+    return Comparison(len(pairs["gpt"]), budget, sorted(counts), _matches(at_budget), laws, ratios, positions, left_out)
+
+
+def _matches(pairs: dict[str, Runs]) -> list[Match]:
+    gaps = {
+        size: column(members, "validation_loss") - column(by_size(pairs["lstm"])[size], "validation_loss")
+        for size, members in by_size(pairs["gpt"]).items()
+    }
+    means = mean_intervals(list(gaps.values()))
+    return [Match(size, len(gap), *found) for (size, gap), found in zip(gaps.items(), means, strict=True)]
 
 
 # Laws
@@ -233,10 +263,11 @@ def compare(ladders: dict[str, Runs], delta: float = DELTA) -> Comparison:
 
 @dataclass
 class _Side:
-    """One architecture's fit, and theta of the fits without one pair: [pairs' clusters, parameters]."""
+    """One architecture's fit, and theta of other fits, a row each: without one of the pairs, and with equal weights."""
 
     fitted: Fit
     without_pair: Array
+    equal_weights: Array
 
 
 def _side(law: str, axis: str, runs: Runs, delta: float) -> _Side:
@@ -263,7 +294,10 @@ def _side(law: str, axis: str, runs: Runs, delta: float) -> _Side:
     base = np.ones(len(loss)) if weights is None else weights
     without = problem.refit((cluster != np.arange(fitted.clusters)[:, None]) * base, best, problem.best_starts(base))
     without.theta[~without.converged] = np.nan
-    return _Side(fitted, without.theta)
+    equal = np.ones((1, len(loss)))
+    alike = problem.refit(equal, best, problem.best_starts(equal[0]))
+    alike.theta[~alike.converged] = np.nan
+    return _Side(fitted, without.theta, alike.theta)
 
 
 def _contrast(law: str, axis: str, runs: dict[str, Runs], sides: dict[str, _Side], budget: int) -> LawComparison:
@@ -273,11 +307,16 @@ def _contrast(law: str, axis: str, runs: dict[str, Runs], sides: dict[str, _Side
     triples = {a: partial(_in_size, law, float(budget)) for a in fits}
     measured = {a: column(members, axis) for a, members in runs.items()}
     crossovers = [_crossover(axis, budget, fits, triples, measured)]
+    gpt, lstm = (sides[a].equal_weights for a in ("gpt", "lstm"))
+    alpha = float((gpt - lstm)[0, fits["gpt"].law.names.index("alpha")])
+    [crossing] = np.exp(_crossings(triples["gpt"](gpt), triples["lstm"](lstm), *_within(measured)))
+    alike = {"alpha": alpha, "crossover": float(crossing)}
+    equal_weights = {name: value if np.isfinite(value) else None for name, value in alike.items()}
     if law == "chinchilla":
         triples = {a: partial(_in_flops, *_cost(members, axis)) for a, members in runs.items()}
         measured = {a: column(members, "flops") for a, members in runs.items()}
         crossovers.append(_crossover("flops", None, fits, triples, measured))
-    return LawComparison(axis, law, fits, differences, crossovers)
+    return LawComparison(axis, law, fits, differences, crossovers, equal_weights)
 
 
 def _difference(gpt: _Side, lstm: _Side, name: str) -> Difference:
@@ -360,10 +399,8 @@ def _crossover(
     doubt = _doubt(fits)
     if doubt:
         return Crossover(axis, tokens, None, (None, None), None, None, doubt)
-    everything = np.concatenate(list(measured.values()))
-    within = float(np.log(everything.min() / BEYOND)), float(np.log(everything.max() * BEYOND))
     rows = [triples[a](np.vstack([fits[a].theta, fits[a].resampled])) for a in ("gpt", "lstm")]
-    found = np.exp(_crossings(rows[0], rows[1], *within))
+    found = np.exp(_crossings(rows[0], rows[1], *_within(measured)))
     share = float(np.isfinite(found[1:]).mean())
     if not np.isfinite(found[0]):
         never = "the law of the GPT does not come to lie below that of the LSTM"
@@ -372,6 +409,12 @@ def _crossover(
     inside = max(m.min() for m in measured.values()) <= found[0] <= min(m.max() for m in measured.values())
     reason = "too many resamples do not cross" if None in interval else None
     return Crossover(axis, tokens, float(found[0]), interval, share, bool(inside), reason)
+
+
+def _within(measured: dict[str, Array]) -> tuple[float, float]:
+    """Return the log x between which a crossover is looked for."""
+    everything = np.concatenate(list(measured.values()))
+    return float(np.log(everything.min() / BEYOND)), float(np.log(everything.max() * BEYOND))
 
 
 def _crossings(gpt: Array, lstm: Array, low: float, high: float) -> Array:

@@ -3,7 +3,10 @@
 import re
 from collections.abc import Callable
 from itertools import pairwise
+from math import inf
 from typing import Any
+
+from analysis.arms import LONGER
 
 Data = dict[str, Any]
 NAMES = {"gpt": "GPT", "lstm": "LSTM"}
@@ -140,6 +143,7 @@ def size_table(data: Data) -> list[str]:
         f"| size | {' | '.join(heads)} |{' GPT − LSTM |' if both else ''}",
         "|---" * (1 + len(heads) + both) + "|",
     ]
+    matches = {row["size"]: row for row in data["comparison"]["matches"]} if data["comparison"] is not None else {}
     for row in data["sizes"]:
         cells = [row["size"]]
         for name in names:
@@ -150,7 +154,8 @@ def size_table(data: Data) -> list[str]:
                 else [f"{entry['n_params']:,}", str(entry["seeds"]), _loss(entry), f"{entry['seconds']:.0f}"]
             )
         if both:
-            cells.append(f"{row['gpt']['loss'] - row['lstm']['loss']:+.3f}" if row.keys() >= {"gpt", "lstm"} else "–")
+            match = matches.get(row["size"])
+            cells.append(f"{match['difference']:+.3f} {edges(match['interval'], '+')}" if match else "–")
         rows.append(f"| {' | '.join(cells)} |")
     return rows
 
@@ -189,14 +194,12 @@ def baseline_sentence(data: Data, architecture: str) -> str:
 
 def lead_sentence(data: Data) -> str:
     """Say which architecture has the lower loss at how many matched sizes of the main budget."""
-    matched = [row for row in data["sizes"] if row.keys() >= {"gpt", "lstm"}]
-    ahead = {"gpt": 0, "lstm": 0}
-    for row in matched:
-        gap = row["gpt"]["loss"] - row["lstm"]["loss"]
-        if gap:
-            ahead["gpt" if gap < 0 else "lstm"] += 1
-    counts = ", ".join(f"the {NAMES[k]} at {n}" for k, n in ahead.items())
-    return f"Of {len(matched)} matched sizes the lower mean loss belongs to {counts}."
+    matches = data["comparison"]["matches"]
+    gpt = sum((row["interval"][1] or 0) < 0 for row in matches)
+    lstm = sum((row["interval"][0] or 0) > 0 for row in matches)
+    untold = len(matches) - gpt - lstm
+    rest = f"; at {untold} it is not told" if untold else ""
+    return f"Of {len(matches)} matched sizes the lower loss belongs to the GPT at {gpt}, the LSTM at {lstm}{rest}."
 
 
 def extrapolation_ranking(rows: list[Data]) -> list[Data]:
@@ -242,6 +245,11 @@ def _foretold(row: Data) -> str:
     )
 
 
+def rising(data: Data, name: str) -> list[Data]:
+    """Return the differences by which more passes over the same tunes raise the loss of an architecture."""
+    return [row for row in data["arms"][name] if row["against"] == LONGER and (row["interval"][0] or 0) > 0]
+
+
 def repetition_lines(data: Data) -> list[str]:
     """Say what repeated epochs and transposed copies are worth, or that it is not identified."""
     lines = []
@@ -258,8 +266,11 @@ def repetition_lines(data: Data) -> list[str]:
             if not part["identified"]:
                 lines.append(f"{NAMES[name]}: what repeated {unit} are worth is not identified ({part['reason']}).")
                 continue
-            values = ", ".join(f"{row[unit]}: {row['value']:.2f} {edges(row['bootstrap'])}" for row in part["rows"])
-            lines.append(f"{NAMES[name]}: {unit} {words} this many times the fresh data: {values}.")
+            most = min((row["epochs"] * row["from_budget"] / row["budget"] for row in rising(data, name)), default=inf)
+            told = [row for row in part["rows"] if unit != "epochs" or row[unit] <= most]
+            values = ", ".join(f"{row[unit]}: {row['value']:.2f} {edges(row['bootstrap'])}" for row in told)
+            short_of = "" if len(told) == len(part["rows"]) else "; more are not told, as a measured loss rises there"
+            lines.append(f"{NAMES[name]}: {unit} {words} this many times the fresh data: {values}{short_of}.")
     return lines
 
 
@@ -277,6 +288,8 @@ def exponent_sentence(comparison: Data) -> str:
     where = (
         f"On {AXIS_WORDS[comparison['axis']]}, {LAW_WORDS[comparison['law']]}: α(GPT) − α(LSTM) = {difference(alpha)}."
     )
+    if comparison["equal_weights"]["alpha"] is not None:
+        where = f"{where[:-1]} ({comparison['equal_weights']['alpha']:+.3f} with equal weights for all runs)."
     if not comparison["identified"]:
         return f"{where} Nothing follows from it, as {comparison['reason']}."
     test = shared_sentence("exponent", alpha["test"])
@@ -368,10 +381,12 @@ def position_lines(positions: Data) -> list[str]:
             f"{curve['loss'][-1]:{sign}.3f} at {last[0]}–{last[1]}"
         )
         until = curve["falls_until"]
-        fall = "it is not shown to fall anywhere" if until is None else f"it is shown to fall until {until} characters"
+        fall = (
+            "; not shown to fall anywhere" if until is None else f"; shown to fall bin by bin until {until} characters"
+        )
         lines.append(
-            f"{words} ({positions['size']}, {positions['seeds']} seeds): {ends}; change per doubling at the end "
-            f"{curve['slope']:+.4f} {_small(curve['slope_interval'])}; {fall}."
+            f"{words} ({positions['size']}, {positions['seeds']} seeds): {ends}; change per doubling over the last two "
+            f"bins {curve['slope']:+.4f} {_small(curve['slope_interval'])}{'' if name == 'difference' else fall}."
         )
     return lines
 
@@ -421,7 +436,7 @@ def write_report(data: Data, figures: set[str], opening: list[str]) -> str:
         *size_table(data),
         "",
         *(f"- {order_sentence(data, name)}" for name in names),
-        *([f"- {lead_sentence(data)}"] if len(names) == 2 else []),
+        *([f"- {lead_sentence(data)}"] if data["comparison"] is not None else []),
         f"- The table is of {short(data['tokens'])} tokens{one_budget(data)}.",
         "",
         "## Baseline",

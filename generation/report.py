@@ -5,6 +5,7 @@ from math import exp
 from typing import Any
 
 from generation.against_size import AXES, CHANCE, MIN_RUNS, MIN_SIZES, Data, cells_of
+from generation.quality import TIERS
 
 NAMES = {"gpt": "GPT", "lstm": "LSTM"}
 AXIS_WORDS = {"n_params": "all parameters", "n_params_non_embedding": "parameters without tables"}
@@ -14,8 +15,10 @@ FIGURES = {
     "abilities": "The number of parameters at which each ability appears.",
 }
 UNITS = (("G", 1e9), ("M", 1e6), ("K", 1e3))
+TOLD = ("valid", "no_errors", "bars_add_up", "repeated_bars", "copied")
 FREE = "no interval"
 WHOSE = {"best": "the best model's", "human": "people's (test)"}
+MEAN_SHARES = ("repeated_bars", "ngram_overlap")  # a number of each tune, from 0 to 1
 LISTED = 5  # disagreements with each judge; quality.json has more
 
 
@@ -29,8 +32,9 @@ def short(number: float, _: Any = None) -> str:
 
 def amount(metric: Data, value: float, sign: str = "", unit: bool = True) -> str:
     """Return a value of a metric: shares in percent (differences of them in points), others with three digits."""
-    if metric["kind"] != "share":
+    if metric["kind"] != "share" and metric["name"] not in MEAN_SHARES:
         return f"{value:{sign}.3g}"
+    value = value if sign else max(value, 0.0)  # the interval of a mean share close to none reaches below
     return f"{100 * value:{sign}.1f}{('' if sign else ' %') if unit else ''}"
 
 
@@ -88,8 +92,12 @@ def verdict(metric: Data, row: Data) -> str:
 
 
 def tally(metrics: dict[str, Data], rows: dict[str, Data]) -> str:
-    """Count the metrics, of those with a better side, that are decided for either architecture, and name them."""
-    decided = {name: verdict(metrics[name], row) for name, row in rows.items() if metrics[name]["better"]}
+    """Count the metrics, of those with a better side, that are decided for either architecture, and name them.
+
+    The tiers count once, as valid tunes: they are parts of that.
+    """
+    counted = [name for name in rows if metrics[name]["better"] and name not in TIERS]
+    decided = {name: verdict(metrics[name], rows[name]) for name in counted}
     texts = []
     for words in ("LSTM better", "GPT better"):
         mine = [name for name, found in decided.items() if found == words]
@@ -120,7 +128,7 @@ def findings(quality: Data, analysis: Data) -> list[str]:
     """Return what the study says in at most six lines, each with its numbers."""
     view, metrics = analysis["chosen"], {metric["name"]: metric for metric in analysis["metrics"]}
     lines = [study_line(quality, analysis)]
-    told = [ends_line(metrics[name], view[name]) for name in ("valid", "repeated_bars", "copied") if name in view]
+    told = [ends_line(metrics[name], view[name]) for name in TOLD if name in view]
     lines += [" ".join(told)] if told else []
     if any(metric["kind"] == "distance" for metric in metrics.values()):
         lines.append(distance_line(metrics, view))

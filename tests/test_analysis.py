@@ -455,9 +455,10 @@ def test_sizes_out_of_order_are_named(data):
 
 
 def test_the_lead_is_counted_over_the_sizes(data):
-    for i, row in enumerate(data["sizes"]):
-        row["gpt"]["loss"], row["lstm"]["loss"] = (1.0, 1.1) if i < 3 else (1.1, 1.0)
-    assert "the GPT at 3, the LSTM at 5" in report.lead_sentence(data)
+    edges = [(-0.2, -0.1)] * 3 + [(0.1, 0.2)] * 4 + [(-0.1, 0.1)]
+    for row, interval in zip(data["comparison"]["matches"], edges, strict=True):
+        row["interval"] = interval
+    assert report.lead_sentence(data).endswith("to the GPT at 3, the LSTM at 4; at 1 it is not told.")
 
 
 @pytest.mark.parametrize(("loss", "beats"), [(1.5, True), (1.7, False)])
