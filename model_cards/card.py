@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from analysis.report import AXIS_WORDS, chosen_fit, exponent_sentence, find_comparison, law_line
+from analysis.runs import keys_used
 from generation.abc_pipeline import TASK
 from generation.quality import Z95
 from model_cards.releases import MAIN, Release
@@ -193,6 +194,8 @@ def _law(results: Results, record: dict[str, Any], place: Place) -> str:
 
 
 def _tunes(tunes: Sequence[dict[str, Any]], place: Place) -> str:
+    if not tunes:
+        return ""
     lines = [
         "## Tunes",
         "",
@@ -235,11 +238,13 @@ def _limits(record: dict[str, Any]) -> str:
 def _training(results: Results, record: dict[str, Any]) -> str:
     recipe = record["recipe"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    keys = round(keys_used(record))
     lines = [
         f"commit {record['git_commit']}, seed {recipe['seed']}, {recipe['precision']}, batches of "
         f"{recipe['batch_size']} × {recipe['context']} characters",
         f"{record['seconds']:.0f} s on {record['hardware']}; {record['flops']:.3g} FLOPs, "
-        f"{record['tokens_per_second']:.0f} tokens per second, {record['epochs']:.2f} epochs",
+        f"{record['tokens_per_second']:.0f} tokens per second, {record['epochs']:.2f} epochs"
+        + (f" of the training tunes in {keys} keys each" if keys > 1 else ""),
         f"versions: {versions}",
     ]
     if not recipe["init_from"]:
