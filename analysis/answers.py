@@ -13,6 +13,7 @@ from analysis.report import (
     crossover_sentence,
     difference,
     edges,
+    epochs_before,
     estimate,
     exponent_sentence,
     extrapolation_lines,
@@ -293,7 +294,7 @@ def data_answers(data: Data) -> list[str]:
 
 
 def _rise(row: Data) -> str:
-    passes = f"from {row['epochs'] * row['from_budget'] / row['budget']:.0f} to {row['epochs']:.0f} epochs"
+    passes = f"from {epochs_before(row):.0f} to {row['epochs']:.0f} epochs"
     return (
         f"{row['difference']:+.3f} {edges(row['interval'], '+')} ({row['size']}, 1/{row['one_in']} of them, {passes})"
     )

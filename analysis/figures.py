@@ -1,8 +1,9 @@
 """The figures, drawn from what fits.json holds: seeds as points, laws as lines with bands, floors where identified."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,20 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from analysis.report import LAW_WORDS, NAMES, PARAMETERS, UNITS, VARIABLES, WAYS, Data, chosen_fit, find_fit, short
+from analysis.report import (
+    LAW_WORDS,
+    NAMES,
+    PARAMETERS,
+    UNITS,
+    VARIABLES,
+    WAYS,
+    Data,
+    chosen_fit,
+    epochs_before,
+    find_fit,
+    rising,
+    short,
+)
 from door import whole_file
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
@@ -23,6 +37,7 @@ COLOURS = {"gpt": "#0072B2", "lstm": "#D55E00"}
 MARKERS = {"gpt": "o", "lstm": "s"}
 LAW_COLOURS = {"power": "#999999", "power_floor": "#009E73", "chinchilla": "#CC79A7"}
 GREY = "#666666"
+DASHES = ("-", "--", ":", "-.")
 MOST_LABELS = 6  # on a logarithmic axis
 ROUND = [1, 2, 2.5, 5, 10]  # steps of even series
 LOSS = "validation loss (nats per character)"
@@ -58,6 +73,15 @@ def figure(
             for kind, metadata in METADATA.items():
                 with whole_file(path.with_name(f"{path.name}.{kind}")) as temporary:
                     canvas.savefig(temporary, format=kind, metadata=metadata)
+
+
+def legend_below(panels: Sequence[Axes], columns: int) -> None:
+    """Put one legend for all panels below them, where it covers nothing."""
+    entries = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    canvas = panels[0].figure
+    canvas.legend([*entries.values()], [*entries], loc="outside lower center", ncols=columns, fontsize=8)
 
 
 def label_log_axis(axis: Axis) -> None:
@@ -137,7 +161,7 @@ def draw_points(axes: Axes, x: np.ndarray, y: np.ndarray, architecture: str, **s
 
 def scaling_law(path: Path, data: Data, architectures: list[str]) -> None:
     """Loss against parameters at the main budget with the fitted laws, one or several architectures."""
-    with figure(path) as [axes]:
+    with figure(path, height=4.4) as [axes]:
         axes.set(xscale="log", yscale="log", xlabel="parameters N", ylabel=LOSS)
         for architecture in architectures:
             points = main_points(data, architecture)
@@ -145,28 +169,30 @@ def scaling_law(path: Path, data: Data, architectures: list[str]) -> None:
             draw_law(axes, chosen_fit(data, architecture), architecture)
         draw_baseline(axes, data["baseline"])
         axes.set_title("points are runs; bands are 95 % bootstrap intervals", fontsize=9)
-        axes.legend(fontsize=8)
+        legend_below([axes], 2)
 
 
-def training_curves(path: Path, data: Data, architecture: str) -> None:
-    """Training and validation loss against tokens, one colour a size, one line a seed."""
-    curves = data["curves"][architecture]
-    sizes = list(dict.fromkeys(curve["size"] for curve in curves))
-    colours = dict(zip(sizes, mpl.colormaps["viridis"](np.linspace(0, 0.9, len(sizes))), strict=True))
-    labelled = set()
-    with figure(path, columns=2) as (left, right):
-        for curve in curves:
-            size = curve["size"]
-            label = None if size in labelled else f"{size} ({short(curve['n_params'])})"
-            labelled.add(size)
-            for axes, name in ((left, "train"), (right, "validation")):
-                axes.plot(curve[name]["tokens"], curve[name]["loss"], color=colours[size], lw=1, label=label)
-        characters = short(curves[0]["validation"]["characters"])
-        left.set(ylabel="training loss (nats per character)", title="training")
-        right.set(ylabel=LOSS, title=f"validation, its first {characters} characters")
-        for axes in (left, right):
-            axes.set(xscale="log", yscale="log", xlabel="tokens seen")
-        left.legend(fontsize=7)
+def training_curves(path: Path, data: Data, architectures: list[str]) -> None:
+    """Training and validation loss against tokens, a row an architecture, one colour a size, one line a seed."""
+    with figure(path, columns=2, rows=len(architectures)) as panels:
+        for row, architecture in enumerate(architectures):
+            left, right = panels[2 * row : 2 * row + 2]
+            curves = data["curves"][architecture]
+            sizes = list(dict.fromkeys(curve["size"] for curve in curves))
+            colours = dict(zip(sizes, mpl.colormaps["viridis"](np.linspace(0, 0.9, len(sizes))), strict=True))
+            labelled = set()
+            for curve in curves:
+                size = curve["size"]
+                label = None if size in labelled else f"{size} ({short(curve['n_params'])})"
+                labelled.add(size)
+                for axes, name in ((left, "train"), (right, "validation")):
+                    axes.plot(curve[name]["tokens"], curve[name]["loss"], color=colours[size], lw=1, label=label)
+            characters = short(curves[0]["validation"]["characters"])
+            left.set(ylabel="training loss (nats per character)", title=f"{NAMES[architecture]}, training")
+            right.set(ylabel=LOSS, title=f"validation, its first {characters} characters")
+            for axes in (left, right):
+                axes.set(xscale="log", yscale="log", xlabel="tokens seen")
+            left.legend(fontsize=7)
 
 
 QUANTITIES = {
@@ -320,8 +346,8 @@ def extrapolation(path: Path, data: Data) -> None:
             axes.axhline(0, color=GREY, lw=0.8)
             axes.set(xscale="log", xlabel="size foretold over largest size fitted", title=NAMES[architecture])
             axes.yaxis.set_major_formatter(PercentFormatter(1))
-            axes.legend(fontsize=8)
         panels[0].set_ylabel("foretold over measured loss, less 1\n(shaded: within 1 %)")
+        legend_below(panels, 3)
 
 
 def budgets(path: Path, data: Data) -> None:
@@ -345,7 +371,9 @@ def budgets(path: Path, data: Data) -> None:
             floor = fitted["parameters"]["E"]
             if floor["identified"]:
                 axes.axhline(floor["value"], color=GREY, lw=0.8, ls=":", label=f"E = {floor['value']:.3f}")
-            axes.set(xscale="log", yscale="log", xlabel="parameters N", ylabel=LOSS, title=NAMES[architecture])
+            known = all(row["identified"] for row in fitted["parameters"].values())
+            title = f"{NAMES[architecture]}{'' if known else '; the law is NOT identified'}"
+            axes.set(xscale="log", yscale="log", xlabel="parameters N", ylabel=LOSS, title=title)
             axes.legend(fontsize=7)
 
 
@@ -357,7 +385,8 @@ def isoflop(path: Path, data: Data) -> None:
             left, right = panels[2 * row : 2 * row + 2]
             ways = data["allocation"][architecture]["ways"]
             draw_valleys(left, ways["isoflop"]["minima"], architecture)
-            left.set_title(f"{NAMES[architecture]}; points: means of seeds, stars: minima that count", fontsize=9)
+            what = "means of seeds, interpolated between budgets; stars: minima that count"
+            left.set_title(f"{NAMES[architecture]}\n{what}", fontsize=9)
             for (way, found), colour in zip(ways.items(), LAW_COLOURS.values(), strict=True):
                 draw_optima(right, found, WAYS[way], colour)
             right.set(
@@ -456,13 +485,14 @@ def repetition(path: Path, data: Data) -> None:
             verdict = "" if worths else ": what repetition is worth is not identified"
             axes.set_title(f"{NAMES[architecture]}{verdict}", fontsize=9)
             if worths:
-                draw_worths(panels[columns * row + 1], worths)
+                draw_worths(panels[columns * row + 1], worths, rising(data, architecture))
             elif columns == 2:
                 panels[columns * row + 1].set_visible(False)
+        legend_below(panels[::columns], 4)
 
 
-def draw_worths(axes: Axes, worths: dict[str, Data]) -> None:
-    """Draw what repeated epochs, or keys of every tune, are worth with their bands."""
+def draw_worths(axes: Axes, worths: dict[str, Data], rises: list[Data]) -> None:
+    """Draw what repeated epochs, or keys of every tune, are worth with their bands, and where a measured loss rises."""
     colours = {"epochs": LAW_COLOURS["power_floor"], "keys": LAW_COLOURS["chinchilla"]}
     for unit, worth in worths.items():
         x = [entry[unit] for entry in worth["rows"]]
@@ -473,27 +503,32 @@ def draw_worths(axes: Axes, worths: dict[str, Data]) -> None:
         )
     longest = max(worth["rows"][-1][unit] for unit, worth in worths.items())
     axes.plot([1, longest], [1, longest], color=GREY, lw=0.8, ls="--", label="as good as fresh data")
-    axes.set(xscale="log", yscale="log", xlabel="epochs, or keys of every tune", ylabel="worth (times the data)")
+    if rises and "epochs" in worths:
+        first = min(map(epochs_before, rises))
+        axes.axvline(first, color=GREY, lw=1, ls=":", label="beyond, a measured loss rises")
+    unit = " or ".join(f"{unit} of every tune" if unit == "keys" else unit for unit in worths)
+    axes.set(xscale="log", yscale="log", xlabel=unit, ylabel="worth (times the data)")
     axes.set_title("bands are 95 % bootstrap intervals", fontsize=9)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower right")
 
 
 def draw_repeats(axes: Axes, table: dict[str, np.ndarray]) -> None:
     """Draw loss against epochs, a line a size and budget: the same tokens, from ever fewer tunes."""
     own_keys = np.round(table["keys"]) == 1
+    budgets, sizes = np.unique(table["budget"]), list(dict.fromkeys(table["size"]))
     lines = {
-        f"{size}, {short(budget)} tokens": own_keys & (table["budget"] == budget) & (table["size"] == size)
-        for budget in np.unique(table["budget"])
-        for size in dict.fromkeys(table["size"])
+        (budget, size): own_keys & (table["budget"] == budget) & (table["size"] == size)
+        for size in sizes
+        for budget in budgets
     }
-    repeated = {label: mine for label, mine in lines.items() if len(np.unique(table["one_in"][mine])) > 1}
-    colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(repeated)))
-    for (label, mine), colour in zip(repeated.items(), colours, strict=True):
+    repeated = {place: mine for place, mine in lines.items() if len(np.unique(table["one_in"][mine])) > 1}
+    colours = dict(zip(budgets, mpl.colormaps["viridis"](np.linspace(0, 0.9, len(budgets))), strict=True))
+    dashes = dict(zip(dict.fromkeys(size for _, size in repeated), cycle(DASHES), strict=False))
+    for (budget, size), mine in repeated.items():
         at, loss = means(table["epochs"][mine], table["validation_loss"][mine])
-        axes.plot(at, loss, "o-", ms=3, lw=0.8, color=colour, label=label)
+        label = f"{size}, {short(budget)} tokens"
+        axes.plot(at, loss, "o", ls=dashes[size], ms=3, lw=1, color=colours[budget], label=label)
     axes.set(xscale="log", yscale="log", xlabel="epochs, the tokens seen being equal", ylabel=LOSS)
-    if repeated:
-        axes.legend(fontsize=7)
 
 
 def profiled(data: Data) -> dict[str, Data]:

@@ -245,6 +245,11 @@ def _foretold(row: Data) -> str:
     )
 
 
+def epochs_before(row: Data) -> float:
+    """Return the epochs of the smaller budget that a difference is from."""
+    return float(row["epochs"] * row["from_budget"] / row["budget"])
+
+
 def rising(data: Data, name: str) -> list[Data]:
     """Return the differences by which more passes over the same tunes raise the loss of an architecture."""
     return [row for row in data["arms"][name] if row["against"] == LONGER and (row["interval"][0] or 0) > 0]
@@ -266,7 +271,7 @@ def repetition_lines(data: Data) -> list[str]:
             if not part["identified"]:
                 lines.append(f"{NAMES[name]}: what repeated {unit} are worth is not identified ({part['reason']}).")
                 continue
-            most = min((row["epochs"] * row["from_budget"] / row["budget"] for row in rising(data, name)), default=inf)
+            most = min(map(epochs_before, rising(data, name)), default=inf)
             told = [row for row in part["rows"] if unit != "epochs" or row[unit] <= most]
             values = ", ".join(f"{row[unit]}: {row['value']:.2f} {edges(row['bootstrap'])}" for row in told)
             short_of = "" if len(told) == len(part["rows"]) else "; more are not told, as a measured loss rises there"

@@ -36,6 +36,14 @@ FITS = "fits.json"
 MIN_RESAMPLES = 100
 VARIABLES = ("loss", "n", "d", "c", "u", "keys", "cluster")
 
+MORE = {  # figures that no section of the report is about
+    "training_curves": "Training and validation loss while training, one line a seed.",
+    "sample_efficiency": "Validation loss while training, against tokens and against time.",
+    "loss_comparison_bars": "Validation loss by size; points are seeds.",
+    "absolute_resources": "Time, memory, compute and speed against parameters.",
+    "computational_efficiency": "Time and memory per parameter.",
+}
+
 
 @dataclass
 class AnalysisArguments:
@@ -92,14 +100,15 @@ def study_figures(data: dict[str, Any], gpt: Path, both: Path) -> dict[Path, Cal
     names, costs = list(data["fits"]), ["seconds", "memory_added_bytes"]
     everything = [*costs, "flops", "tokens_per_second"]
     drawings: dict[Path, Callable[[Path], None]] = {}
-    if "gpt" in names:
+    if "gpt" in names and gpt != both:
         drawings |= {
             gpt / "scaling_law": lambda path: figures.scaling_law(path, data, ["gpt"]),
-            gpt / "training_curves": lambda path: figures.training_curves(path, data, "gpt"),
+            gpt / "training_curves": lambda path: figures.training_curves(path, data, ["gpt"]),
             gpt / "training_metrics": lambda path: figures.resources(path, data, costs, ["gpt"]),
             gpt / "loss_comparison": lambda path: figures.loss_bars(path, data, ["gpt"]),
         }
     drawings |= {
+        both / "training_curves": lambda path: figures.training_curves(path, data, names),
         both / "combined_scaling_laws": lambda path: figures.scaling_law(path, data, names),
         both / "computational_efficiency": lambda path: figures.resources(path, data, costs, names, per_parameter=True),
         both / "absolute_resources": lambda path: figures.resources(path, data, everything, names),
@@ -137,7 +146,9 @@ def report_of(data: dict[str, Any], drawn: set[str]) -> str:
     published = published_lines(compare_with_published(data))
     lines = ["", *arm_section(data), "## Beside published numbers", "", *published, ""]
     lines += image(drawn, "published", "Exponents of N, published and here.")
-    return write_report(data, drawn, answer_section(data, drawn)) + "\n".join(lines)
+    report = write_report(data, drawn, answer_section(data, drawn)) + "\n".join(lines)
+    more = [line for name, caption in MORE.items() for line in image(drawn, name, caption)]
+    return "\n".join([report, "## Curves and costs", "", *more]) if more else report
 
 
 def study(arguments: AnalysisArguments) -> None:

@@ -43,8 +43,9 @@ def made_results(root, corpus):
             write_run(folder_of(root, recipe), record, recipe["size"], corpus)
     write_run(root / BEST, records[-1], SIZES[0], corpus)
     shutil.copytree(PUBLISHED / BEST / "samples", root / BEST / "samples")
+    (root / "GPT_analysis").mkdir()
+    shutil.copyfile(PUBLISHED / "combined_scaling_laws.png", root / "GPT_analysis" / "scaling_law.png")
     for name, files in {
-        "GPT_analysis": ["scaling_law.png"],
         "comparison_analysis": ["fits.json", "combined_scaling_laws.png"],
         QUALITY_FOLDER: [QUALITY, "quality_over_size.png"],
     }.items():

@@ -268,6 +268,7 @@ def change(data, *path):
 FIGURES_OF_ONE_BUDGET = {
     "GPT_analysis": {"scaling_law", "training_curves", "training_metrics", "loss_comparison"},
     "comparison_analysis": {
+        "training_curves",
         "combined_scaling_laws",
         "computational_efficiency",
         "absolute_resources",
