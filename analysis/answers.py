@@ -30,6 +30,7 @@ from analysis.report import (
 )
 
 Data = dict[str, Any]
+FORMS = {"power": "A·N^-α", "power_floor": "E + A·N^-α"}
 TEXT = 20  # tokens a parameter for text: Hoffmann et al. 2022 (2203.15556), table 3
 WORDS = {
     PART: "fewer tunes, repeated, change the loss by",
@@ -75,11 +76,10 @@ def answer_section(data: Data, drawn: set[str]) -> list[str]:
 def headline(data: Data) -> list[str]:
     """Return the answer in five lines."""
     names = list(data["fits"])
-    law = LAW_WORDS[chosen_fit(data, names[0])["law"]]
+    form = FORMS[chosen_fit(data, names[0])["law"]]
     laws = "; ".join(f"{NAMES[name]} {_parameters(chosen_fit(data, name))}" for name in names)
-    where = f"{short(data['tokens'])} tokens ({data['epochs']:.1f} epochs)"
     return [
-        f"**Size.** At {where} the loss, in nats per character, falls with parameters N as a {law}: {laws}.",
+        f"**Size.** The loss, in nats per character, falls with parameters N as {form}: {laws} (95 %, over runs).",
         f"**Which.** {_faster(data)}",
         f"**Compute.** {_best_split(data)}",
         f"**Data.** {_other_data(data)}",
@@ -154,15 +154,15 @@ def _other_data(data: Data) -> str:
 
 
 def study_words(data: Data) -> str:
-    """Return what the study trained, for the caption of its figure."""
-    sizes = [sizes_of(data, name) for name in data["fits"]]
-    least, most = sizes[0][0], sizes[0][-1]
-    name = next(iter(data["fits"]))
-    runs = " and ".join(f"{count} {NAMES[name]}" for name, count in data["runs"].items())
-    budgets = ", ".join(short(budget) for budget in data["budgets"])
+    """Return what the runs are whose losses at the main budget are shown, for the caption of their figure."""
+    names = list(data["fits"])
+    sizes = sizes_of(data, names[0])
+    least, most = (short(row[names[0]]["n_params"]) for row in (sizes[0], sizes[-1]))
+    counts = (sum(row[name]["seeds"] for row in sizes_of(data, name)) for name in names)
+    runs = " and ".join(f"{count} {NAMES[name]}" for name, count in zip(names, counts, strict=True))
     return (
-        f"{runs} runs of {short(least[name]['n_params'])} to {short(most[name]['n_params'])} parameters, "
-        f"{budgets} tokens (a token is a character); intervals are 95 %"
+        f"{runs} runs of {least} to {most} parameters, {short(data['tokens'])} tokens (a token is a character; "
+        f"{data['epochs']:.1f} epochs of the training tunes)"
     )
 
 
