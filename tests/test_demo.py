@@ -169,7 +169,8 @@ def test_a_folder_with_other_files_is_left_alone(study, tmp_path):
 
 def test_the_models_are_those_that_are_shared_and_the_best_of_an_architecture_only_if_it_is_another(study):
     here, there = describe_study(study, None), describe_study(study, "somebody")
-    names = ["GPT 15k", "GPT 30k", "GPT tiny, trained further", "LSTM 15k", "LSTM 30k"]
+    best = committed_records()[-1]["recipe"]["size"]
+    names = ["GPT 15k", "GPT 30k", f"GPT {best}, trained further", "LSTM 15k", "LSTM 30k"]
     assert [model["name"] for model in here["models"]] == names
     assert all(Path(model["model"], "config.json").is_file() for model in here["models"])
     assert {model["revision"] for model in here["models"]} == {None}
