@@ -108,7 +108,16 @@ def _faster(data: Data) -> str:
     alpha, alike = difference(compared["differences"]["alpha"]), compared["equal_weights"]["alpha"]
     alike_words = "" if alike is None else f"; {alike:+.3f} with equal weights for all runs"
     texts.append(f"{verdict}: α(GPT) − α(LSTM) = {alpha} ({LAW_WORDS[COMPARED]}{alike_words}).")
-    return " ".join(texts)
+    return " ".join([*texts, *_carried(data)])
+
+
+def _carried(data: Data) -> list[str]:
+    """Say that windows begin without state, if it is known what the LSTM gains where they do not."""
+    rows = data["arms"].get("lstm", ())
+    mine = [row for row in rows if row["against"] == STATE and row["budget"] == data["main_budget"]]
+    changes = ", ".join(f"{row['difference']:+.3f} {edges(row['interval'], '+')} ({row['size']})" for row in mine)
+    what = "Here every window begins without state; carried from window to window it changes the loss of the LSTM by"
+    return [f"{what} {changes}."] if mine else []
 
 
 def _crossings(compared: Data, axis: str) -> list[str]:
@@ -219,7 +228,7 @@ def scaling_answers(data: Data) -> list[str]:
             compared = find_comparison(data, law, axis)
             if compared is not None:
                 lines += [exponent_sentence(compared), *_crossings(compared, axis)]
-    lines.append(f"{lead_sentence(data)} That is at {short(data['tokens'])} tokens.")
+    lines += [f"{lead_sentence(data)} That is at {short(data['tokens'])} tokens.", *_carried(data)]
     if data["comparison"]["positions"] is not None:
         lines += position_lines(data["comparison"]["positions"])
     return lines
