@@ -229,7 +229,11 @@ def extrapolation_lines(data: Data) -> list[str]:
         for law in (row["law"] for row in ranking):
             mine = [row for row in rows if row["law"] == law and row["main"]]
             far = [row for row in mine if row["times"] >= DECADE]
-            row = min(far, key=lambda row: row["times"]) if far else max(mine, key=lambda row: row["times"])
+            row = (  # of a decade or more, from the most sizes
+                max(far, key=lambda row: (row["fitted_sizes"], -row["times"]))
+                if far
+                else max(mine, key=lambda row: row["times"])
+            )
             note = "" if far else "no size lies a decade above a fitted range; the farthest is "
             lines.append(f"{NAMES[name]}, {LAW_WORDS[law]}: {note}{_foretold(row)}")
     return lines
