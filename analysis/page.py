@@ -35,8 +35,11 @@ figure {{ margin: 1.5rem 0; }}
 figure svg, figure img {{ display: block; max-width: 100%; height: auto; margin: 0 auto; background: white; }}
 figcaption {{ font-size: 0.9rem; margin-top: 0.4rem; }}
 .wide {{ overflow-x: auto; }}
-@media (min-width: 60rem) {{ .wide {{ margin-inline: calc(24rem - min(47vw, 42rem)); }} }}
-table {{ border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }}
+@media (min-width: 60rem) {{
+  .wide {{ width: fit-content; min-width: 100%; max-width: min(96vw, 84rem); position: relative; left: 50%;
+    transform: translateX(-50%); }}
+}}
+table {{ border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 0.25rem 0.6rem; border-bottom: 1px solid #8888; white-space: nowrap; text-align: left; }}
 pre {{ overflow-x: auto; }}
 </style>
