@@ -107,7 +107,8 @@ def _faster(data: Data) -> str:
     )
     alpha, alike = difference(compared["differences"]["alpha"]), compared["equal_weights"]["alpha"]
     alike_words = "" if alike is None else f"; {alike:+.3f} with equal weights for all runs"
-    texts.append(f"{verdict}: α(GPT) − α(LSTM) = {alpha} ({LAW_WORDS[COMPARED]}{alike_words}).")
+    why = "" if compared["identified"] else f", from which nothing follows, as {compared['reason']}"
+    texts.append(f"{verdict}: α(GPT) − α(LSTM) = {alpha} ({LAW_WORDS[COMPARED]}{alike_words}){why}.")
     return " ".join([*texts, *_carried(data)])
 
 
@@ -133,12 +134,10 @@ def _capital(text: str) -> str:
 def _best_split(data: Data) -> str:
     """Say for each architecture the best number of tokens a parameter, by the first way that is identified."""
     parts = [next((row for row in ratios(data) if row["architecture"] == name), None) for name in data["allocation"]]
-    texts = [
-        f"{_ratio(row)} for the {NAMES[row['architecture']]} ({WAYS[row['way']]})" for row in parts if row is not None
-    ]
+    texts = [f"{NAMES[row['architecture']]}, {WAYS[row['way']]}: {_ratio(row)}" for row in parts if row is not None]
     if not texts:
         return "How it is best split is not identified."
-    return f"Characters a parameter that compute is best spent on, against text's {TEXT} tokens: {'; '.join(texts)}."
+    return f"Compute is best spent on this many characters a parameter (text: {TEXT} tokens). {'; '.join(texts)}."
 
 
 def _other_data(data: Data) -> str:

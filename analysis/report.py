@@ -195,11 +195,13 @@ def baseline_sentence(data: Data, architecture: str) -> str:
 def lead_sentence(data: Data) -> str:
     """Say which architecture has the lower loss at how many matched sizes of the main budget."""
     matches = data["comparison"]["matches"]
-    gpt = sum((row["interval"][1] or 0) < 0 for row in matches)
-    lstm = sum((row["interval"][0] or 0) > 0 for row in matches)
-    untold = len(matches) - gpt - lstm
-    rest = f"; at {untold} it is not told" if untold else ""
-    return f"Of {len(matches)} matched sizes the lower loss belongs to the GPT at {gpt}, the LSTM at {lstm}{rest}."
+    places: dict[str, list[str]] = {"the GPT at": [], "the LSTM at": [], "neither, as it is not told, at": []}
+    for row in matches:
+        low, high = row["interval"]
+        gpt, lstm = high is not None and high < 0, low is not None and low > 0
+        places["the GPT at" if gpt else "the LSTM at" if lstm else "neither, as it is not told, at"].append(row["size"])
+    found = ", ".join(f"{who} {len(sizes)} ({', '.join(sizes)})" for who, sizes in places.items() if sizes)
+    return f"Of {len(matches)} matched sizes the lower loss belongs to {found}."
 
 
 def extrapolation_ranking(rows: list[Data]) -> list[Data]:

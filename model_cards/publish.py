@@ -112,6 +112,8 @@ def write_findings(folder: Path, readme: Path) -> None:
         raise DoorError(f"{readme}: the marks '<!-- findings: … -->' and '<!-- end of findings -->' are missing")
     data = read_json(folder / "fits.json")
     caption = f"Validation loss of GPT and LSTM against parameters: {study_words(data)}."
-    figure = f"![Two laws through points]({(folder / LAW_FIGURE).as_posix()})"
+    figure = (
+        f"![The losses of the runs, and the laws fitted to them with their bands]({(folder / LAW_FIGURE).as_posix()})"
+    )
     lines = [figure, "", caption, "", *(f"- {line}" for line in headline(data)), ""]
     write_text(readme, BLOCK.sub(lambda marks: marks[1] + "\n".join(lines) + marks[2], text))

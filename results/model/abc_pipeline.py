@@ -27,6 +27,7 @@ NUMBERS: dict[str, tuple[type, float, float]] = {  # their kind, and the least a
     "temperature": (float, 1e-4, 1e4), "top_p": (float, 1e-9, 1), "min_p": (float, 0, 1),
     "max_time": (float, 1e-9, 1e9),
 }  # fmt: skip
+LONGEST_SHOWN = 80
 LETTERS = {"title": "T", "rhythm": "R", "metre": "M", "unit_length": "L", "key": "K"}
 REMARK = re.compile(r"%.*\n")
 FIELD_LINE = re.compile(rf"{FIELD.pattern}\n")
@@ -68,7 +69,7 @@ class AbcGenerationPipeline(Pipeline):
         """Return the tunes of a prompt, or of each of a list of prompts."""
         texts = [prompt] if isinstance(prompt, str) else prompt
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"prompt {prompt!r}: give a text, or a list of texts")
+            raise ValueError(f"prompt {shown(prompt)}: give a text, or a list of texts")
         if "batch_size" in settings:
             raise ValueError("batch_size is for prompts, which come one after another: at_once is for tunes of one")
         return super().__call__(prompt, **settings)
@@ -107,7 +108,7 @@ class AbcGenerationPipeline(Pipeline):
         letters = {letter for letter, _ in begun}
         in_music = bool(rest) and ("K" in letters or not FIELD.match(f"{rest}:"))  # not in the midst of a field
         if in_music and "K" not in letters | fields.keys():
-            raise ValueError(f"the prompt {prompt!r} is music without a key: put a header before it, or give key")
+            raise ValueError(f"the prompt {shown(prompt)} is music without a key: put a header before it, or give key")
         if twice := sorted(letters & fields.keys()):
             raise ValueError(f"the prompt has {twice[0]}: already, and it is given besides")
         known = [field for field in begun if field[0] in self.header_fields and field[0] != "X"]
@@ -120,7 +121,7 @@ class AbcGenerationPipeline(Pipeline):
         ids = self.tokenizer(text, return_tensors="pt")["input_ids"]
         if self.tokenizer.unk_token_id in ids:
             strange = "".join(sorted(set(text) - self.tokenizer.get_vocab().keys()))
-            raise ValueError(f"the model does not know the characters {strange!r} of {text!r}")
+            raise ValueError(f"the model does not know the characters {strange!r} of {shown(text)}")
         settings = {"prompt": prompt, **{name: value for name, value in given.items() if value}}
         settings["number"] = dict(begun).get("X") or str(number)
         return {"input_ids": ids, "forced": forced, "held": held, "settings": settings}
@@ -155,7 +156,7 @@ class AbcGenerationPipeline(Pipeline):
             for done in range(0, n, at_once):
                 config = GenerationConfig(
                     do_sample=True,
-                    temperature=temperature,
+                    temperature=float(temperature),  # it refuses whole numbers
                     top_p=top_p,
                     top_k=top_k,
                     min_p=min_p or None,
@@ -197,6 +198,12 @@ class AbcGenerationPipeline(Pipeline):
             settings = {**outputs["settings"], "row": row}
             tunes.append({"abc": abc, "ended": ended, "verdict": score_tune(abc, ended), "settings": settings})
         return tunes
+
+
+def shown(prompt: object) -> str:
+    """Return a prompt, or what was given for one, as an error's line shows it."""
+    text = repr(prompt)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def check_setting(name: str, value: Any) -> None:
