@@ -27,6 +27,7 @@ from analysis.report import (
     rising,
     short,
     sizes_of,
+    unswept_lines,
 )
 
 Data = dict[str, Any]
@@ -79,7 +80,8 @@ def headline(data: Data) -> list[str]:
     form = FORMS[chosen_fit(data, names[0])["law"]]
     laws = "; ".join(f"{NAMES[name]} {_parameters(chosen_fit(data, name))}" for name in names)
     return [
-        f"**Size.** The loss, in nats per character, falls with parameters N as {form}: {laws} (95 %, over runs).",
+        f"**Size.** The loss, in nats per character, falls with parameters N as {form}: {laws} (95 %, over runs)."
+        + "".join(f" {line}" for line in unswept_lines(data)),
         f"**Which.** {_faster(data)}",
         f"**Compute.** {_best_split(data)}",
         f"**Data.** {_other_data(data)}",
@@ -362,4 +364,5 @@ def failure_answers(data: Data) -> list[str]:
                 which = ", ".join(PARAMETERS.get(key, key) for key in unknown)
                 where = f"{NAMES[name]}, {LAW_WORDS[fitted['law']]} on {AXIS_WORDS[fitted['axis']]}"
                 lines.append(f"{where}: {which} not identified.")
+    lines += unswept_lines(data)
     return [*lines, *(f"{_capital(line)}." for line in data["left_out"])] or ["Nothing."]

@@ -25,6 +25,7 @@ AXIS_WORDS = {
     "tokens": "tokens seen, D",
     "flops": "training FLOPs, C",
 }
+NEAR = 1.1  # times the largest size whose rate was swept
 PARAMETERS = {"alpha": "α", "beta": "β"}
 VARIABLES = {"n": "N", "d": "D", "c": "C", "u": "U", "keys": "keys"}
 GOAL, DECADE = 0.01, 10.0  # foretell a loss one decade above the largest fitted size within 1 %
@@ -625,6 +626,25 @@ def repetition_section(data: Data, figures: set[str]) -> list[str]:
     return ["## Repeated epochs and transposed copies", "", *(f"- {line}" for line in found), "", *drawing]
 
 
+def unswept_lines(data: Data) -> list[str]:
+    """Name the sizes larger than any whose rate was swept: their rates follow a rule that is extrapolated."""
+    lines = []
+    rules = {} if data["learning_rate"] is None else data["learning_rate"]["rules"]
+    for name in data["fits"]:
+        swept = max(rules.get(name, {"optima": []})["optima"], key=lambda row: row["n"], default=None)
+        beyond = [
+            row["size"]
+            for row in sizes_of(data, name)
+            if swept is not None and row[name]["n_params_non_embedding"] > NEAR * swept["n"]
+        ]
+        if beyond:
+            lines.append(
+                f"{NAMES[name]}: the peak rate of {', '.join(beyond)} lies beyond the sizes swept (up to "
+                f"{swept['size']}): its rule is extrapolated, and the loss may not be the best of that size."
+            )
+    return lines
+
+
 def rate_section(data: Data, figures: set[str]) -> list[str]:
     """Return the section on the learning rate, or nothing without a sweep."""
     sweep = data["learning_rate"]
@@ -645,6 +665,7 @@ def rate_section(data: Data, figures: set[str]) -> list[str]:
         f"Swept on {whose}, at {short(sweep['recipe']['tokens'])} tokens.",
         "",
         *rules,
+        *(f"- {line}" for line in unswept_lines(data)),
         "",
         *drawing,
     ]

@@ -455,6 +455,16 @@ def test_sizes_out_of_order_are_named(data):
     assert "every larger model" not in sentence
 
 
+def test_a_size_beyond_the_sweep_is_named(data):
+    largest = data["sizes"][-1]
+    rule = {"optima": [{"size": row["size"], "n": row["gpt"]["n_params_non_embedding"]} for row in data["sizes"][:-1]]}
+    data["learning_rate"] = {"rules": {"gpt": rule}}
+    [line] = report.unswept_lines(data)
+    assert line.startswith(f"GPT: the peak rate of {largest['size']} lies beyond the sizes swept (up to ")
+    rule["optima"].append({"size": largest["size"], "n": largest["gpt"]["n_params_non_embedding"]})
+    assert report.unswept_lines(data) == []
+
+
 def test_the_lead_is_counted_over_the_sizes(data):
     edges = [(-0.2, -0.1)] * 3 + [(0.1, 0.2)] * 4 + [(-0.1, 0.1)]
     for row, interval in zip(data["comparison"]["matches"], edges, strict=True):
