@@ -628,21 +628,20 @@ def repetition_section(data: Data, figures: set[str]) -> list[str]:
 
 def unswept_lines(data: Data) -> list[str]:
     """Name the sizes larger than any whose rate was swept: their rates follow a rule that is extrapolated."""
-    lines = []
     rules = {} if data["learning_rate"] is None else data["learning_rate"]["rules"]
-    for name in data["fits"]:
-        swept = max(rules.get(name, {"optima": []})["optima"], key=lambda row: row["n"], default=None)
-        beyond = [
-            row["size"]
-            for row in sizes_of(data, name)
-            if swept is not None and row[name]["n_params_non_embedding"] > NEAR * swept["n"]
-        ]
-        if beyond:
-            lines.append(
-                f"{NAMES[name]}: the peak rate of {', '.join(beyond)} lies beyond the sizes swept (up to "
-                f"{swept['size']}): its rule is extrapolated, and the loss may not be the best of that size."
-            )
-    return lines
+    beyond = [
+        f"{NAMES[name]} {row['size']}"
+        for name in data["fits"]
+        if name in rules
+        for row in sizes_of(data, name)
+        if row[name]["n_params_non_embedding"] > NEAR * max(optimum["n"] for optimum in rules[name]["optima"])
+    ]
+    if not beyond:
+        return []
+    return [
+        f"Beyond the sizes whose peak rate was swept: {', '.join(beyond)}. The rule is extrapolated there, and the loss "
+        "may not be the best of its size."
+    ]
 
 
 def rate_section(data: Data, figures: set[str]) -> list[str]:

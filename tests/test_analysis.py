@@ -460,7 +460,7 @@ def test_a_size_beyond_the_sweep_is_named(data):
     rule = {"optima": [{"size": row["size"], "n": row["gpt"]["n_params_non_embedding"]} for row in data["sizes"][:-1]]}
     data["learning_rate"] = {"rules": {"gpt": rule}}
     [line] = report.unswept_lines(data)
-    assert line.startswith(f"GPT: the peak rate of {largest['size']} lies beyond the sizes swept (up to ")
+    assert line.startswith(f"Beyond the sizes whose peak rate was swept: GPT {largest['size']}. The rule")
     rule["optima"].append({"size": largest["size"], "n": largest["gpt"]["n_params_non_embedding"]})
     assert report.unswept_lines(data) == []
 
