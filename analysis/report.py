@@ -639,8 +639,8 @@ def unswept_lines(data: Data) -> list[str]:
     if not beyond:
         return []
     return [
-        f"Beyond the sizes whose peak rate was swept: {', '.join(beyond)}. The rule is extrapolated there, and the loss "
-        "may not be the best of its size."
+        f"Beyond the sizes whose peak rate was swept: {', '.join(beyond)}. The rule is extrapolated there, and the "
+        "loss may not be the best of its size."
     ]
 
 
