@@ -63,9 +63,13 @@ def read_arms(kind: type[T], about: str, default_file: str | None = None, argv: 
         file = default_file
         print(f"no argument: the fields are those of {Path(file).name}", flush=True)
     arms = [{}] if file is None else _read_yaml(Path(file), kind)
-    if len(arms) > 1 and f"--{ARM}" in flags[:-1]:
-        wanted, names = flags[flags.index(f"--{ARM}") + 1], [arm.get(ARM) for arm in arms]
-        arms = [arm for arm in arms if arm.get(ARM) == wanted] or fail(f"--{ARM} {wanted}: {file} has {names}")
+    if len(arms) > 1:
+        picker = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        picker.error = parser.error  # type: ignore[method-assign]
+        picker.add_argument(f"--{ARM}")
+        wanted, names = getattr(picker.parse_known_args(flags)[0], ARM), [arm.get(ARM) for arm in arms]
+        if wanted is not None:
+            arms = [arm for arm in arms if arm.get(ARM) == wanted] or fail(f"--{ARM} {wanted}: {file} has {names}")
     try:
         return [kind(**vars(parser.parse_args(_as_flags(arm) + flags))) for arm in arms]  # a later flag wins
     except DoorError as error:

@@ -31,7 +31,6 @@ from analysis.report import (
 )
 
 Data = dict[str, Any]
-FORMS = {"power": "A·N^-α", "power_floor": "E + A·N^-α"}
 TEXT = 20  # tokens a parameter for text: Hoffmann et al. 2022 (2203.15556), table 3
 WORDS = {
     PART: "fewer tunes, repeated, change the loss by",
@@ -77,7 +76,7 @@ def answer_section(data: Data, drawn: set[str]) -> list[str]:
 def headline(data: Data) -> list[str]:
     """Return the answer in five lines."""
     names = list(data["fits"])
-    form = FORMS[chosen_fit(data, names[0])["law"]]
+    form = chosen_fit(data, names[0])["form"].removeprefix("L = ").replace("x^-alpha", "N^-α")
     laws = "; ".join(f"{NAMES[name]} {_parameters(chosen_fit(data, name))}" for name in names)
     return [
         f"**Size.** The loss, in nats per character, falls with parameters N as {form}: {laws} (95 %, over runs)."
@@ -95,12 +94,11 @@ def _faster(data: Data) -> str:
     if compared is None:
         return "Only one architecture was trained."
     texts = [lead_sentence(data)]
-    laws = [
-        law for law in (find_comparison(data, FLOORED), compared) if law is not None and _crossings(law, "n_params")
-    ]
-    if laws:
-        [crossing, *_] = _crossings(laws[0], "n_params")
-        texts.append(f"{crossing[:-1]} by the {LAW_WORDS[laws[0]['law']]}.")
+    for law in (FLOORED, COMPARED):
+        lines = _crossings(data, law, "n_params")
+        if lines:
+            texts.append(f"By the {LAW_WORDS[law]}: {lines[0]}")
+            break
     steeper = compared["steeper"] if compared["identified"] else None
     verdict = (
         "No architecture's loss is shown to fall faster"
@@ -123,10 +121,14 @@ def _carried(data: Data) -> list[str]:
     return [f"{what} {changes}."] if mine else []
 
 
-def _crossings(compared: Data, axis: str) -> list[str]:
+def _crossings(data: Data, law: str, axis: str) -> list[str]:
     """Say from where on an axis the GPT's law is the lower, as far as that is identified."""
-    found = [row for row in compared["crossovers"] if row["reason"] is None and row["axis"] == axis]
-    return [_capital(crossover_sentence(row)) for row in found]
+    compared = find_comparison(data, law, axis)
+    found = [] if compared is None else [row for row in compared["crossovers"] if row["reason"] is None]
+    lines = [crossover_sentence(row) for row in found if row["axis"] == axis]
+    if compared is not None and lines and compared["equal_weights"]["crossover"] is not None:
+        lines[-1] += f" With equal weights for all runs: from {short(compared['equal_weights']['crossover'])} on."
+    return lines
 
 
 def _capital(text: str) -> str:
@@ -228,7 +230,7 @@ def scaling_answers(data: Data) -> list[str]:
         for law in (COMPARED, FLOORED):
             compared = find_comparison(data, law, axis)
             if compared is not None:
-                lines += [exponent_sentence(compared), *_crossings(compared, axis)]
+                lines += [exponent_sentence(compared), *map(_capital, _crossings(data, law, axis))]
     lines += [f"{lead_sentence(data)} That is at {short(data['tokens'])} tokens.", *_carried(data)]
     if data["comparison"]["positions"] is not None:
         lines += position_lines(data["comparison"]["positions"])

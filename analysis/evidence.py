@@ -1,6 +1,5 @@
 """What a study is analysed from: records in training folders or in a table of runs, and what stands beside them."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from training.record import (
     read_ladders,
     read_runs,
 )
-from training.runs_table import read_runs_table
+from training.runs_table import identity, read_runs_table
 
 SWEEPS = "rate_sweep_*.json"
 NEEDED = (  # columns of a table of runs, a field's fields as one
@@ -89,9 +88,9 @@ def of_table(path: Path, study: str) -> Evidence:
     if not finished:
         studies = ", ".join(dict.fromkeys(row["study"] for row in rows))
         raise DoorError(f"--study {study}: no finished run of it in {path}, which has {studies}")
-    times = Counter(json.dumps([row["recipe"], row["corpus"]], sort_keys=True) for row in finished)
+    times = Counter(map(identity, finished))
     for row in finished:
-        if times[json.dumps([row["recipe"], row["corpus"]], sort_keys=True)] > 1:
+        if times[identity(row)] > 1:
             raise DoorError(f"{path}: {_name(row)}, stands there twice: intervals are of runs that stand there once")
     corpus = min(finished, key=keys_used)["corpus"]
     own = [row for row in mine if row["corpus"] == corpus and row["status"] != NOT_RUN]

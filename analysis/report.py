@@ -196,12 +196,15 @@ def baseline_sentence(data: Data, architecture: str) -> str:
 def lead_sentence(data: Data) -> str:
     """Say which architecture has the lower loss at how many matched sizes of the main budget."""
     matches = data["comparison"]["matches"]
-    places: dict[str, list[str]] = {"the GPT at": [], "the LSTM at": [], "neither, as it is not told, at": []}
+    gpt: list[str] = []
+    lstm: list[str] = []
+    neither: list[str] = []
     for row in matches:
         low, high = row["interval"]
-        gpt, lstm = high is not None and high < 0, low is not None and low > 0
-        places["the GPT at" if gpt else "the LSTM at" if lstm else "neither, as it is not told, at"].append(row["size"])
-    found = ", ".join(f"{who} {len(sizes)} ({', '.join(sizes)})" for who, sizes in places.items() if sizes)
+        ahead = gpt if high is not None and high < 0 else lstm if low is not None and low > 0 else neither
+        ahead.append(row["size"])
+    places = {"the GPT": gpt, "the LSTM": lstm, "neither, as it is not told,": neither}
+    found = ", ".join(f"{who} at {len(sizes)} ({', '.join(sizes)})" for who, sizes in places.items() if sizes)
     return f"Of {len(matches)} matched sizes the lower loss belongs to {found}."
 
 
@@ -297,11 +300,11 @@ def find_comparison(data: Data, law: str, axis: str = "n_params") -> Data | None
 def exponent_sentence(comparison: Data) -> str:
     """Say which exponent is larger, or that this study cannot tell."""
     alpha = comparison["differences"]["alpha"]
+    alike = comparison["equal_weights"]["alpha"]
     where = (
-        f"On {AXIS_WORDS[comparison['axis']]}, {LAW_WORDS[comparison['law']]}: α(GPT) − α(LSTM) = {difference(alpha)}."
+        f"On {AXIS_WORDS[comparison['axis']]}, {LAW_WORDS[comparison['law']]}: α(GPT) − α(LSTM) = {difference(alpha)}"
+        f"{'' if alike is None else f' ({alike:+.3f} with equal weights for all runs)'}."
     )
-    if comparison["equal_weights"]["alpha"] is not None:
-        where = f"{where[:-1]} ({comparison['equal_weights']['alpha']:+.3f} with equal weights for all runs)."
     if not comparison["identified"]:
         return f"{where} Nothing follows from it, as {comparison['reason']}."
     test = shared_sentence("exponent", alpha["test"])

@@ -595,6 +595,14 @@ def test_a_full_disk_costs_the_run_and_nothing_that_was_finished(grid, whole, ca
     assert all(read_record(path.parent)["status"] == "finished" for path in whole.rglob("seed_1/record.json"))
 
 
+@pytest.mark.parametrize("flags", [("--arm", "nonsense"), ("--arm=nonsense",)])
+def test_an_arm_that_a_study_file_has_not_is_one_line(flags, capsys):
+    study = str(ROOT / "studies" / "cpu.yaml")
+    with pytest.raises(SystemExit):
+        read_arms(StudyArguments, "", argv=[study, *flags])
+    assert capsys.readouterr().err.startswith(f"error: --arm nonsense: {study} has ['ladders', 'largest', ")
+
+
 @pytest.mark.parametrize("study", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_committed_study_can_be_read(study):
     arms = read_arms(StudyArguments, "", argv=[str(study)])

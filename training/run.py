@@ -74,7 +74,9 @@ class StudyArguments:
     part: str = option("ladders", "what to train", ["ladders", "best", "sweep"])
     runs_file: str | None = option(None, "write a row a run, ended or planned, to this table, and train nothing")
     study: str = option("study", "the study's name in the table of runs")
-    arm: str = option("ladders", "the arm's name there; its rows are replaced")
+    arm: str = option(
+        "ladders", "the arm's name there, whose rows are replaced; of a file with several arms, the one to do"
+    )
     corpus: str = option("data/processed_music_data", "the corpus folder")
     output_root: str = option("data", "the folder that the training folders stand in")
     gpt_sizes: list[str] = option([], f"of {list(LADDER)}")

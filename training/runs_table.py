@@ -48,14 +48,19 @@ def replace_rows(path: Path, records: Sequence[Record], same: Iterable[str]) -> 
     def group(row: Record) -> tuple[Any, ...]:
         return tuple(row[name] for name in names)
 
-    def identity(row: Record) -> str:
-        return json.dumps([group(row), row["recipe"], row["corpus"]], sort_keys=True)
-
     ours = set(map(group, records))
     before = read_runs_table(path) if path.is_file() else []
-    ended = {identity(row): row for row in before if row["status"] != NOT_RUN}
-    newest = [ended.get(identity(record), record) if record["status"] == NOT_RUN else record for record in records]
+    ended = {(group(row), identity(row)): row for row in before if row["status"] != NOT_RUN}
+    newest = [
+        ended.get((group(record), identity(record)), record) if record["status"] == NOT_RUN else record
+        for record in records
+    ]
     write_runs(path, [*(row for row in before if group(row) not in ours), *newest])
+
+
+def identity(row: Record) -> str:
+    """Return what tells a run from any other: its recipe and corpus."""
+    return json.dumps([row["recipe"], row["corpus"]], sort_keys=True)
 
 
 def _flat(record: Record) -> Record:
