@@ -429,16 +429,19 @@ def draw_optima(axes: Axes, found: Data, name: str, colour: str) -> None:
 
 
 def learning_rate(path: Path, data: Data) -> None:
-    """The best peak rate of each size that was swept, and the rule through them."""
+    """The best peak rate of each size that was swept, the rule through them, and the rates of the runs."""
     with figure(path) as [axes]:
         for architecture, rule in data["learning_rate"]["rules"].items():
             n = np.array([row["n"] for row in rule["optima"]])
             line = np.geomspace(n.min() / 1.5, n.max() * 1.5, 50)
             draw_points(axes, n, np.array([row["rate"] for row in rule["optima"]]), architecture)
             label = f"{NAMES[architecture]}: {rule['coefficient']:.3g} · $N^{{-{rule['exponent']:.3f}}}$"
-            axes.plot(
-                line, rule["coefficient"] * line ** -rule["exponent"], color=COLOURS[architecture], lw=1.2, label=label
-            )
+            colour = COLOURS[architecture]
+            axes.plot(line, rule["coefficient"] * line ** -rule["exponent"], color=colour, lw=1.2, label=label)
+        for architecture, used in data["learning_rate"]["used"].items():
+            rates = np.array([(row["n"], row["rate"]) for row in used])
+            label = f"rates of the {NAMES[architecture]} runs"
+            axes.plot(*rates.T, "x", color=COLOURS[architecture], ms=7, mew=1.2, label=label)
         axes.set(xscale="log", yscale="log", xlabel="parameters N without tables", ylabel="best peak learning rate")
         axes.legend(fontsize=8)
 

@@ -647,6 +647,20 @@ def unswept_lines(data: Data) -> list[str]:
     ]
 
 
+def rate_lines(data: Data) -> list[str]:
+    """Say how much the rates of the runs cost at most against the best ones of the sweep."""
+    lines = []
+    for name, used in data["learning_rate"]["used"].items():
+        known = [row for row in used if row["rise"] is not None]
+        if known:
+            worst = max(known, key=lambda row: row["rise"])
+            lines.append(
+                f"{NAMES[name]}: against the best rate swept, the rates of the runs raise the loss by at most "
+                f"{worst['rise']:.4f} ({worst['size']}; by the parabola through the lowest three runs of the sweep)."
+            )
+    return lines
+
+
 def rate_section(data: Data, figures: set[str]) -> list[str]:
     """Return the section on the learning rate, or nothing without a sweep."""
     sweep = data["learning_rate"]
@@ -660,14 +674,26 @@ def rate_section(data: Data, figures: set[str]) -> list[str]:
         f"{len(rule['optima'])} sizes, N without tables."
         for name, rule in sweep["rules"].items()
     ]
-    drawing = image(figures, "learning_rate", "The best peak rate of each size swept.")
+    rows = [(NAMES[name], row) for name, used in sweep["used"].items() for row in used]
+    table = [
+        f"| {name} | {row['size']} | {row['rate']:.3g} | "
+        + (f"{row['best']:.3g} | +{row['rise']:.4f} |" if row["best"] is not None else "– | – |")
+        for name, row in rows
+    ]
+    drawing = image(
+        figures, "learning_rate", "The best peak rate of each size swept, the rule, and the rates of the runs."
+    )
     return [
         "## Learning rate",
         "",
         f"Swept on {whose}, at {short(sweep['recipe']['tokens'])} tokens.",
         "",
         *rules,
-        *(f"- {line}" for line in unswept_lines(data)),
+        *(f"- {line}" for line in [*rate_lines(data), *unswept_lines(data)]),
+        "",
+        "| | size | peak rate of its runs | best peak rate | what that costs, nats per character |",
+        "|---|---|---|---|---|",
+        *table,
         "",
         *drawing,
     ]

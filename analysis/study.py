@@ -150,7 +150,7 @@ def _analyse(evidence: Evidence, study: Study) -> dict[str, Any]:
         "repetition": {name: _repetition(found, study.runs[name]) for name, found in fits.items()},
         "arms": {name: arm_differences(members) for name, members in study.every.items()},
         "quality": evidence.quality,
-        "learning_rate": swept[0] if swept else None,
+        "learning_rate": {**swept[0], "used": rates_used(swept[0], study.main)} if swept else None,
         "left_out": study.left_out,
     }
 
@@ -264,6 +264,28 @@ def _sheet(fitted: Fit, runs: Runs) -> list[dict[str, Any]] | None:
 
 def _plain(values: Array) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def rates_used(sweep: dict[str, Any], main: dict[str, Runs]) -> dict[str, list[dict[str, Any]]]:
+    """Return the peak rate of each size's runs beside the best one of the sweep, and by how much it raises the loss.
+
+    `rise` is in nats per character at the sweep's budget, by the parabola that gave the best rate; None, as `best`, for
+    a size that was not swept.
+    """
+    used = {}
+    for architecture, runs in main.items():
+        optima = {row["size"]: row for row in sweep["rules"].get(architecture, {"optima": []})["optima"]}
+        used[architecture] = [
+            {
+                "size": size,
+                "n": members[0]["n_params_non_embedding"],
+                "rate": (rate := members[0]["recipe"]["learning_rate"]),
+                "best": optima[size]["rate"] if size in optima else None,
+                "rise": optima[size]["bend"] * np.log(rate / optima[size]["rate"]) ** 2 if size in optima else None,
+            }
+            for size, members in by_size(runs).items()
+        ]
+    return used
 
 
 def _points(runs: Runs) -> dict[str, list[Any]]:

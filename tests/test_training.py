@@ -185,16 +185,17 @@ def test_the_rate_rules_are_the_ones_that_the_committed_sweeps_give():
 def test_the_best_rate_of_a_parabola_is_its_vertex():
     rates = np.array([1e-3, 2e-3, 4e-3, 8e-3])
     losses = (np.log(rates) - np.log(3e-3)) ** 2 + 1
-    assert best_rate(rates, losses) == pytest.approx(3e-3)
+    assert best_rate(rates, losses) == pytest.approx((3e-3, 1.0))
 
 
 def test_a_best_rate_on_the_edge_is_no_optimum():
     assert best_rate(np.array([1e-3, 2e-3, 4e-3]), np.array([3.0, 2.0, 1.0])) is None
+    assert best_rate(np.array([1e-3, 2e-3, 4e-3]), np.array([3.0, 2.0, np.inf])) is None
     rows = [
         {"size": size, "learning_rate": rate, "loss": rate, "n_params_non_embedding": 100, "architecture": "gpt"}
         for size, rate in product(("a", "b"), (1, 2, 3))
     ]
-    with pytest.raises(DoorError, match=r"--gpt_rates: .* grid's edge \(a at 1, b at 1\): widen"):
+    with pytest.raises(DoorError, match=r"--gpt_rates: .* grid's edge.* \(a at 1, b at 1\): widen"):
         fit_rule(rows)
 
 
@@ -600,7 +601,7 @@ def test_an_arm_that_a_study_file_has_not_is_one_line(flags, capsys):
     study = str(ROOT / "studies" / "cpu.yaml")
     with pytest.raises(SystemExit):
         read_arms(StudyArguments, "", argv=[study, *flags])
-    assert capsys.readouterr().err.startswith(f"error: --arm nonsense: {study} has ['ladders', 'largest', ")
+    assert capsys.readouterr().err.startswith(f"error: --arm nonsense: {study} has ['ladders', 'tiny', ")
 
 
 @pytest.mark.parametrize("study", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,13 +1,13 @@
 """A study's axes → its runs: sizes × budgets × parts of the data × seeds, for both architectures."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from door import DoorError
 from preprocessing.corpus import Corpus
 from training.loop import Plan
-from training.recipe import WSD, Recipe, steps_of, warmup_steps
+from training.recipe import WSD, RateRule, Recipe, steps_of, warmup_steps
 from training.record import folder_of
 from training.study import Job, make_job, measure
 
@@ -16,13 +16,17 @@ FEWEST_STEPS = 100  # a run of fewer says nothing about its size
 
 @dataclass(frozen=True)
 class Axes:
-    """The axes of a study. Budgets are `tokens`, or where `flops` are given, the tokens that these buy each size."""
+    """The axes of a study. Budgets are `tokens`, or where `flops` are given, the tokens that these buy each size.
+
+    An architecture has the peak rates of its schedule's rule, or of a rule in `rate_rules`.
+    """
 
     sizes: dict[str, Sequence[str]]  # by architecture
     seeds: Sequence[int]
     tokens: Sequence[int]
     flops: Sequence[float]
     one_in: Sequence[int]
+    rate_rules: dict[str, RateRule] = field(default_factory=dict)  # by architecture
 
 
 def plan_ladders(axes: Axes, shared: Recipe, corpus: Corpus, root: Path) -> list[Job]:
@@ -41,7 +45,8 @@ def plan_ladders(axes: Axes, shared: Recipe, corpus: Corpus, root: Path) -> list
             budgets = _budgets(axes, base, corpus)
             for one_in in axes.one_in:
                 for seed in axes.seeds:
-                    jobs += _arm(replace(base, seed=seed, one_in=one_in), budgets, corpus, root)
+                    recipe = replace(base, seed=seed, one_in=one_in)
+                    jobs += _arm(recipe, budgets, corpus, root, axes.rate_rules.get(architecture))
     if not jobs:
         raise DoorError("no sizes: give --gpt_sizes or --lstm_sizes, or a study file such as studies/quick.yaml")
     return jobs
@@ -61,7 +66,7 @@ def _budgets(axes: Axes, recipe: Recipe, corpus: Corpus) -> list[int]:
     return budgets
 
 
-def _arm(recipe: Recipe, budgets: Sequence[int], corpus: Corpus, root: Path) -> list[Job]:
+def _arm(recipe: Recipe, budgets: Sequence[int], corpus: Corpus, root: Path, rule: RateRule | None) -> list[Job]:
     """Return a run for each budget; with WSD, a trunk and its branches."""
 
     def plan(one: Recipe) -> Plan:
@@ -70,7 +75,7 @@ def _arm(recipe: Recipe, budgets: Sequence[int], corpus: Corpus, root: Path) -> 
     steps = [steps_of(tokens, recipe.batch_size, recipe.context) for tokens in budgets]
     if recipe.schedule != WSD:
         return [
-            make_job(plan(replace(recipe, tokens=tokens, warmup=warmup_steps(count))), corpus)
+            make_job(plan(replace(recipe, tokens=tokens, warmup=warmup_steps(count))), corpus, rule)
             for tokens, count in zip(budgets, steps, strict=True)
         ]
     recipe = replace(recipe, warmup=warmup_steps(min(steps)))
@@ -78,4 +83,4 @@ def _arm(recipe: Recipe, budgets: Sequence[int], corpus: Corpus, root: Path) -> 
     starts = tuple(branch.cooldown_start for branch in branches)
     trunk = plan(recipe.trunk(max(starts) * recipe.tokens_per_step))
     plans = [replace(trunk, keep_at=starts), *(replace(plan(branch), trunk=trunk.folder) for branch in branches)]
-    return [make_job(one, corpus) for one in plans]
+    return [make_job(one, corpus, rule) for one in plans]

@@ -79,16 +79,22 @@ def warmup_steps(steps: int) -> int:
     return max(1, round(WARMUP_SHARE * steps))
 
 
-# Peak rate = coefficient · N^-exponent, N without tables; fitted to the sweeps in results/rate_sweep_{schedule}.json.
-RATE_RULES = {
+RateRule = tuple[float, float]  # peak rate = coefficient · N^-exponent, N without tables
+# Fitted to the sweeps in results/rate_sweep_{schedule}.json.
+RATE_RULES: dict[str, dict[str, RateRule]] = {
     COSINE: {"gpt": (0.6201, 0.4317), "lstm": (0.5845, 0.3226)},
     WSD: {"gpt": (0.4647, 0.4366), "lstm": (0.6087, 0.3601)},
 }
 
 
-def learning_rate(architecture: str, n_params_non_embedding: int, schedule: str = COSINE) -> float:
-    """Return the peak learning rate of an architecture at a size; a trunk has the rate of its branches."""
-    coefficient, exponent = RATE_RULES[WSD if schedule == TRUNK else schedule][architecture]
+def learning_rate(
+    architecture: str, n_params_non_embedding: int, schedule: str = COSINE, rule: RateRule | None = None
+) -> float:
+    """Return the peak learning rate of an architecture at a size; a trunk has the rate of its branches.
+
+    `rule` stands in for the one of the schedule.
+    """
+    coefficient, exponent = rule or RATE_RULES[WSD if schedule == TRUNK else schedule][architecture]
     return float(f"{coefficient * n_params_non_embedding**-exponent:.3g}")
 
 

@@ -1,18 +1,19 @@
 """The rate rule LR(N): every size with several peak rates, the best of each size, and a line through them."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from door import DoorError, write_json
+from door import DoorError, read_json, write_json
 from training.loop import Plan
 from training.record import TRUNK
 from training.study import Job, Outcome, report_failures
 
 SWEEP = "rate_sweep"
 SHARED = ("tokens", "batch_size", "context", "schedule", "weight_decay", "dropout", "carry_state")
+RUN = ("architecture", "size", "seed", "learning_rate")  # what tells a run of a sweep from the others
 
 
 def plan_sweep(jobs: list[Job], rates: dict[str, list[float]], root: Path) -> list[Job]:
@@ -34,46 +35,71 @@ def plan_sweep(jobs: list[Job], rates: dict[str, list[float]], root: Path) -> li
     return plans
 
 
-def best_rate(rates: np.ndarray, losses: np.ndarray) -> float | None:
-    """Return the rate of lowest loss by a parabola in log rate through the lowest three, None if it is at an edge."""
+def best_rate(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float] | None:
+    """Return the rate of lowest loss by a parabola in log rate through the lowest run and its neighbours, and its bend.
+
+    The loss is that of the best rate plus bend · log(rate / best)². None if the lowest run is at an edge of the grid or
+    beside a run that diverged, whose loss is infinite.
+    """
     order = np.argsort(rates)
     x, y = np.log(rates[order]), losses[order]
     lowest = int(np.argmin(y))
-    if lowest in (0, len(x) - 1):
+    if lowest in (0, len(x) - 1) or not np.isfinite(y[lowest - 1 : lowest + 2]).all():
         return None
-    a, b, _ = np.polyfit(x[lowest - 1 : lowest + 2], y[lowest - 1 : lowest + 2], 2)
-    return float(np.exp(-b / (2 * a)))
+    bend, slope, _ = np.polyfit(x[lowest - 1 : lowest + 2], y[lowest - 1 : lowest + 2], 2)
+    return float(np.exp(-slope / (2 * bend))), float(bend)
 
 
 def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return `rate = coefficient · N^-exponent` through the best rates of the sizes, and what it was fitted to.
 
-    Raises DoorError if there are fewer than two sizes, or if a size's best rate is on the grid's edge: a rule through
-    an edge would follow the grid, not the models.
+    A run without a loss has diverged. Raises DoorError if there are fewer than two sizes, or if a size's best rate is
+    on the grid's edge: a rule through an edge would follow the grid, not the models.
     """
     optima, edges = [], []
     for size in dict.fromkeys(row["size"] for row in rows):
         mine = [row for row in rows if row["size"] == size]
         rates = np.unique([row["learning_rate"] for row in mine])
-        losses = np.array([np.mean([r["loss"] for r in mine if r["learning_rate"] == rate]) for rate in rates])
+        told = [(run["learning_rate"], np.inf if run["loss"] is None else run["loss"]) for run in mine]
+        losses = np.array([np.mean([loss for at, loss in told if at == rate]) for rate in rates])
         best = best_rate(rates, losses)
         if best is None:
             edges.append(f"{size} at {rates[np.argmin(losses)]:g}")
         else:
-            optima.append({"size": size, "n": mine[0]["n_params_non_embedding"], "rate": best})
+            optimum, bend = best
+            optima.append({"size": size, "n": mine[0]["n_params_non_embedding"], "rate": optimum, "bend": bend})
     architecture = rows[0]["architecture"]
     if edges:
-        raise DoorError(f"--{architecture}_rates: the best rate is on the grid's edge ({', '.join(edges)}): widen them")
+        raise DoorError(
+            f"--{architecture}_rates: the best rate is on the grid's edge, or beside one that diverged "
+            f"({', '.join(edges)}): widen them, or give more between"
+        )
     if len(optima) < 2:
         raise DoorError(f"--{architecture}_sizes: a rule needs at least two sizes")
     slope, intercept = np.polyfit(np.log([o["n"] for o in optima]), np.log([o["rate"] for o in optima]), 1)
     return {"coefficient": float(np.exp(intercept)), "exponent": float(-slope), "optima": optima}
 
 
-def write_sweep(outcomes: list[Outcome], path: Path) -> dict[str, Any]:
-    """Write all runs of a sweep and the rule of each architecture; return what was written.
+def earlier_runs(path: Path, jobs: list[Job], corpus: str) -> list[dict[str, Any]]:
+    """Return the runs that a sweep's file holds already, beside which those of the jobs will stand; [] without a file.
 
-    A run that diverged counts as infinitely bad. Raises DoorError if a run failed, or if a rule cannot be fitted.
+    Raises DoorError if they are of another corpus or recipe.
+    """
+    if not path.is_file():
+        return []
+    before, recipe = read_json(path), asdict(jobs[0].plan.recipe)
+    wanted = {"corpus": corpus} | {key: recipe[key] for key in SHARED}
+    found = {"corpus": before["corpus"]} | before["recipe"]
+    different = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in wanted.items() if found.get(key) != value]
+    if different:
+        raise DoorError(f"{path} holds another sweep ({'; '.join(different)}): give another --sweep_file")
+    return list(before["runs"])
+
+
+def write_sweep(outcomes: list[Outcome], path: Path, earlier: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write all runs of a sweep, `earlier` ones too, and the rule of each architecture; return what was written.
+
+    A run that diverged has no loss. Raises DoorError if a run failed, or if a rule cannot be fitted.
     """
     report_failures([outcome for outcome in outcomes if outcome.record is None])
     records = [outcome.record for outcome in outcomes if outcome.record is not None]
@@ -86,17 +112,23 @@ def write_sweep(outcomes: list[Outcome], path: Path) -> dict[str, Any]:
             "n_params_non_embedding": record["n_params_non_embedding"],
             "learning_rate": record["recipe"]["learning_rate"],
             "status": record["status"],
-            "loss": record.get("validation_loss", float("inf")),
+            "loss": record.get("validation_loss"),
         }
         for record in records
     ]
+    ours = {_run(row) for row in rows}
+    rows += [row for row in earlier if _run(row) not in ours]
+    rows.sort(key=lambda row: (row["architecture"], row["n_params"], row["seed"], row["learning_rate"]))
     rules = {
         architecture: fit_rule([row for row in rows if row["architecture"] == architecture])
         for architecture in dict.fromkeys(row["architecture"] for row in rows)
     }
     first = records[0]
     shared = {key: first["recipe"][key] for key in SHARED}
-    runs = [{**row, "loss": row["loss"] if np.isfinite(row["loss"]) else None} for row in rows]
-    result = {"corpus": first["corpus"], "recipe": shared, "versions": first["versions"], "rules": rules, "runs": runs}
+    result = {"corpus": first["corpus"], "recipe": shared, "versions": first["versions"], "rules": rules, "runs": rows}
     write_json(path, result)
     return result
+
+
+def _run(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in RUN)
