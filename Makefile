@@ -38,14 +38,17 @@ study: $(READY)
 	@$(BIN)/python generation/run.py --part quality
 	@$(BIN)/python model_cards/run.py
 
+# FROM=results goes on from what was measured there: runs that ended are not trained again, only new ones and the best model.
 CPU := data/cpu
+FROM :=
 publish: $(READY)
 	@$(BIN)/python preprocessing/run.py --output_dir $(CPU)/processed_music_data
 	@$(BIN)/python preprocessing/run.py --output_dir $(CPU)/transposed_music_data --transpose all
-	@$(BIN)/python training/run.py studies/cpu.yaml
+	@$(BIN)/python training/run.py studies/cpu.yaml $(FROM:%=--records_from %/runs.parquet)
 	@$(BIN)/python analysis/run.py --output_root $(CPU) --also $(CPU)/transposed
 	@$(BIN)/python generation/run.py --model $(CPU)/best_model --corpus $(CPU)/transposed_music_data
-	@$(BIN)/python generation/run.py --part quality --output_root $(CPU) --corpus $(CPU)/processed_music_data --samples 200
+	@$(BIN)/python generation/run.py --part quality --output_root $(CPU) --corpus $(CPU)/processed_music_data --samples 200 \
+		$(FROM:%=--measured_in %/quality.json)
 	@$(BIN)/python generation/run.py --part selection --output_root $(CPU) --corpus $(CPU)/processed_music_data \
 		--out results/samples
 	@$(BIN)/python training/run.py studies/cpu.yaml --runs_file results/runs.parquet

@@ -87,6 +87,7 @@ class GenerationArguments:
     output_root: str = option("data", "quality, selection: the folder that holds the training folders")
     samples: int = option(50, "quality: tunes of each run at each temperature")
     resamples: int = option(2000, "quality: of the bootstrap")
+    measured_in: str | None = option(None, "quality: an earlier quality.json, for the runs whose weights are not here")
 
     def __post_init__(self) -> None:
         for name in ("n", "samples", "resamples"):
@@ -253,7 +254,14 @@ def measure(arguments: GenerationArguments) -> None:
     """Measure the quality of every model of a study, and print what was found."""
     root, corpus = Path(arguments.output_root), Corpus.open(arguments.corpus)
     quality = measure_study(
-        root, corpus, arguments.temperatures, arguments.bars, arguments.samples, arguments.seed, arguments.resamples
+        root,
+        corpus,
+        arguments.temperatures,
+        arguments.bars,
+        arguments.samples,
+        arguments.seed,
+        arguments.resamples,
+        None if arguments.measured_in is None else Path(arguments.measured_in),
     )
     for line in [*quality["findings"], *quality["judges"]["missing"]]:
         print(line)

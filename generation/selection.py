@@ -36,6 +36,7 @@ RULE = (
     f"from the training tunes, and if there are fewer, behind them the first that are not valid, marked so. "
     f"A copied tune is never shown."
 )
+MODEL = ("architecture", "size", "seed", "n_params", "validation_loss", "temperature", "bars")
 BAR_LINES = "A line's end closes a full bar, as in the Essen songs; the scores have no bar line there."
 
 
@@ -69,11 +70,27 @@ def read_draws(root: Path, cells: Sequence[Cell], corpus: Corpus) -> list[dict[s
         record = read_record(cell.folder) or {}
         if record.get("corpus") != corpus.digest():
             raise DoorError(f"{corpus.folder}: not the corpus that {cell.folder} was trained on (--corpus FOLDER)")
-        names = ("architecture", "size", "seed", "n_params", "validation_loss", "temperature", "bars")
-        model = {name: getattr(cell, name) for name in names} | {"tokens": record["recipe"]["tokens"]}
+        model = {name: getattr(cell, name) for name in MODEL} | {"tokens": record["recipe"]["tokens"]}
         kept = read_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json")["tunes"]
         draws += [{**model, "draw": number, **tune} for number, tune in enumerate(kept, start=1)]
     return draws
+
+
+def shown_before(folder: Path, name: str, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return what stands in `folder` of these cells, whose weights are not here: the tunes, and what is told of them.
+
+    Raises DoorError if it is not theirs.
+    """
+    before = read_json(folder / SELECTION) if (folder / SELECTION).is_file() else {"samples": [], "accounts": {}}
+    tunes = [tune for tune in before["samples"] if tune["architecture"] == name]
+    wanted = {tuple(getattr(cell, key) for key in MODEL) for cell in cells}
+    if not tunes or not {tuple(tune[key] for key in MODEL) for tune in tunes} <= wanted:
+        missing_here = next(cell for cell in cells if not cell.weights.is_file())
+        raise DoorError(
+            f"{missing_here.weights} is missing, and {folder} shows no tunes of it: "
+            f"delete {missing_here.folder} and train it again"
+        )
+    return tunes, before["accounts"][name]
 
 
 def pick(draws: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -131,15 +148,18 @@ def slim(svg: bytes) -> bytes:
 def write_selection(root: Path, corpus: Corpus, folder: Path) -> list[str]:
     """Write the tunes that RULE shows of a study to a folder, and return what is to be said of them.
 
-    `gpt/01.abc`, .mid, .svg, …, SELECTION with all their scores, index.md and index.html. The same of the same tunes by
-    the same code is not written again. Raises DoorError if the folder is another's, or as its parts do.
+    `gpt/01.abc`, .mid, .svg, …, SELECTION with all their scores, index.md and index.html. Tunes of an architecture
+    whose weights are not here stay as they stand there. The same of the same tunes by the same code is not written
+    again. Raises DoorError if the folder is another's, or as its parts do.
     """
     check_output(folder, SELECTION)
     cells = largest_cells(root)
-    draws = {name: read_draws(root, mine, corpus) for name, mine in cells.items()}
+    here = [name for name, mine in cells.items() if all(cell.weights.is_file() for cell in mine)]
+    kept = {name: shown_before(folder, name, mine) for name, mine in cells.items() if name not in here}
+    draws = {name: read_draws(root, cells[name], corpus) for name in here}
     absent = [line for kind, line in missing().items() if kind in KINDS]
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.*"))]
-    identity = hashlib.sha256(b"".join([repr((draws, absent)).encode(), *code])).hexdigest()
+    identity = hashlib.sha256(b"".join([repr((draws, kept, absent)).encode(), *code])).hexdigest()
     if (folder / SELECTION).is_file() and read_json(folder / SELECTION).get("identity") == identity:
         return [f"{folder}: finished already, nothing to do"]
     memory, training = read_memory(corpus)
@@ -147,19 +167,20 @@ def write_selection(root: Path, corpus: Corpus, folder: Path) -> list[str]:
         trace = memory.recall(judge(draw["abc"]).pitches)
         copy = trace.as_dict() | {"words": nearest(trace, training)}
         draw |= {"verdict": score_tune(draw["abc"], draw["ended"]), "copied": trace.copied, "copy": copy}
-    shown = {name: pick(rows) for name, rows in draws.items()}
-    accounts = {name: account(rows, shown[name]) for name, rows in draws.items()}
+    shown = {name: pick(draws[name]) if name in here else kept[name][0] for name in cells}
+    accounts = {name: account(draws[name], shown[name]) if name in here else kept[name][1] for name in cells}
     pages, lines = [], []
     with whole_folder(folder, SELECTION) as temporary, ThreadPoolExecutor(2) as pool:
         for name, tunes in shown.items():
             (temporary / name).mkdir()
-            pipes = {cell.seed: load_pipeline(str(cell.folder)) for cell in cells[name]}
+            pipes = {cell.seed: load_pipeline(str(cell.folder)) for cell in cells[name]} if name in here else {}
             made = pool.map(lambda tune: render(tune["abc"], KINDS), tunes)
             pairs = zip(tunes, made, strict=True)
             for number, (tune, (files, failures)) in enumerate(tqdm(pairs, desc=name, total=len(tunes)), start=1):
                 stem = f"{name}/{number:02d}"
-                tune["structure"] = structure(tune["abc"])
-                tune["nats_per_character"] = own_loss(pipes[tune["seed"]], tune["abc"], tune["ended"])
+                if name in here:
+                    tune["structure"] = structure(tune["abc"])
+                    tune["nats_per_character"] = own_loss(pipes[tune["seed"]], tune["abc"], tune["ended"])
                 tune |= {"file": f"{stem}.abc", "formats": sorted(files), "failures": failures}
                 said = {"verdict": verdict_words(tune), **facts(tune)}
                 comments = "".join(f"% {fact}: {' '.join(value.split())}\n" for fact, value in said.items())
@@ -170,7 +191,7 @@ def write_selection(root: Path, corpus: Corpus, folder: Path) -> list[str]:
                 valid, sound = tune["verdict"]["valid"], notes(files["mid"]) if "mid" in files else None
                 title = f"{NAMES[name]} {number}"
                 pages.append(Tune(stem, title, tune["abc"], verdict_words(tune), valid, facts(tune), sound))
-        told = {NAMES[name]: told_account(draws[name], accounts[name]) for name in draws}
+        told = {NAMES[name]: told_account(cells[name], shown[name][0], accounts[name]) for name in cells}
         write_page(temporary, pages, {"Rule": RULE, **told, "Scores": BAR_LINES}, "Selected tunes")
         write_text(temporary / "index.md", as_markdown(shown, told))
         rows = [tune for tunes in shown.values() for tune in tunes]
@@ -204,10 +225,10 @@ def facts(tune: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def told_account(draws: Sequence[dict[str, Any]], account: dict[str, Any]) -> str:
+def told_account(cells: Sequence[Cell], model: dict[str, Any], account: dict[str, Any]) -> str:
     """Return which model wrote the draws, how many of them are valid and copied, and what was passed over."""
-    model, shown, over = draws[0], account["shown"], account["passed_over"]
-    seeds = ", ".join(str(seed) for seed in dict.fromkeys(draw["seed"] for draw in draws))
+    shown, over = account["shown"], account["passed_over"]
+    seeds = ", ".join(str(cell.seed) for cell in cells)
     low, high = (100 * edge for edge in account["valid"]["interval"])
     reasons = ", ".join(f"{SHARES[tier]} {count}" for tier, count in over["not_valid"].items())
     first_missed = f" (what they miss first: {reasons})" if reasons else ""

@@ -40,6 +40,7 @@ LONGEST = 1000  # characters of a tune: three times what 95 % of the bundled tun
 FLOOR_TUNES = 4000  # training tunes that the floors' draws come from
 HELD_OUT = ("validation", "test")
 LETTERS = (list("CDEFGAB"), list("cdefgab"))
+WEIGHTS = "model.safetensors"
 TIMES_BEST = 4  # as many tunes of the best model as of a run: its shares are read by themselves, not as a curve
 STRUCTURE = ("repeats_close", "tonic_ending", "key_kept")
 
@@ -63,6 +64,10 @@ class Cell:
     def name(self) -> str:
         kind = "best" if self.best else f"{self.architecture}-{self.size}-seed_{self.seed}"
         return f"{kind}-t{self.temperature:g}-{self.bars}"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / WEIGHTS
 
 
 def plan_cells(root: Path, temperatures: Sequence[float], bars: str) -> list[Cell]:
@@ -122,7 +127,7 @@ def load_pipeline(model: str) -> AbcGenerationPipeline:
 
 def weights_digest(folder: Path) -> str:
     """Return the hash of a model's weights."""
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
 def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> list[list[dict[str, Any]]]:
@@ -139,7 +144,7 @@ def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> list
         count = n * (TIMES_BEST if cell.best else 1)
         settings = {"n": count, "temperature": cell.temperature, "seed": own_seed, "bars": cell.bars}
         decides = code[decoding] + (code[bars] if cell.bars == STRICT else b"")
-        content = (cell.folder / "model.safetensors").read_bytes() + repr(settings).encode() + decides
+        content = cell.weights.read_bytes() + repr(settings).encode() + decides
         identity = hashlib.sha256(content).hexdigest()
         path = folder / f"{cell.name}.json"
         if not path.is_file() or read_json(path)["identity"] != identity:
@@ -215,26 +220,54 @@ def with_random_letters(text: str, draw: Random) -> str:
     return text[:start] + "".join(words)
 
 
+def measured_elsewhere(cells: Sequence[Cell], path: Path | None, n: int) -> dict[str, dict[str, Any]]:
+    """Return by its name what an earlier quality.json has measured on `n` tunes of each cell that has no weights here.
+
+    Raises DoorError naming the first cell that it lacks: the run has to be trained again.
+    """
+    rows = [] if path is None else read_json(path)["cells"]
+    found = {}
+    for cell in cells:
+        wanted = {name: value for name, value in asdict(cell).items() if name != "folder"} | {"samples": n}
+        row = next((row for row in rows if all(row[name] == value for name, value in wanted.items())), None)
+        if row is None:
+            what = "no --measured_in is given" if path is None else f"{path} has not measured {n} tunes of {cell.name}"
+            raise DoorError(f"{cell.weights} is missing, and {what}: delete {cell.folder} and train it again")
+        found[cell.name] = row
+    return found
+
+
 def measure_study(
-    root: Path, corpus: Corpus, temperatures: Sequence[float], bars: str, n: int, seed: int, resamples: int
+    root: Path,
+    corpus: Corpus,
+    temperatures: Sequence[float],
+    bars: str,
+    n: int,
+    seed: int,
+    resamples: int,
+    earlier: Path | None = None,
 ) -> dict[str, Any]:
     """Sample every model of a study, write numbers, figures and report to QUALITY_FOLDER, and return the numbers.
 
-    What was written of the same tunes by the same code is left as it is.
+    For runs that have no weights here `earlier` stands in, a quality.json that has measured them. What was written of
+    the same tunes by the same code is left as it is. Raises DoorError if a model was measured nowhere.
     """
     folder = root / QUALITY_FOLDER
-    cells = plan_cells(root, temperatures, bars)
+    planned = plan_cells(root, temperatures, bars)
+    cells = [cell for cell in planned if cell.weights.is_file()]
+    elsewhere = measured_elsewhere([cell for cell in planned if cell not in cells], earlier, n)
     written = sample_cells(cells, folder / CELLS, n, seed)
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    decided = repr((written, [asdict(cell) for cell in cells], corpus.digest(), resamples)).encode()
+    decided = repr((written, [asdict(cell) for cell in planned], elsewhere, corpus.digest(), resamples)).encode()
     identity = hashlib.sha256(b"".join([decided, *code])).hexdigest()
     if (folder / QUALITY).is_file() and (before := read_json(folder / QUALITY)).get("identity") == identity:
         return before
     yardstick = Yardstick(corpus)
-    rows = []
+    measured = dict(elsewhere)
     for cell, tunes in tqdm(list(zip(cells, written, strict=True)), desc="measuring", unit=" cells"):
-        measured = yardstick.measure([tune["abc"] for tune in tunes], [tune["ended"] for tune in tunes], n)
-        rows.append({**asdict(cell), "folder": cell.folder.as_posix(), "samples": len(tunes), **measured})
+        found = yardstick.measure([tune["abc"] for tune in tunes], [tune["ended"] for tune in tunes], n)
+        measured[cell.name] = {**asdict(cell), "folder": cell.folder.as_posix(), "samples": len(tunes), **found}
+    rows = [measured[cell.name] for cell in planned]
     best = [tune["abc"] for cell, tunes in zip(cells, written, strict=True) if cell.best for tune in tunes]
     people = yardstick.texts["test"]
     quality: dict[str, Any] = {

@@ -8,18 +8,19 @@ from typing import Any
 
 from analysis.answers import headline, study_words
 from door import DoorError, read_json, whole_folder, write_json, write_text
-from generation.study import FINDINGS, QUALITY, QUALITY_FOLDER
+from generation.study import FINDINGS, QUALITY, QUALITY_FOLDER, WEIGHTS
 from generation.travel import add_pipeline
 from model_cards.card import LAW_FIGURE, Place, model_card
 from model_cards.releases import MAIN, Release, releases
 from model_cards.results import CORPUS, STATS, Results
 from training.loop import load_model
-from training.record import BASELINE, BEST, baseline_file, read_ladders
+from training.record import BASELINE, BEST, baseline_file, read_ladders, read_record
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- findings:.*?-->\n).*?(<!-- end of findings -->)", re.DOTALL)
 RECORDS, CORPUS_STATS = "runs.jsonl", "corpus.json"
 CARD, MODEL = "README.md", "model"
+CONFIGURATION_FILES = ("config.json", "generation_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 LSTM_FILES = ("configuration_abc_lstm.py", "modeling_abc_lstm.py")
 MOST_BYTES = 3_000_000  # of the weights that the repository keeps
@@ -41,14 +42,15 @@ def publish(results: Results, folder: Path) -> None:
         shutil.copytree(root / BEST / "samples", temporary / "samples", ignore=leave_out)
         write_text(temporary / CARD, best_card(results, figures=".."))
     with whole_folder(folder / MODEL, mark=CARD) as temporary:
-        write_small_model(results, temporary)
+        write_small_model(results, temporary, before=folder / MODEL)
 
 
-def write_small_model(results: Results, folder: Path) -> None:
+def write_small_model(results: Results, folder: Path, before: Path) -> None:
     """Write a model of MOST_BYTES or less in half precision, as it loads where the project is not installed.
 
     It is the first seed of that size and architecture whose tunes are most often valid, all temperatures taken
-    together: a lower loss alone does not make bars add up.
+    together: a lower loss alone does not make bars add up. If its weights are not here, those that `before` holds of
+    the same run stay. Raises DoorError if it holds none.
     """
     cells = read_json(results.root / QUALITY_FOLDER / QUALITY)["cells"]
 
@@ -60,7 +62,14 @@ def write_small_model(results: Results, folder: Path) -> None:
     small = [release for release in releases(results.root) if 2 * release.record["n_params"] <= MOST_BYTES]
     chosen = max((release for release in small if release.revision != MAIN), key=valid)
     record, source = chosen.record, chosen.folder
-    load_model(str(source)).half().save_pretrained(folder)
+    if (source / WEIGHTS).is_file():
+        load_model(str(source)).half().save_pretrained(folder)
+    elif (read_record(before) or {"recipe": None})["recipe"] == record["recipe"]:
+        source = before
+        for name in (WEIGHTS, *CONFIGURATION_FILES):
+            shutil.copyfile(before / name, folder / name)
+    else:
+        raise DoorError(f"{source / WEIGHTS} is missing, and {before} holds another model: train {source} again")
     for name in TOKENIZER_FILES:
         shutil.copyfile(source / name, folder / name)
     add_code(folder, record["recipe"]["architecture"])

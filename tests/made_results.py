@@ -27,7 +27,7 @@ TUNE = "X:1\nM:4/4\nL:1/8\nK:C\nC2EG c2ec|C2EG {}4|]\n"
 def committed_records():
     """The finished records of the committed study at its main budget: those of the ladders, the best model's last."""
     rows = [row for row in read_runs_table(PUBLISHED / "runs.parquet") if row["status"] == FINISHED]
-    ladders = [row for row in rows if row["arm"] in ("ladders", "largest")]
+    ladders = [row for row in rows if row["arm"] in ("ladders", "tiny", "largest")]
     return [row for row in ladders if row["recipe"]["tokens"] == MAIN_BUDGET] + [
         row for row in rows if row["arm"] == "best"
     ]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from conftest import made_tunes
 from made_models import BUILD, made_model
 
 import generation.run
-from door import open_door
+from door import open_door, write_json
 from generation.memorisation import Memory
 from generation.quality import score_tune
 from generation.run import describe
@@ -187,6 +188,37 @@ def test_every_model_of_a_study_is_sampled_measured_and_reported_once(study, sma
         assert f"| {row['both']} | {row['ours']} | {row['theirs']} | {row['neither']} |" in report
     run_door(monkeypatch, *arguments)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_was_measured_elsewhere_stands_in_for_runs_without_weights(
+    study, small_corpus, tmp_path, monkeypatch, capsys
+):
+    def measure(root, *more):
+        arguments = ["--part", "quality", "--output_root", root, "--corpus", small_corpus.folder, "--samples", 4]
+        run_door(monkeypatch, *arguments, "--temperatures", 1.0, "--resamples", 20, *more)
+        return json.loads((root / QUALITY_FOLDER / QUALITY).read_text())
+
+    monkeypatch.setattr("generation.study.LONGEST", 60)
+    there, here = tmp_path / "there", tmp_path / "here"
+    for root in (there, here):
+        shutil.copytree(study, root, ignore=shutil.ignore_patterns(QUALITY_FOLDER))
+    before = measure(there)
+    for weights in here.glob("LSTM_training/*/*/*/model.safetensors"):
+        weights.unlink()
+    earlier = there / QUALITY_FOLDER / QUALITY
+    after = measure(here, "--measured_in", earlier)
+    places = [(cell["architecture"], cell["size"], cell["seed"]) for cell in before["cells"]]
+    assert [(cell["architecture"], cell["size"], cell["seed"]) for cell in after["cells"]] == places
+    for old, new in zip(before["cells"], after["cells"], strict=True):
+        assert new["folder"].startswith(str(there if new["architecture"] == "lstm" else here))
+        assert new["architecture"] == "gpt" or new == old
+    write_json(earlier, before | {"cells": [cell | {"validation_loss": 9.0} for cell in before["cells"]]})
+    for more, words in ((["--measured_in", earlier], "has not measured 4 tunes of lstm-15k"), ([], "no --measured_in")):
+        with pytest.raises(SystemExit):
+            measure(here, *more)
+        [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+        assert "model.safetensors is missing, and " in line
+        assert words in line
 
 
 def test_new_weights_are_sampled_anew_and_the_other_cells_are_kept(study, tmp_path, monkeypatch):

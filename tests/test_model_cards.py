@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from made_results import PUBLISHED, committed_records
+from made_results import PUBLISHED, committed_records, made_results
 
 from analysis.answers import headline
-from door import DoorError, read_json
-from model_cards.publish import CORPUS_STATS, best_card, write_findings
+from door import DoorError, read_json, write_json
+from model_cards.publish import CORPUS_STATS, best_card, publish, write_findings
 from model_cards.results import Results, share_lines, shown_tunes
 from model_cards.screen import screen
-from training.record import BEST
+from training.record import BEST, folder_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,6 +87,22 @@ def test_the_tunes_shown_are_the_first_valid_ones_of_each_temperature_and_never_
         tune(5, 0.7, True, copied=None),
     ]
     assert [row["file"] for row in shown_tunes(tunes)] == ["3.abc", "4.abc", "2.abc"]
+
+
+def test_the_small_model_stays_where_its_weights_are_not_here(small_corpus, tmp_path):
+    root, folder = made_results(tmp_path / "study", small_corpus), tmp_path / "published"
+    publish(Results.open(root), folder)
+    weights = folder / "model" / "model.safetensors"
+    before, record = weights.read_bytes(), read_json(folder / "model" / "record.json")
+    chosen = folder_of(root, record["recipe"]) / "model.safetensors"
+    chosen.unlink()
+    publish(Results.open(root), folder)
+    assert weights.read_bytes() == before
+    assert (folder / "model" / "tokenizer.json").is_file()
+    write_json(folder / "model" / "record.json", record | {"recipe": record["recipe"] | {"learning_rate": 1.0}})
+    with pytest.raises(DoorError, match=re.escape(f"{chosen} is missing, and {folder / 'model'} holds another model")):
+        publish(Results.open(root), folder)
+    assert weights.read_bytes() == before
 
 
 def test_a_missing_study_is_one_line(tmp_path):

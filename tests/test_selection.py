@@ -170,6 +170,31 @@ def test_the_door_writes_the_tunes_of_the_largest_size_at_its_temperature_with_t
     assert {name: (out / name).stat().st_mtime_ns for name in files} == before
 
 
+def test_the_tunes_of_an_architecture_whose_weights_are_not_here_stay(study, small_corpus, monkeypatch, capsys):
+    root, *_ = study
+    out = root / "shown"
+    run_door(monkeypatch, small_corpus.folder, root)
+    before = json.loads((out / "samples.json").read_text())
+    pages = [(out / page).read_text() for page in ("index.md", "index.html")]
+    for cell in (root / QUALITY_FOLDER / CELLS).glob("lstm-*"):
+        cell.unlink()
+    for weights in (root / "LSTM_training").rglob("model.safetensors"):
+        weights.unlink()
+    run_door(monkeypatch, small_corpus.folder, root)
+    after = json.loads((out / "samples.json").read_text())
+    assert after["identity"] != before["identity"]
+    assert after | {"identity": 0} == before | {"identity": 0}
+    assert [(out / page).read_text() for page in ("index.md", "index.html")] == pages
+    for name in root.rglob("record.json"):
+        name.write_text(name.read_text().replace('"validation_loss": 1.0', '"validation_loss": 0.9'))
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run_door(monkeypatch, small_corpus.folder, root)
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "model.safetensors is missing, and" in line
+    assert f"{out} shows no tunes of it" in line
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

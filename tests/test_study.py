@@ -4,7 +4,7 @@ import re
 import signal
 import sqlite3
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,15 +17,16 @@ from transformers import GPT2LMHeadModel
 import training.loop
 import training.probe
 import training.run
-from door import DoorError, open_door
+from door import DoorError, open_door, write_json
 from training.evaluation import held_out_losses, token_losses
 from training.grid import Axes, plan_ladders
 from training.loop import Conduct, Plan, Run, build_model, train
 from training.probe import CHOICE, choose_precision, expected_seconds
 from training.recipe import Recipe
 from training.record import read_record
-from training.study import make_job, report_failures, run_jobs
-from training.sweep import plan_sweep
+from training.runs_table import read_runs_table
+from training.study import Outcome, make_job, planned_record, report_failures, run_jobs
+from training.sweep import SHARED, plan_sweep
 from training.tracking import Tracking
 
 ROOT = Path(__file__).parent.parent
@@ -389,6 +390,88 @@ def test_a_sweep_with_wsd_has_whole_runs_and_no_trunk(small_corpus, tmp_path):
     assert [(plan.recipe.schedule, plan.recipe.learning_rate, plan.trunk) for plan in plans] == [
         ("wsd", 0.01, None), ("wsd", 0.02, None), ("wsd", 0.03, None),
     ]  # fmt: skip
+
+
+def sweep_row(architecture, size, n, rate, best, diverged=False):
+    loss = None if diverged else 1 + float(np.log(rate / best) ** 2)
+    row = {"architecture": architecture, "size": size, "seed": 0, "n_params": n, "n_params_non_embedding": n}
+    return row | {"learning_rate": rate, "status": "diverged" if diverged else "finished", "loss": loss}
+
+
+def test_a_sweep_adds_its_sizes_to_those_of_its_file(small_corpus, tmp_path, monkeypatch, capsys):
+    """Two sizes stand there; the third joins them, with a run that diverges, and the rule goes through all three."""
+    path, rates = tmp_path / "sweep.json", (0.0005, 0.001, 0.002)
+    earlier = [sweep_row("gpt", "a", 10**5, rate, 0.001) for rate in rates]
+    earlier += [sweep_row("gpt", "b", 10**6, rate, 0.001) for rate in rates]
+    recipe = {key: asdict(RECIPE)[key] for key in SHARED} | {"tokens": 8000}
+    write_json(path, {"corpus": small_corpus.digest(), "recipe": recipe, "versions": {}, "rules": {}, "runs": earlier})
+
+    def trained(jobs):
+        best = {0.005: 1.1, 0.01: 1.0, 0.02: 1.1}
+        for job in jobs:
+            loss = best.get(job.plan.recipe.learning_rate)
+            status = {"status": "diverged", "reason": "nan"} if loss is None else {"status": "finished"}
+            record = planned_record(job, small_corpus) | status | {"versions": {}}
+            yield Outcome(job, record | ({} if loss is None else {"validation_loss": loss}), None)
+
+    monkeypatch.setattr(training.run.Study, "run", lambda _, jobs: list(trained(jobs)))
+    flags = ["--part", "sweep", "--gpt_sizes", "15k", "--context", "64", "--tokens", "8000", "--precision", "fp32"]
+    flags += ["--sweep_file", path, "--gpt_rates", "0.005", "0.01", "0.02", "1"]
+    open_training(monkeypatch, capsys, small_corpus, tmp_path, *map(str, flags))
+    written = json.loads(path.read_text())
+    assert written["runs"][4:] == earlier
+    assert [row["status"] for row in written["runs"][:4]] == ["finished"] * 3 + ["diverged"]
+    assert [row["rate"] for row in written["rules"]["gpt"]["optima"]] == pytest.approx([0.01, 0.001, 0.001])
+    with pytest.raises(SystemExit):
+        open_training(monkeypatch, capsys, small_corpus, tmp_path, *map(str, flags), "--weight_decay", "0.5")
+    assert f"{path} holds another sweep (weight_decay 0.1, not 0.5)" in capsys.readouterr().err
+    assert json.loads(path.read_text()) == written
+
+
+def test_a_study_may_have_rates_of_its_own(small_corpus, monkeypatch, capsys, tmp_path):
+    flags = ["--gpt_sizes", "15k", "30k", "--lstm_sizes", "15k", "30k", "--context", "64"]
+    rules = ["--gpt_rate_rule", "0.005", "--lstm_rate_rule", "2", "0.5"]
+    open_training(monkeypatch, capsys, small_corpus, tmp_path, *flags, *rules, "--runs_file", tmp_path / "runs.parquet")
+    rates = [
+        (row["n_params_non_embedding"], row["recipe"]["learning_rate"])
+        for row in read_runs_table(tmp_path / "runs.parquet")
+    ]
+    assert [rate for _, rate in rates[:2]] == [0.005, 0.005]
+    assert [rate for _, rate in rates[2:]] == pytest.approx([2 * n**-0.5 for n, _ in rates[2:]], rel=5e-3)
+    with pytest.raises(DoorError, match=r"--lstm_rate_rule \[1.0, 2.0, 3.0\]: one rate for all sizes, or"):
+        training.run.StudyArguments(lstm_rate_rule=[1.0, 2.0, 3.0])
+
+
+# --- going on where runs have ended elsewhere -----------------------------------------------------------------------
+
+
+def test_runs_that_a_table_says_have_ended_are_not_trained_again(small_corpus, tmp_path, monkeypatch, capsys):
+    flags = [*GRID, "--schedule", "wsd"]
+    table = str(tmp_path / "runs.parquet")
+    there, here = tmp_path / "there", tmp_path / "here"
+    open_training(monkeypatch, capsys, small_corpus, there, *flags)
+    open_training(monkeypatch, capsys, small_corpus, there, *flags, "--runs_file", table)
+    out = open_training(monkeypatch, capsys, small_corpus, here, *flags, "--records_from", table).out
+    assert "2 runs have ended elsewhere" in out
+    arm = Path("15k/tokens_8000-wsd/seed_0")
+    for name in ("GPT_initial_training", "LSTM_training"):
+        assert read_record(here / name / arm) == read_record(there / name / arm)
+        assert [path.name for path in (here / name / "15k").iterdir()] == [arm.parent.name]  # no trunk
+    assert not list(here.rglob("*.safetensors"))
+    open_training(monkeypatch, capsys, small_corpus, here, *flags, "--runs_file", table.replace("runs", "again"))
+    assert Path(table).read_bytes() == Path(table.replace("runs", "again")).read_bytes()
+
+
+def test_a_run_of_another_rate_is_not_taken_from_a_table(small_corpus, tmp_path, monkeypatch, capsys):
+    table = str(tmp_path / "runs.parquet")
+    open_training(monkeypatch, capsys, small_corpus, tmp_path / "there", *GRID)
+    open_training(monkeypatch, capsys, small_corpus, tmp_path / "there", *GRID, "--runs_file", table)
+    more = ["--gpt_rate_rule", "0.001", "--records_from", table]
+    out = open_training(monkeypatch, capsys, small_corpus, tmp_path / "here", *GRID, *more).out
+    assert "1 runs have ended elsewhere" in out
+    [weights] = (tmp_path / "here").rglob("model.safetensors")
+    assert "GPT_initial_training" in weights.parts
+    assert read_record(weights.parent)["recipe"]["learning_rate"] == 0.001
 
 
 def test_a_run_that_diverges_before_its_first_point_is_marked_diverged(small_corpus, tmp_path):

@@ -9,7 +9,7 @@ checkpoint. A file's `arms` are done one after the other.
 """
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,20 @@ from training.loop import COMPILE_CHOICES, Conduct
 from training.ngram import ngram_losses
 from training.probe import choose_precision, print_costs
 from training.recipe import COSINE, WSD, Recipe
-from training.record import BEST, FINE_TUNED, FOLDERS, NOT_RUN, TRUNK, baseline_file, read_record, read_runs
-from training.runs_table import replace_rows
-from training.study import Job, planned_record, report_failures, run_jobs
-from training.sweep import plan_sweep, write_sweep
+from training.record import (
+    BEST,
+    FINE_TUNED,
+    FOLDERS,
+    NOT_RUN,
+    TRUNK,
+    baseline_file,
+    read_record,
+    read_runs,
+    write_record,
+)
+from training.runs_table import ended_record, read_runs_table, replace_rows
+from training.study import Job, Outcome, planned_record, report_failures, run_jobs
+from training.sweep import earlier_runs, plan_sweep, write_sweep
 from training.tracking import TENSORBOARD, TRACKIO, Tracking
 
 QUICK = Path(__file__).parent.parent / "studies" / "quick.yaml"
@@ -41,10 +51,13 @@ ORDERS = range(1, 8)
 BASELINE_ORDER = 3
 AUTO = "auto"
 LEAST = 1e-12
+RULE = "one rate for all sizes, or coefficient and exponent of coefficient · N^-exponent, N without tables"
 RANGES = {
     "seeds": (0, 2**31),
     "flops": (1, 1e30),
     "weight_decay": (0, 1e6),
+    "gpt_rate_rule": (LEAST, 1e6),
+    "lstm_rate_rule": (LEAST, 1e6),
     "gpt_rates": (LEAST, 1e6),
     "lstm_rates": (LEAST, 1e6),
     "search_rates": (LEAST, 1e6),
@@ -73,6 +86,9 @@ class StudyArguments:
 
     part: str = option("ladders", "what to train", ["ladders", "best", "sweep"])
     runs_file: str | None = option(None, "write a row a run, ended or planned, to this table, and train nothing")
+    records_from: str | None = option(
+        None, "ladders: a table of runs; those that have ended there are not trained again, and get their record alone"
+    )
     study: str = option("study", "the study's name in the table of runs")
     arm: str = option(
         "ladders", "the arm's name there, whose rows are replaced; of a file with several arms, the one to do"
@@ -90,9 +106,11 @@ class StudyArguments:
     batch_size: int = option(4, "windows a step")
     context: int = option(256, "characters a window")
     weight_decay: float = option(0.1, "decoupled, on matrices only")
+    gpt_rate_rule: list[float] = option([], f"peak rates of the GPTs, instead of the schedule's own rule: {RULE}")
+    lstm_rate_rule: list[float] = option([], "the same for the LSTMs")
     gpt_rates: list[float] = option([], "sweep: peak rates tried at every GPT size")
     lstm_rates: list[float] = option([], "sweep: the same for the LSTM")
-    sweep_file: str = option("results/rate_sweep.json", "sweep: where its table goes")
+    sweep_file: str = option("results/rate_sweep.json", "sweep: its table, to which runs of the same kind are added")
     search_tokens: int = option(300_000, "best model: tokens of each run of the search")
     search_rates: list[float] = option([0.03, 0.1, 0.3], "best model: rates tried, times the best run's")
     search_dropouts: list[float] = option([0.0, 0.1], "best model: dropouts tried")
@@ -124,12 +142,21 @@ class StudyArguments:
             for one in value if isinstance(value, list) else [value]:
                 if not least <= one <= most:  # false for NaN
                     raise DoorError(f"--{name} {one}: must be from {least:g} to {most:g}")
+        for architecture, rule in self.given_rules.items():
+            if len(rule) > 2:
+                raise DoorError(f"--{architecture}_rate_rule {rule}: {RULE}")
         if self.context < 2:
             raise DoorError(f"--context {self.context}: must be at least 2")
         self.log_with = [name for name in self.log_with if name != "none"]
         for name in self.log_with:
             if find_spec(name) is None:
                 raise DoorError(f"--log_with {name}: not installed, pip install {name}")
+
+    @property
+    def given_rules(self) -> dict[str, list[float]]:
+        """The rate rules that were given, by architecture."""
+        rules = {"gpt": self.gpt_rate_rule, "lstm": self.lstm_rate_rule}
+        return {architecture: rule for architecture, rule in rules.items() if rule}
 
     @property
     def only_asks(self) -> bool:
@@ -189,6 +216,7 @@ class Study:
             arguments.tokens,
             arguments.flops,
             arguments.one_in,
+            {name: (rule[0], rule[1] if rule[1:] else 0.0) for name, rule in arguments.given_rules.items()},
         )
         shared = self.recipe("fp32" if arguments.precision == AUTO else arguments.precision)
         jobs = plan_ladders(axes, shared, self.corpus, self.root)
@@ -196,6 +224,17 @@ class Study:
             precision = choose_precision(jobs, self.corpus, self.root, self.threads, not arguments.dry_run)
             jobs = plan_ladders(axes, self.recipe(precision), self.corpus, self.root)
         return jobs
+
+    def restore(self, jobs: list[Job], table: Path) -> None:
+        """Write the records of the jobs that have ended elsewhere, as a table of runs says, where none stands yet."""
+        rows, restored = read_runs_table(table), 0
+        for job in jobs:
+            record = ended_record(rows, asdict(job.plan.recipe), self.corpus.digest())
+            if record is not None and read_record(job.plan.folder) is None:
+                write_record(job.plan.folder, record)
+                restored += 1
+        if restored:
+            print(f"{self.title}: {restored} runs have ended elsewhere, their records are those of {table}")
 
     def recipe(self, precision: str) -> Recipe:
         """Return what all runs of the study have in common; what the axes say is still open."""
@@ -215,7 +254,7 @@ class Study:
             precision=precision,
         )
 
-    def run(self, jobs: list[Job]) -> list[Any]:
+    def run(self, jobs: list[Job]) -> list[Outcome]:
         """Train the jobs."""
         return run_jobs(jobs, self.corpus, self.at_once, self.threads, self.conduct, self.title)
 
@@ -243,8 +282,12 @@ def train_ladders(study: Study) -> None:
         return
     if PartialState().is_main_process:
         write_baseline(study.corpus, study.root)
-    report_failures(study.run(jobs))
-    print(f"{study.root}: all {len(jobs)} runs are finished")
+        if study.arguments.records_from is not None:
+            study.restore(jobs, Path(study.arguments.records_from))
+    PartialState().wait_for_everyone()
+    outcomes = study.run(jobs)
+    report_failures(outcomes)
+    print(f"{study.root}: all {len(outcomes)} runs are finished")
 
 
 def train_sweep(study: Study) -> None:
@@ -252,9 +295,11 @@ def train_sweep(study: Study) -> None:
     jobs = plan_sweep(study.ladders(), {"gpt": arguments.gpt_rates, "lstm": arguments.lstm_rates}, study.root)
     if study.asks_only(jobs):
         return
-    for architecture, rule in write_sweep(study.run(jobs), Path(arguments.sweep_file))["rules"].items():
+    path = Path(arguments.sweep_file)
+    earlier = earlier_runs(path, jobs, study.corpus.digest())
+    for architecture, rule in write_sweep(study.run(jobs), path, earlier)["rules"].items():
         print(f"{architecture}: rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}")
-    print(f"the sweep's table: {arguments.sweep_file}")
+    print(f"the sweep's table: {path}")
 
 
 def train_on(study: Study) -> None:

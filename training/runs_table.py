@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from door import DoorError, whole_file
-from training.record import NOT_RUN
+from training.record import FINISHED, NOT_RUN
 
 CONFIG = "config"  # its fields differ from one architecture to the next: JSON, in one column
+MAY_BE_NONE = ("reason", "peak_device_memory_bytes")  # in a record; what else is None in a row, its record lacks
+PLACE = ("study", "arm")  # what a row has beside its record
 Record = dict[str, Any]
 
 
@@ -56,6 +58,15 @@ def replace_rows(path: Path, records: Sequence[Record], same: Iterable[str]) -> 
         for record in records
     ]
     write_runs(path, [*(row for row in before if group(row) not in ours), *newest])
+
+
+def ended_record(rows: Sequence[Record], recipe: Record, corpus: str) -> Record | None:
+    """Return the record of the finished run of a recipe and a corpus, as its folder held it; None if there is none."""
+    wanted = identity({"recipe": recipe, "corpus": corpus})
+    for row in rows:
+        if row["status"] == FINISHED and identity(row) == wanted:
+            return {k: v for k, v in row.items() if k not in PLACE and (v is not None or k in MAY_BE_NONE)}
+    return None
 
 
 def identity(row: Record) -> str:

@@ -22,7 +22,7 @@ from door import DoorError, describe_os_error
 from modeling.counting import count_flops, count_parameters
 from preprocessing.corpus import Corpus
 from training.loop import Conduct, Plan, Progress, build_config, finished_record, train
-from training.recipe import Recipe, learning_rate
+from training.recipe import RateRule, Recipe, learning_rate
 from training.record import FAILED, FINISHED, NOT_RUN, arm_of, read_record, write_record
 
 OVERHEAD_FLOPS = 225_000  # what a token costs a CPU beside its arithmetic; it only shapes the bar's time left
@@ -87,11 +87,11 @@ def measure(recipe: Recipe, corpus: Corpus) -> tuple[int, int, int]:
     return groups["total"], groups["total"] - groups["tables"], flops
 
 
-def make_job(plan: Plan, corpus: Corpus) -> Job:
-    """Complete a plan: a rate of 0 stands for the rule's."""
+def make_job(plan: Plan, corpus: Corpus, rule: RateRule | None = None) -> Job:
+    """Complete a plan: a rate of 0 stands for that of `rule`, or of the schedule's own."""
     total, without_tables, flops = measure(plan.recipe, corpus)
     if plan.recipe.learning_rate == 0:
-        rate = learning_rate(plan.recipe.architecture, without_tables, plan.recipe.schedule)
+        rate = learning_rate(plan.recipe.architecture, without_tables, plan.recipe.schedule, rule)
         plan = replace(plan, recipe=replace(plan.recipe, learning_rate=rate))
     return Job(plan, total, without_tables, flops)
 
@@ -101,8 +101,9 @@ def run_jobs(
 ) -> list[Outcome]:
     """Train all jobs, `at_once` processes of `threads` threads each, and return an outcome for each.
 
-    Finished ones are skipped (and counted in what is printed). One that fails costs nothing but itself and what
-    branches off it; it is marked in its folder with its reason, and tried again the next time.
+    Finished ones are skipped (and counted in what is printed), and so is a trunk that no job to do branches off, which
+    has no outcome. One that fails costs nothing but itself and what branches off it; it is marked in its folder with
+    its reason, and tried again the next time.
     """
     jobs = list(dict.fromkeys(jobs))  # a size named twice is one run
     digest = corpus.digest()
@@ -111,6 +112,8 @@ def run_jobs(
         record = finished_record(job.plan, digest)
         if record is not None:
             done[job] = Outcome(job, record, None)
+    branched_off = {job.plan.trunk for job in jobs if job not in done}
+    jobs = [job for job in jobs if job in done or not job.plan.keep_at or job.plan.folder in branched_off]
     todo = sorted((job for job in jobs if job not in done), key=lambda job: -job.cost)  # the long ones first: no tail
     if done:
         print(f"{title}: {len(done)} of {len(jobs)} runs are finished already", flush=True)
