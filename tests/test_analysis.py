@@ -25,7 +25,7 @@ from made_runs import (
 from analysis import figures, report, run
 from analysis.evidence import of_folders
 from analysis.runs import weights_of
-from analysis.study import Study, analyse, extrapolate, frontier
+from analysis.study import Study, analyse, extrapolate, frontier, rates_used
 from door import DoorError, open_door, read_json
 from training.record import DIVERGED, baseline_file, read_ladders, run_folder
 
@@ -463,6 +463,28 @@ def test_a_size_beyond_the_sweep_is_named(data):
     assert line.startswith(f"Beyond the sizes whose peak rate was swept: GPT {largest['size']}. The rule")
     rule["optima"].append({"size": largest["size"], "n": largest["gpt"]["n_params_non_embedding"]})
     assert report.unswept_lines(data) == []
+
+
+def test_what_the_rates_of_the_runs_cost_is_told_for_every_size_swept(data, tmp_path):
+    runs = made_ladder("gpt", GPT_LAW, sizes=(2e4, 2e5, 2e6), seeds=(0,))
+    for made, rate in zip(runs, (0.01, 0.004, 0.001), strict=True):
+        made["recipe"]["learning_rate"] = rate
+    optima = [
+        {"size": "20k", "n": 13_000, "rate": 0.01, "bend": 0.1},
+        {"size": "200k", "n": 175_000, "rate": 0.002, "bend": 0.05},
+    ]
+    sweep = {"corpus": data["corpus"], "recipe": {"tokens": 1_000_000}}
+    sweep["rules"] = {"gpt": {"coefficient": 1.0, "exponent": 0.5, "optima": optima}}
+    used = rates_used(sweep, {"gpt": runs, "lstm": []})
+    assert used["lstm"] == []
+    assert [row["rise"] for row in used["gpt"]] == [0, pytest.approx(0.05 * np.log(2) ** 2), None]
+    data["learning_rate"] = sweep | {"used": {"gpt": used["gpt"]}}
+    text = "\n".join(report.rate_section(data, set()))
+    assert "the rates of the runs raise the loss by at most 0.0240 (200k;" in text
+    assert "| GPT | 200k | 0.004 | 0.002 | +0.0240 |" in text
+    assert "| GPT | 2000k | 0.001 | – | – |" in text
+    figures.learning_rate(tmp_path / "learning_rate", data)
+    assert (tmp_path / "learning_rate.png").is_file()
 
 
 def test_the_lead_is_counted_over_the_sizes(data):
