@@ -41,7 +41,7 @@ from training.record import (
     read_runs,
     write_record,
 )
-from training.runs_table import ended_record, read_runs_table, replace_rows
+from training.runs_table import finished_records, identity, replace_rows
 from training.study import Job, Outcome, planned_record, report_failures, run_jobs
 from training.sweep import earlier_runs, plan_sweep, write_sweep
 from training.tracking import TENSORBOARD, TRACKIO, Tracking
@@ -227,9 +227,9 @@ class Study:
 
     def restore(self, jobs: list[Job], table: Path) -> None:
         """Write the records of the jobs that have ended elsewhere, as a table of runs says, where none stands yet."""
-        rows, restored = read_runs_table(table), 0
+        known, restored = finished_records(table), 0
         for job in jobs:
-            record = ended_record(rows, asdict(job.plan.recipe), self.corpus.digest())
+            record = known.get(identity({"recipe": asdict(job.plan.recipe), "corpus": self.corpus.digest()}))
             if record is not None and read_record(job.plan.folder) is None:
                 write_record(job.plan.folder, record)
                 restored += 1

@@ -60,13 +60,13 @@ def replace_rows(path: Path, records: Sequence[Record], same: Iterable[str]) -> 
     write_runs(path, [*(row for row in before if group(row) not in ours), *newest])
 
 
-def ended_record(rows: Sequence[Record], recipe: Record, corpus: str) -> Record | None:
-    """Return the record of the finished run of a recipe and a corpus, as its folder held it; None if there is none."""
-    wanted = identity({"recipe": recipe, "corpus": corpus})
-    for row in rows:
-        if row["status"] == FINISHED and identity(row) == wanted:
-            return {k: v for k, v in row.items() if k not in PLACE and (v is not None or k in MAY_BE_NONE)}
-    return None
+def finished_records(path: Path) -> dict[str, Record]:
+    """Return the records of a table's finished runs as their folders held them, by identity. Raises DoorError."""
+    return {
+        identity(row): {k: v for k, v in row.items() if k not in PLACE and (v is not None or k in MAY_BE_NONE)}
+        for row in read_runs_table(path)
+        if row["status"] == FINISHED
+    }
 
 
 def identity(row: Record) -> str:
