@@ -227,9 +227,9 @@ class Study:
 
     def restore(self, jobs: list[Job], table: Path) -> None:
         """Write the records of the jobs that have ended elsewhere, as a table of runs says, where none stands yet."""
-        known, restored = finished_records(table), 0
+        known, corpus, restored = finished_records(table), self.corpus.digest(), 0
         for job in jobs:
-            record = known.get(identity({"recipe": asdict(job.plan.recipe), "corpus": self.corpus.digest()}))
+            record = known.get(identity({"recipe": asdict(job.plan.recipe), "corpus": corpus}))
             if record is not None and read_record(job.plan.folder) is None:
                 write_record(job.plan.folder, record)
                 restored += 1
