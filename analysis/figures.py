@@ -435,14 +435,14 @@ def learning_rate(path: Path, data: Data) -> None:
             n = np.array([row["n"] for row in rule["optima"]])
             line = np.geomspace(n.min() / 1.5, n.max() * 1.5, 50)
             draw_points(axes, n, np.array([row["rate"] for row in rule["optima"]]), architecture)
-            label = f"{NAMES[architecture]}: {rule['coefficient']:.3g} · $N^{{-{rule['exponent']:.3f}}}$"
+            label = f"best {NAMES[architecture]} rates: {rule['coefficient']:.3g} · $N^{{-{rule['exponent']:.3f}}}$"
             colour = COLOURS[architecture]
             axes.plot(line, rule["coefficient"] * line ** -rule["exponent"], color=colour, lw=1.2, label=label)
         for architecture, used in data["learning_rate"]["used"].items():
             rates = np.array([(row["n"], row["rate"]) for row in used])
             label = f"rates of the {NAMES[architecture]} runs"
             axes.plot(*rates.T, "x", color=COLOURS[architecture], ms=7, mew=1.2, label=label)
-        axes.set(xscale="log", yscale="log", xlabel="parameters N without tables", ylabel="best peak learning rate")
+        axes.set(xscale="log", yscale="log", xlabel="parameters N without tables", ylabel="peak learning rate")
         axes.legend(fontsize=8)
 
 
