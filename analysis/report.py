@@ -656,7 +656,8 @@ def rate_lines(data: Data) -> list[str]:
             worst = max(known, key=lambda row: row["rise"])
             lines.append(
                 f"{NAMES[name]}: against the best rate swept, the rates of the runs raise the loss by at most "
-                f"{worst['rise']:.4f} ({worst['size']}; by the parabola through the lowest three runs of the sweep)."
+                f"{worst['rise']:.4f} at that budget ({worst['size']}; by a parabola through the sweep's lowest run "
+                "and its neighbours)."
             )
     return lines
 
@@ -686,7 +687,7 @@ def rate_section(data: Data, figures: set[str]) -> list[str]:
     return [
         "## Learning rate",
         "",
-        f"Swept on {whose}, at {short(sweep['recipe']['tokens'])} tokens.",
+        f"Swept on {whose}, at {short(sweep['recipe']['tokens'])} tokens; at other budgets another may be the best.",
         "",
         *rules,
         *(f"- {line}" for line in [*rate_lines(data), *unswept_lines(data)]),
