@@ -77,9 +77,13 @@ def headline(data: Data) -> list[str]:
     """Return the answer in five lines."""
     names = list(data["fits"])
     form = chosen_fit(data, names[0])["form"].removeprefix("L = ").replace("x^-alpha", "N^-α")
-    laws = "; ".join(f"{NAMES[name]} {_parameters(chosen_fit(data, name))}" for name in names)
+    fits = {name: chosen_fit(data, name) for name in names}
+    laws = "; ".join(
+        f"{NAMES[name]} {_parameters(law)} over runs, α {edges(law['parameters']['alpha']['jackknife'])} over sizes"
+        for name, law in fits.items()
+    )
     return [
-        f"**Size.** The loss, in nats per character, falls with parameters N as {form}: {laws} (95 %, over runs)."
+        f"**Size.** The loss, in nats per character, falls with parameters N as {form} (95 % intervals): {laws}."
         + "".join(f" {line}" for line in unswept_lines(data)),
         f"**Which.** {_faster(data)}",
         f"**Compute.** {_best_split(data)}",

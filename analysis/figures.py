@@ -434,13 +434,14 @@ def learning_rate(path: Path, data: Data) -> None:
         for architecture, rule in data["learning_rate"]["rules"].items():
             n = np.array([row["n"] for row in rule["optima"]])
             line = np.geomspace(n.min() / 1.5, n.max() * 1.5, 50)
-            draw_points(axes, n, np.array([row["rate"] for row in rule["optima"]]), architecture)
-            label = f"best {NAMES[architecture]} rates: {rule['coefficient']:.3g} · $N^{{-{rule['exponent']:.3f}}}$"
+            best = np.array([row["rate"] for row in rule["optima"]])
+            draw_points(axes, n, best, architecture, label=f"{NAMES[architecture]}, best rate of a size swept")
+            label = f"{NAMES[architecture]}, rule: {rule['coefficient']:.3g} · $N^{{-{rule['exponent']:.3f}}}$"
             colour = COLOURS[architecture]
             axes.plot(line, rule["coefficient"] * line ** -rule["exponent"], color=colour, lw=1.2, label=label)
         for architecture, used in data["learning_rate"]["used"].items():
             rates = np.array([(row["n"], row["rate"]) for row in used])
-            label = f"rates of the {NAMES[architecture]} runs"
+            label = f"{NAMES[architecture]}, rates of the runs"
             axes.plot(*rates.T, "x", color=COLOURS[architecture], ms=7, mew=1.2, label=label)
         axes.set(xscale="log", yscale="log", xlabel="parameters N without tables", ylabel="peak learning rate")
         axes.legend(fontsize=8)

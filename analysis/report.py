@@ -648,16 +648,16 @@ def unswept_lines(data: Data) -> list[str]:
 
 
 def rate_lines(data: Data) -> list[str]:
-    """Say how much the rates of the runs cost at most against the best ones of the sweep."""
+    """Say how much the rates of the runs cost at most against the best ones, at the sizes that were swept."""
     lines = []
     for name, used in data["learning_rate"]["used"].items():
         known = [row for row in used if row["rise"] is not None]
         if known:
             worst = max(known, key=lambda row: row["rise"])
             lines.append(
-                f"{NAMES[name]}: against the best rate swept, the rates of the runs raise the loss by at most "
-                f"{worst['rise']:.4f} at that budget ({worst['size']}; by a parabola through the sweep's lowest run "
-                "and its neighbours)."
+                f"{NAMES[name]}: at the {len(known)} of {len(used)} sizes that were swept, the rates of the runs "
+                f"raise the loss by at most {worst['rise']:.4f} at that budget ({worst['size']}). The best rate is the "
+                "vertex of a parabola through the sweep's lowest run and its neighbours."
             )
     return lines
 

@@ -64,7 +64,7 @@ def write_small_model(results: Results, folder: Path, before: Path) -> None:
     record, source = chosen.record, chosen.folder
     if (source / WEIGHTS).is_file():
         load_model(str(source)).half().save_pretrained(folder)
-    elif (read_record(before) or {"recipe": None})["recipe"] == record["recipe"]:
+    elif (read_record(before) or {}) == record:
         source = before
         for name in (WEIGHTS, *CONFIGURATION_FILES):
             shutil.copyfile(before / name, folder / name)

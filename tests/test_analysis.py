@@ -480,7 +480,7 @@ def test_what_the_rates_of_the_runs_cost_is_told_for_every_size_swept(data, tmp_
     assert [row["rise"] for row in used["gpt"]] == [0, pytest.approx(0.05 * np.log(2) ** 2), None]
     data["learning_rate"] = sweep | {"used": {"gpt": used["gpt"]}}
     text = "\n".join(report.rate_section(data, set()))
-    assert "the rates of the runs raise the loss by at most 0.0240 at that budget (200k;" in text
+    assert "at the 2 of 3 sizes that were swept, the rates of the runs raise the loss by at most 0.0240" in text
     assert "| GPT | 200k | 0.004 | 0.002 | +0.0240 |" in text
     assert "| GPT | 2000k | 0.001 | – | – |" in text
     figures.learning_rate(tmp_path / "learning_rate", data)

@@ -29,7 +29,7 @@ from training.grid import Axes, plan_ladders
 from training.loop import COMPILE_CHOICES, Conduct
 from training.ngram import ngram_losses
 from training.probe import choose_precision, print_costs
-from training.recipe import COSINE, WSD, Recipe
+from training.recipe import COSINE, WSD, RateRule, Recipe
 from training.record import (
     BEST,
     FINE_TUNED,
@@ -142,9 +142,9 @@ class StudyArguments:
             for one in value if isinstance(value, list) else [value]:
                 if not least <= one <= most:  # false for NaN
                     raise DoorError(f"--{name} {one}: must be from {least:g} to {most:g}")
-        for architecture, rule in self.given_rules.items():
-            if len(rule) > 2:
-                raise DoorError(f"--{architecture}_rate_rule {rule}: {RULE}")
+        for name in ("gpt_rate_rule", "lstm_rate_rule"):
+            if len(getattr(self, name)) > 2:
+                raise DoorError(f"--{name} {getattr(self, name)}: {RULE}")
         if self.context < 2:
             raise DoorError(f"--context {self.context}: must be at least 2")
         self.log_with = [name for name in self.log_with if name != "none"]
@@ -153,10 +153,10 @@ class StudyArguments:
                 raise DoorError(f"--log_with {name}: not installed, pip install {name}")
 
     @property
-    def given_rules(self) -> dict[str, list[float]]:
-        """The rate rules that were given, by architecture."""
-        rules = {"gpt": self.gpt_rate_rule, "lstm": self.lstm_rate_rule}
-        return {architecture: rule for architecture, rule in rules.items() if rule}
+    def rate_rules(self) -> dict[str, RateRule]:
+        """The rate rules that were given, by architecture; one rate is a rule whose exponent is 0."""
+        given = {"gpt": self.gpt_rate_rule, "lstm": self.lstm_rate_rule}
+        return {architecture: (rule[0], rule[1] if rule[1:] else 0.0) for architecture, rule in given.items() if rule}
 
     @property
     def only_asks(self) -> bool:
@@ -216,7 +216,7 @@ class Study:
             arguments.tokens,
             arguments.flops,
             arguments.one_in,
-            {name: (rule[0], rule[1] if rule[1:] else 0.0) for name, rule in arguments.given_rules.items()},
+            arguments.rate_rules,
         )
         shared = self.recipe("fp32" if arguments.precision == AUTO else arguments.precision)
         jobs = plan_ladders(axes, shared, self.corpus, self.root)
