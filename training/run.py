@@ -331,7 +331,7 @@ def train_on(study: Study) -> None:
     if study.asks_only([*search, plan_long(search[0], root, corpus, arguments.best_tokens)]):
         return
     record = train_best(search, root, corpus, arguments.best_tokens, study.num_parallel, study.threads, study.execution)
-    say(f"{root / BEST}: test loss {record['test_loss']:.4f} nats per character")
+    say(f"{root / BEST}: test loss {record.test_loss:.4f} nats per character")
 
 
 def fine_tune(study: Study) -> None:
