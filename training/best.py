@@ -104,7 +104,7 @@ def plan_fine_tuning(shared: Recipe, source: str, corpus: Corpus, root: Path, ep
         raise DoorError(f"--context {shared.context}: {source} takes {longest} characters at most")
     recipe = replace(shared, architecture=ARCHITECTURE_OF[config.model_type], size=Path(source).name, init_from=source)
     rate = rate_share * learning_rate(recipe.architecture, measure(recipe, corpus)[1])
-    stream, _ = corpus.training_tokens()
+    stream, _ = corpus.part()
     recipe = _budget(replace(recipe, learning_rate=float(f"{rate:.3g}")), round(epochs * (len(stream) - 1)))
     return make_job(Plan(recipe, root / FINE_TUNED, score_test=True), corpus)
 

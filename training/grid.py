@@ -36,7 +36,7 @@ def plan_ladders(axes: Axes, shared: Recipe, corpus: Corpus, root: Path) -> list
     of the data holds no two windows.
     """
     for one_in in axes.one_in:
-        if len(corpus.training_tokens(one_in)[0]) < 2 * shared.context:
+        if len(corpus.part(1 / one_in)[0]) < 2 * shared.context:
             raise DoorError(f"--one_in {one_in}: too small a part of this corpus for windows of {shared.context}")
     jobs: list[Job] = []
     for architecture, sizes in axes.sizes.items():

@@ -179,7 +179,7 @@ def _train(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "memory_before_bytes": psutil.Process().memory_info().rss,
     }
-    stream, unique_tokens = corpus.training_tokens(recipe.one_in)
+    stream, unique_tokens = corpus.part(1 / recipe.one_in)
     long_on_gpu = accelerator.device.type == "cuda" and recipe.architecture == "gpt" and recipe.steps >= COMPILE_STEPS
     compiled = conduct.compile == "on" or (conduct.compile == "auto" and long_on_gpu)
     run = Run(recipe, stream, build_model(recipe, corpus), accelerator, windows_at_once, compiled)
