@@ -11,7 +11,7 @@ from typing import Any
 
 from door import DoorError, check_output, open_door, read_arguments
 from preprocessing.notation import FIELD_ORDER
-from preprocessing.sources import BUNDLED, Reading, fingerprint, read_source
+from preprocessing.sources import BUNDLED, Reading, fingerprint, name_sources, read_source
 from preprocessing.transposition import SHIFTS
 from preprocessing.tunes import Policy
 
@@ -85,7 +85,12 @@ def build(arguments: PreprocessingArguments) -> dict[str, Any] | None:
     check_output(folder, mark="manifest.json")
     vocabulary = read_vocabulary(arguments.vocabulary) if arguments.vocabulary else None
     inputs = {source: fingerprint(source) for source in arguments.source}
-    manifest = describe_build(inputs, decides, vocabulary)
+    names = name_sources(arguments.source)  # the manifest is published: no path of this machine stands in it
+    decides["source"] = names
+    if arguments.vocabulary and Path(arguments.vocabulary).is_dir():
+        decides["vocabulary"] = Path(arguments.vocabulary).resolve().name
+    found = {name: inputs[source] for name, source in zip(names, arguments.source, strict=True)}
+    manifest = describe_build(found, decides, vocabulary)
     if (folder / "manifest.json").is_file():
         before = read_manifest(folder)
         if all(before.get(name) == value for name, value in manifest.items()):

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from conftest import made_tunes
 
 from door import DoorError
 from preprocessing.corpus import SPLITS, Corpus, place_of, read_vocabulary
@@ -33,6 +34,32 @@ def test_every_split_the_vocabulary_and_the_number_of_keys_are_recorded(small_co
     in_keys = Corpus.open(tmp_path / "keys")
     assert in_keys.n_keys == 3
     assert in_keys.split_hashes["train"] != small_corpus.split_hashes["train"]
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_nothing_that_is_written_names_a_place_of_this_machine(small_source, tmp_path, monkeypatch):
+    for name in ("a/tunes", "b/tunes"):
+        shutil.copytree(small_source, tmp_path / name)
+    (tmp_path / "b" / "tunes" / "made.abc").write_text(made_tunes(20, seed=3))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    arguments = {
+        "source": ["../a/tunes", str(tmp_path / "b" / "tunes"), "../a/tunes/made.abc"],
+        "output_dir": str(tmp_path / "corpus"),
+        "num_proc": 1,
+    }
+    build(PreprocessingArguments(**arguments))
+    manifest = Corpus.open(tmp_path / "corpus").manifest()
+    assert manifest["arguments"]["source"] == list(manifest["inputs"]) == ["tunes", "tunes (2)", "made.abc"]
+    given = PreprocessingArguments(["../b/tunes", "."], str(tmp_path / "again"), vocabulary="../corpus", num_proc=1)
+    shutil.copy(tmp_path / "a" / "tunes" / "made.abc", ".")
+    build(given)
+    for folder in ("corpus", "again"):
+        texts = [f.read_text() for f in (tmp_path / folder).rglob("*") if f.suffix in (".json", ".md")]
+        assert not [text for text in texts if str(tmp_path) in text or ".." in text]
+    assert build(given) is None
+    (tmp_path / "b" / "tunes" / "made.abc").write_text(made_tunes(21, seed=3))
+    assert build(given) is not None
 
 
 # Parts

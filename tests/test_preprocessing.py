@@ -74,12 +74,6 @@ def go_in(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
     open_door(run.main)
 
 
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Corpora are built without their figures, which take longer than all the rest."""
-    monkeypatch.setattr("preprocessing.figures.draw_figures", lambda *_: None)
-
-
 # The tokenizer
 
 
