@@ -214,5 +214,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DoorError(f"{path} is missing: run the stage that writes it (make study runs them all)") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         raise DoorError(f"{path} is damaged: delete it and run the stage that writes it again") from None

@@ -6,7 +6,7 @@ tokenizer.json, tokenizer_config.json, vocab.json
 stats.json        tunes and characters per split, lengths, keys, metres, drops, every character accounted for
 figures/*.png     the same to look at
 README.md         the dataset card
-manifest.json     hashes of inputs and outputs, versions, arguments
+manifest.json     hashes of inputs and outputs, versions, arguments; the hash of each split and of the vocabulary
 """
 
 import hashlib
@@ -25,6 +25,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value, disable_progress_bars
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.hub import cached_file
 
 from door import DoorError, read_json, whole_folder, write_json, write_text
 from preprocessing.dataset_card import dataset_card
@@ -139,7 +140,7 @@ def build_corpus(
         "reading": _describe_reading(reading),
     }
     with whole_folder(folder, mark="manifest.json") as temporary:
-        _write(temporary, rows_of, streams, vocabulary, context, stats, manifest)
+        _write(temporary, rows_of, streams, vocabulary, context, stats, manifest, keys)
     return stats
 
 
@@ -174,6 +175,7 @@ def _write(
     context: int,
     stats: dict[str, Any],
     manifest: dict[str, Any],
+    keys: int,
 ) -> None:
     from preprocessing.figures import draw_figures  # matplotlib: half a second that who reads a corpus need not pay
 
@@ -196,7 +198,12 @@ def _write(
     outputs = {
         path.relative_to(folder).as_posix(): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }
-    write_json(folder / "manifest.json", {**manifest, "outputs": outputs})
+    corpus = {
+        "splits": {split: outputs[f"tokens/{split}.npy"] for split in SPLITS},
+        "vocabulary": outputs["vocab.json"],
+        "n_keys": 1 + keys,
+    }
+    write_json(folder / "manifest.json", {**manifest, "corpus": corpus, "outputs": outputs})
 
 
 def _as_npy(stream: np.ndarray) -> memoryview:
@@ -248,13 +255,21 @@ def warn_of_unknown(stats: dict[str, Any]) -> None:
 
 def read_vocabulary(folder: str) -> dict[str, int]:
     """Return the vocabulary of a corpus or a model, a folder or a Hub id. Raises DoorError if it has none of ours."""
+    if (Path(folder) / "manifest.json").is_file():
+        return Corpus.open(folder).vocabulary
     try:
-        vocabulary = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
+        path = cached_file(folder, "tokenizer.json")
     except (OSError, ValueError):
         raise DoorError(f"--vocabulary {folder}: no folder and no model of the Hub with a tokenizer.json") from None
-    if not set(SPECIAL_TOKENS) <= set(vocabulary) or any(len(t) > 1 for t in set(vocabulary) - set(SPECIAL_TOKENS)):
+    tokenizer = read_json(Path(path or folder))
+    model = tokenizer.get("model") if isinstance(tokenizer, dict) else None
+    found = model.get("vocab") if isinstance(model, dict) else None
+    vocabulary: dict[str, int] = found if isinstance(found, dict) else {}
+    tokens, ids = set(vocabulary), [*vocabulary.values()]
+    numbered = all(type(i) is int for i in ids) and sorted(ids) == list(range(len(ids)))
+    if not numbered or not set(SPECIAL_TOKENS) <= tokens or any(len(t) > 1 for t in tokens - set(SPECIAL_TOKENS)):
         raise DoorError(
-            f"--vocabulary {folder}: its tokenizer is not one of characters with {', '.join(SPECIAL_TOKENS)}"
+            f"--vocabulary {folder}: its tokenizer.json is not one of characters with {', '.join(SPECIAL_TOKENS)}"
         )
     return dict(sorted(vocabulary.items(), key=lambda item: item[1]))
 
@@ -275,12 +290,32 @@ def describe_build(
     }
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return how a corpus was built, and the hashes of its files under `outputs`. Raises DoorError if it is no such."""
+    manifest = read_json(folder / "manifest.json")
+    if not isinstance(manifest, dict) or not all(
+        isinstance(manifest.get(key), dict) for key in ("arguments", "outputs")
+    ):
+        raise DoorError(f"{folder / 'manifest.json'} is not that of a corpus: delete {folder} and build it again")
+    return manifest
+
+
+def place_of(family: str) -> float:
+    """Return a family's place in [0, 1), by its hash alone: a part of the data is the families below a threshold.
+
+    The bits are read from the last one on, so that 1/2, 1/4, … are the families whose hash is divisible by 2, 4, ….
+    """
+    last = int(hashlib.sha256(family.encode()).hexdigest(), 16) % 2**53  # as many bits as a float holds exactly
+    return int(f"{last:053b}"[::-1], 2) / 2**53
+
+
 HEADER = re.compile(r"(?:.*\n)*?K:.*\n?")
+DECIDING = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "stats.json")  # beside what is read when asked for
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus folder opened for reading."""
+    """A corpus folder opened for reading. Every file that decides a result is held against the manifest's hash."""
 
     folder: Path
     vocabulary: dict[str, int]
@@ -288,13 +323,18 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Corpus":
-        """Open a corpus folder. Raises DoorError if it is missing or not one."""
+        """Open a corpus folder. Raises DoorError if it is missing, not one, or not as it was built."""
         folder = Path(folder)
         if not (folder / "manifest.json").is_file():
             raise DoorError(
                 f"{folder} holds no corpus: build it with python preprocessing/run.py --output_dir {folder} "
                 "(and --transpose all, if it is to be in all keys)"
             )
+        manifest = read_manifest(folder)
+        if not isinstance(manifest.get("corpus"), dict):
+            raise DoorError(f"{folder / 'manifest.json'} is of another version: delete {folder} and build it again")
+        for name in DECIDING:
+            _check_file(folder, name, manifest)
         return cls(folder, read_json(folder / "vocab.json"), read_json(folder / "stats.json"))
 
     def tokens(self, split: str) -> np.ndarray:
@@ -307,37 +347,50 @@ class Corpus:
 
     def manifest(self) -> dict[str, Any]:
         """Return how the corpus was built, and the hashes of its files under `outputs`."""
-        manifest: dict[str, Any] = read_json(self.folder / "manifest.json")
-        return manifest
+        return read_manifest(self.folder)
+
+    @property
+    def split_hashes(self) -> dict[str, str]:
+        """The SHA-256 of each split's stream."""
+        return dict(self.manifest()["corpus"]["splits"])
+
+    @property
+    def vocabulary_hash(self) -> str:
+        """The SHA-256 of the vocabulary's file."""
+        return str(self.manifest()["corpus"]["vocabulary"])
+
+    @property
+    def n_keys(self) -> int:
+        """The number of keys in which the training split was asked for: 1 as found, 12 in all."""
+        return int(self.manifest()["corpus"]["n_keys"])
 
     def whole(self, name: str) -> Path:
         """Return the path of one of the corpus's files. Raises DoorError if it is not the one that was built."""
-        path = self.folder / name
-        if not path.is_file() or file_sha256(path) != self.manifest()["outputs"][name]:
-            raise DoorError(f"{path} is damaged or of another build: delete {self.folder} and build it again")
-        return path
+        return _check_file(self.folder, name, self.manifest())
 
     def tunes(self, split: str) -> Dataset:
-        """Return a split's rows."""
-        rows = Dataset.from_parquet(str(self.folder / "data" / f"{split}.parquet"), keep_in_memory=True)
+        """Return a split's rows. Raises DoorError if the file is not the one that was built with the folder."""
+        rows = Dataset.from_parquet(str(self.whole(f"data/{split}.parquet")), keep_in_memory=True)
         assert isinstance(rows, Dataset)
         return rows
 
-    def training_tokens(self, one_in: int = 1) -> tuple[np.ndarray, int]:
-        """Return the training stream with one in `one_in` families of tunes, [tokens], and its U.
+    def part(self, fraction: float = 1.0, split: str = "train") -> tuple[np.ndarray, int]:
+        """Return the stream of a fraction of a split's families, [tokens], and its U.
 
-        U, of the data-constrained laws, counts the tokens of tunes as they were found, in no further key. A hash of
-        the family decides, so the families of one in 4 are among those of one in 2.
+        U, of the data-constrained laws, counts the tokens of tunes as they were found, in no further key. Every smaller
+        fraction is a part of every larger one. Raises DoorError for a fraction that is not above 0 and at most 1.
         """
-        stream = self.tokens("train")
-        if one_in == 1:
-            return stream, int(self.stats["characters"]["train"] + self.stats["tunes"]["train"])
-        rows = self.tunes("train")
-        chosen = [int(hashlib.sha256(family.encode()).hexdigest(), 16) % one_in == 0 for family in rows["family"]]
+        if not 0 < fraction <= 1:
+            raise DoorError(f"data fraction {fraction}: must be above 0 and at most 1")
+        stream = self.tokens(split)
+        if fraction == 1:
+            return stream, int(self.stats["characters"][split] + self.stats["tunes"][split])
+        rows = self.tunes(split)
+        chosen = np.array([place_of(family) < fraction for family in rows["family"]])
         tune = np.cumsum(stream == self.boundary) - 1  # a boundary stands before each tune, and one at the end
-        kept = np.append(np.repeat(chosen, np.bincount(tune)[:-1]), True)
-        original = np.array(chosen) & (np.array(rows["shift"]) == 0)
-        return stream[kept], int(np.bincount(tune)[:-1][original].sum())
+        lengths = np.bincount(tune)[:-1]
+        kept = np.append(np.repeat(chosen, lengths), True)
+        return stream[kept], int(lengths[chosen & (np.array(rows["shift"]) == 0)].sum())
 
     def in_header(self, split: str) -> np.ndarray:
         """Return which tokens of a split's stream belong to a header, up to the end of its K: line: [tokens], bool."""
@@ -358,7 +411,7 @@ class Corpus:
     @property
     def header_fields(self) -> str:
         """The letters of the header fields that a model sees."""
-        fields: str = read_json(self.folder / "manifest.json")["arguments"]["keep_fields"]
+        fields: str = self.manifest()["arguments"]["keep_fields"]
         return fields
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -370,3 +423,10 @@ class Corpus:
         outputs = self.manifest()["outputs"]
         named = [outputs["vocab.json"], *(outputs[f"tokens/{split}.npy"] for split in SPLITS)]
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
+
+
+def _check_file(folder: Path, name: str, manifest: dict[str, Any]) -> Path:
+    path = folder / name
+    if not path.is_file() or file_sha256(path) != manifest["outputs"].get(name):
+        raise DoorError(f"{path} is damaged or of another build: delete {folder} and build it again")
+    return path

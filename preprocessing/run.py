@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from door import DoorError, check_output, open_door, read_arguments, read_json
+from door import DoorError, check_output, open_door, read_arguments
 from preprocessing.notation import FIELD_ORDER
-from preprocessing.sources import BUNDLED, Reading, fingerprint, read_source
+from preprocessing.sources import BUNDLED, Reading, fingerprint, name_sources, read_source
 from preprocessing.transposition import SHIFTS
 from preprocessing.tunes import Policy
 
+MOST_CONTEXT = 1_000_000
+MOST_PROCESSES = 1024
 MOST_SHOWN = 6  # reasons on the screen; stats.json has all
 
 
@@ -53,16 +55,15 @@ class PreprocessingArguments:
     def __post_init__(self) -> None:
         if "K" not in self.keep_fields or set(self.keep_fields) - set(FIELD_ORDER):
             raise DoorError(f"--keep_fields {self.keep_fields}: letters of {FIELD_ORDER}, K among them")
-        if self.transpose != "all" and not (
-            self.transpose.isascii() and self.transpose.isdecimal() and int(self.transpose) <= len(SHIFTS)
-        ):
+        if self.transpose not in ("all", *map(str, range(len(SHIFTS) + 1))):
             raise DoorError(f"--transpose {self.transpose}: a number from 0 to {len(SHIFTS)}, or all")
         if self.transpose != "0" and not {"M", "L"} <= set(self.keep_fields):
             raise DoorError(f"--keep_fields {self.keep_fields}: transposing needs M and L among them")
         if not all(self.source):
             raise DoorError("--source: one of them is empty")
-        if self.context < 2 or self.num_proc < 1:
-            raise DoorError("--context must be at least 2, --num_proc at least 1")
+        for name, least, most in (("context", 2, MOST_CONTEXT), ("num_proc", 1, MOST_PROCESSES)):
+            if not least <= getattr(self, name) <= most:
+                raise DoorError(f"--{name} {getattr(self, name)}: must be from {least} to {most:,}")
 
     @property
     def keys(self) -> int:
@@ -72,16 +73,26 @@ class PreprocessingArguments:
 
 def build(arguments: PreprocessingArguments) -> dict[str, Any] | None:
     """Build the corpus and return its statistics; None if it is there already."""
-    from preprocessing.corpus import build_corpus, describe_build, read_vocabulary  # seconds that no worker need pay
+    from preprocessing.corpus import (  # seconds that no worker need pay
+        build_corpus,
+        describe_build,
+        read_manifest,
+        read_vocabulary,
+    )
 
     folder = Path(arguments.output_dir)
     decides = {name: value for name, value in asdict(arguments).items() if name not in ("output_dir", "num_proc")}
     check_output(folder, mark="manifest.json")
     vocabulary = read_vocabulary(arguments.vocabulary) if arguments.vocabulary else None
     inputs = {source: fingerprint(source) for source in arguments.source}
-    manifest = describe_build(inputs, decides, vocabulary)
+    names = name_sources(arguments.source)  # the manifest is published: no path of this machine stands in it
+    decides["source"] = names
+    if arguments.vocabulary and Path(arguments.vocabulary).is_dir():
+        decides["vocabulary"] = Path(arguments.vocabulary).resolve().name
+    found = {name: inputs[source] for name, source in zip(names, arguments.source, strict=True)}
+    manifest = describe_build(found, decides, vocabulary)
     if (folder / "manifest.json").is_file():
-        before = read_json(folder / "manifest.json")
+        before = read_manifest(folder)
         if all(before.get(name) == value for name, value in manifest.items()):
             return None
     reading = Reading()

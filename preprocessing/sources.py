@@ -19,7 +19,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -125,6 +125,22 @@ def fingerprint(source: str) -> dict[str, str]:
                 raise
             hashes[_name(path, root)] = "no permission to read"
     return hashes
+
+
+def name_sources(sources: Sequence[str]) -> list[str]:
+    """Return a name for each source that says nothing of the machine: a path's last part, numbered if it comes twice.
+
+    With the fingerprints, these names decide what is read.
+    """
+    names: list[str] = []
+    known: Counter[str] = Counter()
+    for source in sources:
+        path = Path(source)
+        local = source != BUNDLED and not source.startswith(HUB)
+        name = (path.resolve() if path.is_dir() else path).name if local else source
+        known[name] += 1
+        names.append(name if known[name] == 1 else f"{name} ({known[name]})")
+    return names
 
 
 def file_sha256(path: Path) -> str:

@@ -53,6 +53,12 @@ def made_once(tmp_path_factory, name, make):
     return root
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Corpora are built without their figures, which take longer than all the rest."""
+    monkeypatch.setattr("preprocessing.figures.draw_figures", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def build_from():
     """Build a corpus from blocks, without process, file or figures: build_from(folder, blocks, keep_fields)."""

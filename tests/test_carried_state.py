@@ -142,7 +142,7 @@ def whole(small_corpus, tmp_path_factory):
 
 
 def test_a_run_interrupted_in_an_epoch_and_between_two_ends_with_the_same_bits(small_corpus, tmp_path, whole):
-    epoch = LaneBatches(small_corpus.training_tokens(SHORT_EPOCHS.one_in)[0], 64, 4, 0).steps_per_epoch
+    epoch = LaneBatches(small_corpus.part(1 / SHORT_EPOCHS.one_in)[0], 64, 4, 0).steps_per_epoch
     plan = Plan(SHORT_EPOCHS, tmp_path / "seed_0")
     for step in (3, epoch + 1, epoch + 4):
         interrupt(plan, small_corpus, step)

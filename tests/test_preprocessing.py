@@ -69,14 +69,9 @@ def go_through_the_door(*arguments: str | Path, cwd: Path) -> subprocess.Complet
 
 def go_in(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
     """The door without a process of its own."""
-    monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments), "--num_proc", "1"])
+    one = [] if "--num_proc" in arguments else ["--num_proc", "1"]
+    monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments), *one])
     open_door(run.main)
-
-
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Corpora are built without their figures, which take longer than all the rest."""
-    monkeypatch.setattr("preprocessing.figures.draw_figures", lambda *_: None)
 
 
 # The tokenizer
@@ -227,8 +222,8 @@ def test_further_keys_stand_in_the_training_split_alone_with_their_tunes_family(
         assert (row["family"], row["source"], row["bars"]) == (original["family"], original["source"], original["bars"])
         assert f"K:{row['key']}\n" in row["text"]
         assert row["lowest"] == original["lowest"] + row["shift"]
-    assert corpus.training_tokens()[1] == len(plain.tokens("train")) - 1
-    assert len(corpus.tokens("train")) - 1 == corpus.training_tokens()[1] + sum(len(row["text"]) + 1 for row in moved)
+    assert corpus.part()[1] == len(plain.tokens("train")) - 1
+    assert len(corpus.tokens("train")) - 1 == corpus.part()[1] + sum(len(row["text"]) + 1 for row in moved)
 
 
 def test_what_cannot_be_transposed_is_counted_and_stays_as_it_is(small_source, tmp_path, build_from):
@@ -392,7 +387,7 @@ def test_the_statistics_add_up(bundled_corpus):
     assert stats["length"]["mean"] == pytest.approx(characters / tunes)
     trained = set().union(*bundled_corpus.tunes("train")["text"])
     assert set(bundled_corpus.vocabulary) == {PAD, UNKNOWN, BOUNDARY, *trained}
-    assert bundled_corpus.training_tokens()[1] == len(bundled_corpus.tokens("train")) - 1
+    assert bundled_corpus.part()[1] == len(bundled_corpus.tokens("train")) - 1
     assert stats["vocabulary_size"] == len(bundled_corpus.vocabulary)
 
 
@@ -541,6 +536,9 @@ BAD = {
     "a number where YAML should hold a word": (["number.yaml"], "keep_fields"),
     "a word where a number belongs": (["--context", "long"], "--context"),
     "an unknown flag": (["--contextt", "5"], "--contextt"),
+    "a context beyond all bounds": (["--context", "1" + "0" * 21], "--context"),
+    "more processes than any machine runs": (["--num_proc", "1" + "0" * 21], "--num_proc"),
+    "more keys than there are": (["--transpose", "9" * 5000], "--transpose"),
 }
 
 

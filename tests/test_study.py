@@ -5,7 +5,6 @@ import signal
 import sqlite3
 import sys
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -92,33 +91,10 @@ def test_budgets_with_wsd_share_a_trunk_that_costs_less_than_the_runs_alone(smal
     assert own == pytest.approx(0.8 * 400_000 + 0.2 * sum(budgets), rel=0.01)
 
 
-def test_parts_of_the_data_are_nested_of_whole_families_and_of_the_size_they_say(bundled_corpus):
-    whole, unique = bundled_corpus.training_tokens()
-    boundary = bundled_corpus.boundary
-
-    def tunes(stream):
-        cuts = np.flatnonzero(np.asarray(stream) == boundary)
-        return {bytes(stream[a:b]) for a, b in pairwise(cuts)}
-
-    before, counted = tunes(whole), unique
-    for one_in in (2, 4, 8, 16, 32):
-        part, unique = bundled_corpus.training_tokens(one_in)
-        assert part[0] == part[-1] == boundary
-        assert tunes(part) < before
-        assert unique == len(part) - 1 == pytest.approx(counted / 2, rel=0.12)
-        before, counted = tunes(part), unique
-    rows = bundled_corpus.tunes("train")
-    families = dict(zip(rows["text"], rows["family"], strict=True))
-    decode = {value: key for key, value in bundled_corpus.vocabulary.items()}
-    inside = {"".join(decode[i] for i in tune[1:]) for tune in before}
-    chosen = {families[text] for text in inside}
-    assert all(text in inside for text, family in families.items() if family in chosen)
-
-
 def test_a_run_on_a_part_of_the_data_records_what_it_saw(small_corpus, tmp_path):
     record = train(Plan(replace(SHORT, one_in=4), tmp_path), small_corpus, quiet, Conduct())
-    stream, unique = small_corpus.training_tokens(4)
-    assert record["unique_tokens"] == unique < 0.4 * small_corpus.training_tokens()[1]
+    stream, unique = small_corpus.part(0.25)
+    assert record["unique_tokens"] == unique < 0.4 * small_corpus.part()[1]
     assert record["epochs"] == pytest.approx(record["tokens"] / (len(stream) - 1))
 
 
