@@ -4,9 +4,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
 from math import cos, pi, sqrt
-from typing import Any, get_type_hints
+from typing import Any, cast
 
 from door import DoorError
 
@@ -14,9 +13,6 @@ COSINE, WSD, TRUNK = "cosine", "wsd", "trunk"
 SCHEDULES = (COSINE, WSD, TRUNK)
 WINDOWS, STREAMS = "windows", "streams"
 BEFORE = "before"  # metadata of a field that was added later: the value that older runs had
-
-
-_types_of = cache(get_type_hints)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +62,8 @@ class RunConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        for name, kind in _types_of(type(self)).items():
-            value = getattr(self, name)
+        for f in fields(self):
+            name, kind, value = f.name, cast(type, f.type), getattr(self, f.name)
             if kind is float and type(value) is int:
                 object.__setattr__(self, name, float(value))
             elif not isinstance(value, kind) or isinstance(value, bool):

@@ -64,7 +64,7 @@ class Axes:
 
 
 def resolve_precision(recipe: Recipe, width: int) -> Recipe:
-    """Return a recipe with the precision that "auto" stands for: bf16 for wide models on hardware that has it, else fp32.
+    """Return a recipe with the precision that "auto" stands for: bf16 for wide models where the hardware has it.
 
     Wide is WIDTH_FOR_BF16. It follows from the width and the hardware of rank 0, never from a clock.
     """

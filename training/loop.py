@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from math import isfinite, log
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ def _has_memory_for(config: RunConfig, corpus: Corpus, device: torch.device, seq
         fits = False
     else:
         fits = True
-    loss = model = None
+    loss, model = None, None  # type: ignore[assignment]  # freed before the run's own model is built
     clear_device_cache(garbage_collection=not fits)
     return fits
 
@@ -286,8 +287,8 @@ def _run_to_the_end(
         kept = trainer.step in plan.keep_at
         due = False
         if at_point and trainer.step < end:
-            since = time.perf_counter() - last_saved
-            due = decide_together(lambda since=since: since > execution.checkpoint_seconds)
+            overdue = time.perf_counter() - last_saved > execution.checkpoint_seconds
+            due = decide_together(partial(bool, overdue))
         if kept or due:
             watch.lap("training")
             state = (trainer.step, {**curves, "seconds": watch.seconds}, trainer.gather())

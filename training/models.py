@@ -10,8 +10,8 @@ from accelerate.utils import set_seed
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.utils.hub import cached_file
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from door import DoorError, whole_folder
 from modeling.ladder import Shape, model_config, new_model

@@ -1,7 +1,7 @@
 """What processes that were launched together must not decide each for itself."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -19,14 +19,14 @@ def decide_together(decide: Callable[[], T]) -> T:
     state = PartialState()
     if state.num_processes == 1:
         return decide()
-    answer: list[tuple[T | None, DoorError | None]] = [(None, None)]
+    answer: list[Any] = [None]
     if state.is_main_process:
         try:
-            answer = [(decide(), None)]
+            answer = [decide()]
         except DoorError as error:
-            answer = [(None, error)]
+            answer = [error]
     broadcast_object_list(answer)
-    [(value, error)] = answer
-    if error is not None:
-        raise error
-    return value  # type: ignore[return-value]  # None is what `decide` returned
+    if isinstance(answer[0], DoorError):
+        raise answer[0]
+    decided: T = answer[0]
+    return decided
