@@ -66,7 +66,7 @@ class RunConfig:
             name, kind, value = f.name, cast(type, f.type), getattr(self, f.name)
             if kind is float and type(value) is int:
                 object.__setattr__(self, name, float(value))
-            elif not isinstance(value, kind) or isinstance(value, bool):
+            elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise DoorError(f"{name} {value!r}: not {getattr(kind, '__name__', kind)}")
         if self.schedule not in SCHEDULES:
             raise DoorError(f"schedule {self.schedule!r}: not one of {', '.join(SCHEDULES)}")
@@ -119,8 +119,12 @@ class RunConfig:
 
     def differences(self, other: "RunConfig") -> list[str]:
         """Return the fields in which `other` differs, with both values."""
-        mine, theirs = asdict(self), asdict(other)
+        mine, theirs = self.to_dict(), other.to_dict()
         return [f"{name} {theirs[name]!r}, not {value!r}" for name, value in mine.items() if theirs[name] != value]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a record holds them."""
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ class RunRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as it is written: a mapping of fields, the configuration a mapping too."""
-        return vars(self) | {"config": asdict(self.config)}
+        return vars(self) | {"config": self.config.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":

@@ -2,7 +2,7 @@
 
 import os
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Tracking:
         trackio = {
             "name": str(folder.relative_to(self.root)),
             "group": config.architecture,
-            "config": asdict(config),
+            "config": config.to_dict(),
             "resume": "allow" if step else "never",
             "auto_log_cpu": False,
             "auto_log_gpu": False,
