@@ -59,7 +59,7 @@ def made_run(architecture, size, seed, n_params, loss, tokens=1_000_000, data_fr
 def record_of(row):
     """The record whose row that is."""
     config = RunConfig(**{f.name: row["budget" if f.name == "tokens" else f.name] for f in fields(RunConfig)})
-    named = {f.name: row[f.name] for f in fields(RunRecord)}
+    named = {f.name: row[f.name] for f in fields(RunRecord) if f.name in row}
     return RunRecord(**named | {"config": config, "config_hash": config.config_hash})
 
 

@@ -59,6 +59,7 @@ def made_runs(flops=None, tokens=None, sizes=SIZES, seeds=(0, 1, 2), noise=0.002
                 runs.append(
                     {
                         **{"architecture": "gpt", "size": f"{n / 1e3:.0f}k", "seed": seed, "budget": d},
+                        **{"data_fraction": 1.0, "n_keys": 1, "schedule": "cosine"},
                         "n_params": int(n),
                         "tokens": d,
                         "epochs": d / 1e6,

@@ -615,7 +615,8 @@ DAMAGES = {
     "empty": lambda _: "",
     "a list": lambda record: json.dumps([record]),
     "no config": lambda record: json.dumps(without(record, "config")),
-    "no corpus": lambda record: json.dumps(without(record, "corpus")),
+    "no hash": lambda record: json.dumps(without(record, "config_hash")),
+    "another hash": lambda record: json.dumps({**record, "config_hash": "0123456789abcdef"}),
     "no loss": lambda record: json.dumps(without(record, "validation_loss")),
     "an empty config": lambda record: json.dumps({**record, "config": {}}),
 }
@@ -657,7 +658,7 @@ def test_a_run_without_a_record_is_named_in_the_report(data, tmp_path):
 
 
 def test_runs_are_read_smallest_first(study):
-    sizes = [run["n_params"] for run in read_ladders(study)["gpt"].finished]
+    sizes = [run.n_params for run in read_ladders(study)["gpt"].finished]
     assert sizes == sorted(sizes)
     with pytest.raises(DoorError, match="no finished run"):
         read_ladders(study / "GPT_analysis")

@@ -73,7 +73,7 @@ def test_a_carried_evaluation_is_one_forward_over_the_stream(small_corpus, token
     model = build_model(CARRIED, small_corpus).eval()
     stream = np.asarray(small_corpus.tokens("train"))[:tokens]
     [expected] = losses_of_one_forward(model, stream[None])
-    np.testing.assert_allclose(token_losses(model, stream, CONFIG.context, sequences=STREAMS), expected, atol=1e-5)
+    np.testing.assert_allclose(token_losses(model, stream, CONFIG.context, stateful=True), expected, atol=1e-5)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_a_batch_of_lanes_needs_no_step_before_it():
     batches = StreamBatches(stream, 32, 4, seed=1, groups=GROUPS)
     walked = [batches.batch(step) for step in range(100)]
     assert torch.equal(StreamBatches(stream, 32, 4, seed=1, groups=GROUPS).batch(99), walked[99])
-    assert not torch.equal(StreamBatches(stream, 32, 4, seed=2).batch(99), walked[99])
+    assert not torch.equal(StreamBatches(stream, 32, 4, seed=2, groups=GROUPS).batch(99), walked[99])
 
 
 def test_a_stream_that_holds_no_window_for_each_lane_is_one_line():
@@ -210,7 +210,7 @@ def test_the_recorded_losses_are_those_of_one_pass(small_corpus, whole):
     assert abs(carried.loss - reset.loss) > 1e-4
     curve = record.validation_curve
     start = np.asarray(small_corpus.tokens("validation"))[: curve["characters"] + 1]
-    assert curve["loss"][-1] == pytest.approx(token_losses(model, start, 64, sequences=STREAMS).mean(), abs=1e-6)
+    assert curve["loss"][-1] == pytest.approx(token_losses(model, start, 64, stateful=True).mean(), abs=1e-6)
 
 
 # --- recipes and records ---------------------------------------------------------------------------------------------

@@ -81,9 +81,10 @@ def train_by_two(plan, corpus, conduct=OFTEN, sharded=False, kill_at_second_chec
 
 def assert_close(found, expected):
     """The records' losses agree within 1e-5."""
-    for curve in ("train_curve", "validation_curve"):
-        assert found[curve]["step"] == expected[curve]["step"]
-        assert found[curve]["loss"] == pytest.approx(expected[curve]["loss"], abs=1e-5)
+    for name in ("train_curve", "validation_curve"):
+        curve, wanted = getattr(found, name), getattr(expected, name)
+        assert curve["step"] == wanted["step"]
+        assert curve["loss"] == pytest.approx(wanted["loss"], abs=1e-5)
     assert found.train_curve["gradient_norm"] == pytest.approx(expected.train_curve["gradient_norm"], rel=1e-3)
     assert found.validation_loss == pytest.approx(expected.validation_loss, abs=1e-5)
 

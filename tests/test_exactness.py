@@ -147,6 +147,18 @@ def test_a_larger_budget_added_later_grows_the_trunk_from_its_last_kept_state(sm
     assert_branches_are(grid, alone, 10, 20)
 
 
+def test_a_smaller_budget_added_later_leaves_what_is_finished_and_costs_no_more_than_its_own_steps(
+    small_corpus, tmp_path, alone
+):
+    grid = Grid(small_corpus, tmp_path)
+    grid.train(15, 20)
+    before = {plan.folder: plan.config.config_hash for plan in grid.plans(15, 20)}
+    assert before.items() <= {plan.folder: plan.config.config_hash for plan in grid.plans(10, 15, 20)}.items()
+    assert grid.train(10, 15, 20) == [1, 9, None, None]
+    assert read_record(grid.plans(10)[0].folder).steps == 8
+    assert_branches_are(grid, alone, 10, 15, 20)
+
+
 @pytest.mark.parametrize(("budgets", "goes_on_at"), [((10, 20), 14), ((10, 15), 9)], ids=str)
 def test_a_trunk_killed_on_its_way_goes_on_also_to_other_budgets(small_corpus, tmp_path, alone, budgets, goes_on_at):
     """It has a checkpoint of step 13, on its way from step 8 to step 16; a budget of 15 branches off at step 12."""

@@ -125,8 +125,8 @@ from transformers import AutoModelForCausalLM
 from door import DoorError
 from preprocessing.corpus import Corpus
 from training.best import loss_before, plan_fine_tuning
+from training.grid import Recipe
 from training.loop import ExecutionConfig, train
-from training.config import Recipe
 
 corpus, root, shared = Corpus.open(sys.argv[1]), Path(sys.argv[2]), Recipe(**json.loads(sys.argv[3]))
 for name in ("gpt", "lstm"):

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from analysis.table import read_table
 from door import DoorError
-from training.runs_table import write_runs
+from training.runs_table import Row, write_runs
 
 COLUMNS = {"loss": "loss", "n": "params", "d": "tokens"}
 HEADER = "params,tokens,loss,seed"
@@ -70,11 +70,11 @@ def test_json_lines_and_parquet_reach_nested_fields(tmp_path):
 
 def test_the_studys_own_records_are_a_table(tmp_path):
     records, path = committed_records(), tmp_path / "runs.parquet"
-    write_runs(path, records)
-    columns = {"loss": "validation_loss", "n": "n_params", "d": "recipe.tokens", "cluster": "recipe.seed"}
+    write_runs(path, [Row("cpu", "ladders", record) for record in records])
+    columns = {"loss": "validation_loss", "n": "n_params", "d": "config.tokens", "cluster": "config.seed"}
     table = read_table(path, columns)
-    assert table.columns["d"].tolist() == [record["recipe"]["tokens"] for record in records]
-    assert table.columns["loss"].tolist() == [record["validation_loss"] for record in records]
+    assert table.columns["d"].tolist() == [record.config.tokens for record in records]
+    assert table.columns["loss"].tolist() == [record.validation_loss for record in records]
 
 
 def test_clusters_are_numbered_as_they_appear(tmp_path):
