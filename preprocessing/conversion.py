@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import queue
 import signal
-import tempfile
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 import psutil
@@ -56,12 +55,16 @@ class Score:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A score as one ABC tune (a file of several movements or songs as several), or why there is none."""
+    """A score as one ABC tune (a file of several movements or songs as several), or why there is none.
+
+    `percussion` counts the parts without pitches, which are left out.
+    """
 
     name: str
     kind: str
     abc: str = ""
     failure: str | None = None
+    percussion: int = 0
 
 
 def convert_scores(items: Iterable[T | Score], workers: int) -> Iterator[T | Conversion]:
@@ -98,10 +101,8 @@ def _convert(score: Score, readers: "queue.SimpleQueue[ScoreReader]") -> Convers
     try:
         if len(score.data) > MAX_SCORE:
             raise ConversionError(f"larger than {MAX_SCORE >> 20} MB")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"score{score.suffix}"  # never the name it came with
-            path.write_bytes(score.data)
-            return Conversion(score.name, kind, reader.read(path, title))
+        abc, percussion = reader.read(kind, score.data, title)
+        return Conversion(score.name, kind, abc, percussion=percussion)
     except ConversionError as error:
         return Conversion(score.name, kind, failure=str(error))
     finally:
@@ -115,11 +116,14 @@ class ScoreReader:
         self.pool: ProcessPoolExecutor | None = None
         self.pid = 0
 
-    def read(self, path: Path, title: str) -> str:
-        """Return a score as ABC. Raises ConversionError, and DoorError if its library cannot be imported."""
+    def read(self, kind: str, data: bytes, title: str) -> tuple[str, int]:
+        """Return a score as ABC, and how many parts for percussion are left out.
+
+        Raises ConversionError, and DoorError if music21 cannot be imported.
+        """
         pool = self.pool = self.pool or self.start()
         try:
-            future = pool.submit(_read_score, path, title)
+            future = pool.submit(_read_score, kind, data, title)
             error = future.exception(TIME_LIMIT)  # music21 raises anything on a broken file
             if isinstance(error, BrokenProcessPool):
                 raise error
@@ -169,5 +173,5 @@ def _get_ready() -> tuple[int, bool]:
     return os.getpid(), limited
 
 
-def _read_score(path: Path, title: str) -> str:
-    return midi_to_abc(path.read_bytes(), title) if SCORE_KINDS[path.suffix] == "midi" else score_to_abc(path, title)
+def _read_score(kind: str, data: bytes, title: str) -> tuple[str, int]:
+    return midi_to_abc(data, title) if kind == "midi" else score_to_abc(kind, data, title)

@@ -343,6 +343,7 @@ class _Reader:
         counts = self.reading.converted.setdefault(result.kind, Counter())
         counts["tried"] += 1
         counts[result.failure or "converted"] += 1
+        counts += Counter({"percussion parts left out": result.percussion})
         if result.failure is None:
             yield Block(self.collection(result.name), result.name, result.abc)
 
