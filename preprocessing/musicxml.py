@@ -4,10 +4,10 @@ MusicXML is what notation programs exchange (https://www.w3.org/2021/06/musicxml
 """
 
 import io
+import re
 import unicodedata
 import zipfile
 from fractions import Fraction
-from math import lcm
 from typing import Any
 from xml.etree import ElementTree
 
@@ -23,6 +23,9 @@ from preprocessing.abc_writing import (
 )
 
 MAX_XML = 100 << 20  # bytes of a score out of its archive
+NOTE_VALUES = [str(2**power) for power in range(8)]
+NUMBER = re.compile(r"\d{1,3}(?:\.\d{1,3}|/[1-9]\d{0,2})?")
+FRACTION_SIGN = re.compile("[\u00bc-\u00be\u2150-\u215e]")  # ¼ ½ ¾ and the like
 WEAK_LINES = ("none", "dashed", "dotted", "short", "tick")  # they part a bar; what they part may be bars as well
 QUALITIES = {  # of a chord symbol, by music21's name of its kind; others are left out
     "major": "", "minor": "m", "augmented": "aug", "diminished": "dim", "power": "5",
@@ -36,9 +39,9 @@ QUALITIES = {  # of a chord symbol, by music21's name of its kind; others are le
 
 
 def score_to_abc(kind: str, data: bytes, title: str) -> tuple[str, int]:
-    """Return a score (of kind "musicxml" or "kern") as ABC at sounding pitch, and its number of percussion parts,
+    """Return a score ("musicxml" or "kern") as ABC at sounding pitch, and how many parts for percussion are left out.
 
-    which are left out. Raises ConversionError, or whatever music21 raises.
+    Raises ConversionError, or whatever music21 raises.
     """
     from music21 import converter, stream
     from music21.musicxml.xmlToM21 import MusicXMLImporter
@@ -139,15 +142,14 @@ def _write_plain(time: ElementTree.Element) -> None:
         return
     beats = [(element.text or "").split("+") for element in time.findall("beats")]
     units = [(element.text or "").strip() for element in time.findall("beat-type")]
-    try:
-        parts = [_number(term) / int(unit) for terms, unit in zip(beats, units, strict=True) for term in terms]
-        length = sum(parts, Fraction(0))
-        unit = lcm(*map(int, units))
-    except (ValueError, ZeroDivisionError):
-        raise ConversionError("a metre that cannot be read") from None
+    if not (beats and len(beats) == len(units) and all(unit in NOTE_VALUES for unit in units)):
+        raise ConversionError("a metre that cannot be read")
+    terms = [(_number(text), int(unit)) for texts, unit in zip(beats, units, strict=True) for text in texts]
+    length = sum((number / unit for number, unit in terms), Fraction(0))
+    unit = max(unit for _, unit in terms)
     while (length * unit).denominator > 1 and unit < 128:
         unit *= 2
-    if not length or length < 0 or (length * unit).denominator > 1:
+    if not length or (length * unit).denominator > 1:
         raise ConversionError("a metre that cannot be read")
     for element in [*time]:
         time.remove(element)
@@ -156,15 +158,12 @@ def _write_plain(time: ElementTree.Element) -> None:
 
 
 def _number(text: str) -> Fraction:
-    """Return the value of `3`, `2.5`, `1/2`, `2½` or `2 1/2`. Raises ValueError."""
-    whole = Fraction(0)
-    for word in (
-        unicodedata.normalize("NFKC", "".join(f" {c}" if unicodedata.category(c) == "No" else c for c in text))
-        .replace("\u2044", "/")
-        .split()
-    ):
-        whole += Fraction(word)
-    return whole
+    """Return the value of `3`, `2.5`, `1/2`, `2½` or `2 1/2`. Raises ConversionError."""
+    spelled = FRACTION_SIGN.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0]), text)
+    words = spelled.replace("\u2044", "/").split()
+    if not all(map(NUMBER.fullmatch, words)):
+        raise ConversionError("a metre that cannot be read")
+    return sum(map(Fraction, words), Fraction(0))
 
 
 class _Writer:
