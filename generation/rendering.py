@@ -119,14 +119,7 @@ def confined(script: str, arguments: Sequence[str], given: dict[str, bytes], mad
             (folder / file).write_bytes(content)
         with (folder / "said").open("wb") as said:
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    "-c",
-                    (LIMITS if resource is not None else NO_LIMITS) + script,
-                    *arguments,
-                ],
+                [sys.executable, "-I", "-S", "-c", limits + script, *arguments],
                 cwd=folder,
                 env={"PATH": os.defpath, "HOME": name, "LC_ALL": "C.UTF-8", **WINDOWS},
                 stdin=subprocess.DEVNULL,

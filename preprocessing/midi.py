@@ -153,7 +153,9 @@ def _read_events(data: bytes) -> Track:
             elif starts:
                 track.notes[status & 15].append((starts.pop(0), now, first))
     for (channel, pitch), starts in sounding.items():
-        track.notes[channel] += [(start, now, pitch) for start in starts if start < now]  # nobody let go of them
+        for start in starts:
+            if start < now:  # nobody let go of it
+                track.notes[channel].append((start, now, pitch))
     return track
 
 

@@ -85,6 +85,10 @@ def _read_xml(data: bytes) -> ElementTree.Element:
                 _silence(measure, note)
             elif voiced and note.find("voice") is None:
                 ElementTree.SubElement(note, "voice").text = "1"
+    for transpose in root.iter("transpose"):
+        if transpose.find("diatonic") is None:  # music21 cannot do without
+            steps = round(float(transpose.findtext("chromatic", "0")) * 7 / 12)
+            ElementTree.SubElement(transpose, "diatonic").text = str(steps)
     for time in root.iter("time"):
         _write_plain(time)
     return root
@@ -346,7 +350,7 @@ def _is_tablature(part: Any) -> bool:
 
 def _same(tablature: Any, part: Any) -> bool:
     """Tell whether a part for notes says what a tablature says."""
-    return not _is_tablature(part) and [*tablature.recurse().pitches] == [*part.recurse().pitches]
+    return not _is_tablature(part) and tablature.pitches == part.pitches
 
 
 def _exact(length: float | Fraction) -> Fraction:
