@@ -40,6 +40,7 @@ SCORE_KINDS = {
     ".krn": "kern",
 }
 MAX_SCORE = 10 << 20  # bytes; what is larger is no score of a tune
+MAX_ABC = 1 << 20  # characters; as long as a tune of a text file may be
 MAX_MEMORY = 4 << 30  # bytes of a process that reads scores: a small .mxl can unpack to anything
 TIME_LIMIT = 60.0  # seconds for one score
 
@@ -102,6 +103,8 @@ def _convert(score: Score, readers: "queue.SimpleQueue[ScoreReader]") -> Convers
         if len(score.data) > MAX_SCORE:
             raise ConversionError(f"larger than {MAX_SCORE >> 20} MB")
         abc, percussion = reader.read(kind, score.data, title)
+        if len(abc) > MAX_ABC:
+            raise ConversionError(f"longer than {MAX_ABC >> 20} MB as ABC")
         return Conversion(score.name, kind, abc, percussion=percussion)
     except ConversionError as error:
         return Conversion(score.name, kind, failure=str(error))

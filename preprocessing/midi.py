@@ -244,10 +244,10 @@ def _clock(division: bytes, tempos: dict[int, int]) -> Callable[[int], int]:
     if frames is None or not division[1]:
         raise ConversionError("SMPTE time of no known kind")
     changes = sorted({0: 500_000, **tempos}.items())  # 120 quarters a minute until a tempo says otherwise
-    rates = [QUARTER * 1_000_000 / (frames * division[1] * tempo) for _, tempo in changes]  # units a tick
+    rates = [float(QUARTER * 1_000_000 / (frames * division[1] * tempo)) for _, tempo in changes]  # units a tick
     times = [time for time, _ in changes]
     passed = [(after - time) * rate for (time, after), rate in zip(pairwise(times), rates, strict=False)]
-    reached = [*accumulate(passed, initial=Fraction(0))]
+    reached = [*accumulate(passed, initial=0.0)]
 
     def clock(tick: int) -> int:
         piece = bisect_right(times, tick) - 1
@@ -293,7 +293,7 @@ def _guess_pickup(bar: int, step: int, voices: list[list[Note]]) -> int:
             strong += count * length * (after < 2 * jitter)
         return ties, -strong * (1 if pickup else 1.5)
 
-    return min(range(0, bar, step), key=price)
+    return min(range(0, min(bar, 64 * step), step), key=price)
 
 
 def _on_grid(notes: list[Note], metres: list[Metre]) -> list[Note]:

@@ -78,6 +78,14 @@ def test_scores_that_cannot_be_read_cost_themselves_and_order_is_kept():
     assert [result.percussion for result in results] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
 
 
+def test_a_small_file_that_becomes_an_endless_tune_is_refused():
+    drones = [
+        event for pitch in range(128) for event in ((0, bytes([0x90, pitch, 80])), (10**6, bytes([0x80, pitch, 0])))
+    ]
+    (result,) = convert(Score("a.mid", ".mid", midi(events(*drones, *sounds([60, 62] * 2_000, 240, channel=0)))))
+    assert (result.abc, result.failure) == ("", "longer than 1 MB as ABC")
+
+
 def test_a_score_reader_that_hangs_or_crashes_is_started_anew(monkeypatch):
     reader = conversion.ScoreReader()
     try:
