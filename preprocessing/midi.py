@@ -152,15 +152,16 @@ def _read_events(data: bytes) -> Track:
                 starts.append(now)
             elif starts:
                 track.notes[status & 15].append((starts.pop(0), now, first))
-    for (channel, pitch), starts in sounding.items():
-        for start in starts:
-            if start < now:  # nobody let go of it
-                track.notes[channel].append((start, now, pitch))
+    if any(starts for (channel, _), starts in sounding.items() if channel != DRUMS):
+        raise ConversionError("a note without an end")
     return track
 
 
 def _quantity(data: bytes, place: int) -> tuple[int, int]:
-    """Return a number of seven bits a byte, four bytes at most, and the place behind it. Raises IndexError."""
+    """Return a number of seven bits a byte, four bytes at most, and the place behind it.
+
+    Raises IndexError at the end of the data, ConversionError for a longer number.
+    """
     value = 0
     for end in range(place, place + 4):
         value = value << 7 | data[end] & 0x7F

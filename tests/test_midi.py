@@ -188,6 +188,8 @@ def test_drums_are_left_out_and_counted():
     drums = events(*sounds([36] * 8, channel=9))
     abc, percussion = midi_to_abc(midi(events(*sounds(SCALE)), drums), "t")
     assert (judge(abc).pitches, percussion) == (SCALE, 1)
+    held = events(*[event for event in sounds([36] * 8, channel=9) if event[1][0] == 0x99])  # nobody lets go of a drum
+    assert midi_to_abc(midi(events(*sounds(SCALE)), held), "t")[0] == abc
     assert "V:" not in abc
     with pytest.raises(ConversionError, match="no notes"):
         convert(midi(drums))
@@ -280,6 +282,8 @@ def test_a_file_of_several_songs_is_several_tunes():
         (midi(chunk(b"\x00\x90\x3c\x90\x10\x80\x3c\x00")), "an event of no known kind"),
         (midi(chunk(b"\xff\xff\xff\xff\x00\x90\x3c\x50")), "an event of no known kind"),
         (midi(chunk(b"\x00\xff\x01\x20abc")), "a track that ends within an event"),
+        (midi(events(*sounds(SCALE), (9000, b"\x90\x3c\x50"))), "a note without an end"),
+        (midi(events(*sounds(SCALE), (0, b"\x90\x30\x50"))), "a note without an end"),
         (midi(events()), "no notes"),
         (midi(), "no notes"),
         (line(length=480)[:14] + events(*sounds([60, 62], 2**27)), "longer than 5,000 bars"),
