@@ -139,7 +139,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
@@ -174,7 +174,7 @@ def whole_folder(path: Path, mark: str) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 file.chmod(0o644)  # some libraries write for their owner alone
-                with file.open("rb") as opened:
+                with file.open("r+b") as opened:
                     os.fsync(opened.fileno())
         before = temporary.with_name(f"{temporary.name}.before")
         if path.exists():

@@ -15,11 +15,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from preprocessing.notation import FIELD
 
@@ -27,6 +29,11 @@ MAX_CHARACTERS = 20_000  # of a tune; the longest of the bundled corpus has 1,90
 SECONDS = 20
 MEMORY = 2**30  # bytes of address space: fluidsynth maps a soundfont of 150 MB
 FILE_SIZE = 2**26  # bytes of what a program writes: 12 minutes of sound
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 # Python ignores SIGXFSZ, and what it starts would: a program that may not write on would try for ever.
 LIMITS = f"""
@@ -36,7 +43,11 @@ for limit, value in (("CPU", {SECONDS}), ("FSIZE", {FILE_SIZE}), ("CORE", 0), ("
         resource.setrlimit(getattr(resource, f"RLIMIT_{{limit}}"), (value, value))
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 """
+NO_LIMITS = "import os, signal, sys\n"
 PROGRAM = "os.execv(sys.argv[1], sys.argv[1:])"
+if os.name != "posix":  # there execv returns to its caller before the program ends
+    PROGRAM = "import subprocess; sys.exit(subprocess.call(sys.argv[1:]))"
+WINDOWS = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Python does not start without
 VEROVIO = """
 import json, site
 site.addsitedir(sys.argv[1])
@@ -96,17 +107,21 @@ def confined(script: str, arguments: Sequence[str], given: dict[str, bytes], mad
     """Run a Python script or, for PROGRAM, a program under LIMITS, in a folder that holds the files `given`.
 
     Returns its exit code (below 0: the signal that ended it), what it printed and the file `made` (empty if there is
-    none). What is at work after SECONDS is killed.
+    none). What is at work after SECONDS is killed. Where the system sets no limits (Windows), there is a warning.
     """
+    limits = LIMITS
+    if resource is None:
+        limits = NO_LIMITS
+        warnings.warn("this system does not limit programs: they run with a time limit alone", stacklevel=2)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for file, content in given.items():
             (folder / file).write_bytes(content)
         with (folder / "said").open("wb") as said:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", LIMITS + script, *arguments],
+                [sys.executable, "-I", "-S", "-c", limits + script, *arguments],
                 cwd=folder,
-                env={"PATH": os.defpath, "HOME": name, "LC_ALL": "C.UTF-8"},
+                env={"PATH": os.defpath, "HOME": name, "LC_ALL": "C.UTF-8", **WINDOWS},
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
@@ -118,10 +133,19 @@ def confined(script: str, arguments: Sequence[str], given: dict[str, bytes], mad
                 pass
             finally:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    _kill(process)
             code = process.wait()
         text = (folder / "said").read_text(encoding="utf-8", errors="replace")
         return code, text, (folder / made).read_bytes() if (folder / made).is_file() else b""
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """End a process with all that it started."""
+    if os.name == "posix":
+        os.killpg(process.pid, signal.SIGKILL)
+        return
+    for started in [*psutil.Process(process.pid).children(recursive=True), process]:
+        started.kill()
 
 
 def ending(code: int) -> str:

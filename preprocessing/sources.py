@@ -157,7 +157,7 @@ def read_source(
     `inputs` is the source's fingerprint; a data set is read at that commit. `text_column` names the column of tables
     that holds the ABC; without it, it is the first of TEXT_COLUMNS. Scores are converted `workers` at a time.
 
-    Raises DoorError as `fingerprint` does, for a table without such a column, and for MIDI files without midi2abc.
+    Raises DoorError as `fingerprint` does, for a table without such a column, and for MusicXML or kern without music21.
     """
     if source.startswith(HUB):
         yield from _read_hub(source, inputs, reading, text_column)
@@ -359,6 +359,7 @@ class _Reader:
         counts = self.reading.converted.setdefault(result.kind, Counter())
         counts["tried"] += 1
         counts[result.failure or "converted"] += 1
+        counts += Counter({"percussion parts left out": result.percussion})
         if result.failure is None:
             yield Block(self.collection(result.name), result.name, result.abc)
 

@@ -131,6 +131,13 @@ def test_a_program_gets_no_more_memory_than_is_allowed():
     assert "MemoryError" in said
 
 
+def test_without_limits_of_the_system_there_is_a_warning(monkeypatch):
+    monkeypatch.setattr(rendering, "resource", None)
+    with pytest.warns(UserWarning, match="limit"):
+        code, _, made = confined("open('b', 'wb').write(bytes(8))", [], {}, "b")
+    assert (code, made) == (0, bytes(8))
+
+
 def test_a_program_that_hangs_is_killed_with_what_it_started(monkeypatch):
     monkeypatch.setattr(rendering, "SECONDS", 0.5)
     script = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); signal.pause()"

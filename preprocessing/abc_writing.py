@@ -1,0 +1,85 @@
+"""What every converter to ABC shares: names of keys, lengths, and which accidentals have to be written (ABC 2.1)."""
+
+from fractions import Fraction
+
+BARS_PER_LINE = 4
+FIFTHS = "FCGDAEB"  # the naturals in order of fifths; C is 0
+MODES = {  # ABC's word for a mode, and how many fifths its tonic lies above that of the major key of its signature
+    "major": ("", 0), "ionian": ("", 0), "lydian": ("lyd", -1), "mixolydian": ("mix", 1), "dorian": ("dor", 2),
+    "minor": ("m", 3), "aeolian": ("m", 3), "phrygian": ("phr", 4), "locrian": ("loc", 5),
+}  # fmt: skip
+ACCIDENTALS = {2: "^^", 1: "^", 0: "=", -1: "_", -2: "__"}
+
+
+class ConversionError(Exception):
+    """A score that gives no tune; the text is the reason to count it under."""
+
+
+def spell(fifth: int) -> tuple[str, int]:
+    """Return letter and alteration (in semitones) of a pitch class, counted in fifths above C."""
+    return FIFTHS[(fifth + 1) % 7], (fifth + 1) // 7
+
+
+def key_name(fifths: int, mode: str) -> str:
+    """Return the K: of a signature of −7 to 7 sharps in one of MODES."""
+    word, above = MODES[mode]
+    letter, alteration = spell(fifths + above)
+    return letter + ("#" if alteration > 0 else "b") * abs(alteration) + word
+
+
+def key_signature(fifths: int) -> dict[str, int]:
+    """Return the alteration of each letter (in semitones) in a signature of so many sharps, or flats below 0."""
+    return dict(map(spell, range(fifths - 1, fifths + 6)))
+
+
+def length_text(eighths: Fraction) -> str:
+    """Return a length as it stands behind a note when L: is 1/8."""
+    if eighths == 1:
+        return ""
+    return str(eighths) if eighths.numerator > 1 or eighths.denominator == 1 else f"/{eighths.denominator}"
+
+
+def chord_text(notes: list[str], length: str) -> str:
+    """Return notes (each with `-` behind it if tied) that begin together as one note or chord."""
+    if len(notes) > 1:
+        return f"[{''.join(notes)}]{length}"
+    return notes[0].removesuffix("-") + length + "-" * notes[0].endswith("-")
+
+
+def bar_lines(bars: list[str]) -> list[str]:
+    """Return bars, each with its bar line, as lines of music; the last bar ends the tune."""
+    closed = [*bars[:-1], bars[-1] if bars[-1].endswith(":|") else bars[-1].rstrip("|") + "|]"]
+    return [
+        "".join(closed[first : first + BARS_PER_LINE]).replace(":||:", "::").replace("||:", "|:")
+        for first in range(0, len(closed), BARS_PER_LINE)
+    ]
+
+
+class Accidentals:
+    """Writes pitches, each with its accidental wherever a reader might take it for another.
+
+    Programs differ in whether an accidental holds in the other octaves of its bar, so both readings are kept.
+    """
+
+    def __init__(self) -> None:
+        self.signature: dict[str, int] = {}
+        self.by_letter: dict[str, int] = {}
+        self.by_place: dict[str, int] = {}
+
+    def start_bar(self) -> None:
+        self.by_letter, self.by_place = {}, {}
+
+    def start_overlay(self) -> None:
+        self.by_place = {}
+
+    def pitch(self, letter: str, alteration: int, octave: int) -> str:
+        """Return a pitch as ABC; octave 4 begins at middle C. Raises ConversionError for more than two sharps."""
+        if alteration not in ACCIDENTALS:
+            raise ConversionError("accidentals that ABC cannot write")
+        place = f"{letter}{octave}"
+        default = self.signature.get(letter, 0)
+        written = letter + "," * (4 - octave) if octave < 5 else letter.lower() + "'" * (octave - 5)
+        if self.by_place.get(place, default) == alteration == self.by_letter.get(letter, default):
+            return written
+        self.by_place[place] = self.by_letter[letter] = alteration
+        return ACCIDENTALS[alteration] + written
