@@ -39,7 +39,8 @@ MAX_STEPS = 150
 TOLERANCE = 1e-12  # what a step could still gain, of the objective
 FIRST_DAMPING = 1.0
 CHECKED = 100  # resamples that are fitted from starts of their own, too
-LARGE = 10_000  # points; with more, resamples are not refitted
+LARGE = 2000  # points; with more, resamples are not refitted
+LARGE_STEPS = 50  # of all points
 MAX_SIZES = 256  # that the jackknife leaves out one by one; of more, neighbours go together
 CACHE = 2**16  # numbers in one array of a chunk of problems: it stays in a core's cache
 BEST_STARTS = 24  # of all starts, those that are best for the whole table before any step
@@ -385,13 +386,13 @@ def fit(
     bar.update()
     bar.set_description("fitting: starts")
     grid = problem.best_starts(total)
-    best = problem.lowest(total, grid)
-    near = best
+    if large:  # as wide as its residuals the loss is smooth, and a few points have a minimum like that of all
+        start = problem.starts(total[None], grid)[0]
+        problem = whole.part(rows, problem.width(start))
+    best = near = problem.lowest(total, grid)
     for _ in range(MAX_RESTARTS):
         if large:
-            best = whole.solve((base * times)[None], near.theta)
-            problem = whole.part(rows, whole.width(best.theta[0]))
-            near = problem.solve(total[None], best.theta)
+            best = whole.solve((base * times)[None], near.theta, steps=LARGE_STEPS)
         bar.update(bar.n < 2)
         bar.set_description("fitting: profiles")
         covariance, inverse = whole.covariance(best.theta[0], base, cluster, copies)
@@ -400,8 +401,7 @@ def fit(
         profiles, lower = problem.profiles(near, total, covariance, inverse, freedom)
         if lower is None:
             break
-        near = problem.solve(total[None], lower[None])  # a profile has come upon a deeper valley
-        best = near
+        best = near = problem.solve(total[None], lower[None])  # a profile has come upon a deeper valley
     bar.update()
     bar.set_description("fitting: resamples")
     leave_out = size[rows] != np.arange(size.max() + 1)[:, None]
@@ -793,9 +793,11 @@ class Problem:
 
     @np.errstate(all="ignore")
     def width(self, theta: Array) -> float:
-        """Return delta, or the residuals' own width where that is larger."""
-        residual = np.log(self.law.predict(theta[None], self.x)[0]) - self.log_loss
-        return max(self.delta, 1.4826 * float(np.median(np.abs(residual))))
+        """Return delta, or the residuals' own width where that is larger: of many, as narrow as still holds enough."""
+        size = np.abs(np.log(self.law.predict(theta[None], self.x)[0]) - self.log_loss)
+        count = len(size)
+        own = 1.4826 * np.median(size) if count <= LARGE else np.quantile(size, count ** (-1 / 3))
+        return max(self.delta, float(own))
 
     @np.errstate(all="ignore")
     def moves(self, theta: Array, weights: Array, cluster: NDArray[np.int_], copies: Array) -> tuple[Array, Array]:

@@ -12,11 +12,11 @@ from tqdm import tqdm
 from analysis import figures
 from analysis.answers import MUSIC_FIGURE, answer_section, arm_section
 from analysis.evidence import QUALITY, SWEEPS, Evidence, of_folders, of_table
-from analysis.fitting import DELTA, RESAMPLES, fit
+from analysis.fitting import DELTA, LARGE, RESAMPLES, fit
 from analysis.laws import LAWS
 from analysis.page import write_page
 from analysis.published import compare_with_published, published_figure, published_lines
-from analysis.report import find_fit, image, law_lines, table_lines, write_report, write_table_report
+from analysis.report import find_fit, image, law_lines, row_lines, table_lines, write_report, write_table_report
 from analysis.study import analyse, line_of
 from analysis.table import FORMULAS, check_needs, is_formula, read_table
 from door import (
@@ -34,6 +34,8 @@ from training.record import BASELINE, FOLDERS
 GPT_FOLDER, COMPARISON_FOLDER = "GPT_analysis", "comparison_analysis"
 FITS = "fits.json"
 MIN_RESAMPLES, MAX_RESAMPLES = 100, 100_000
+MAX_NUMBERS = 50_000_000  # in all resamples together: half a gigabyte
+SHOWN_ROWS = 5000  # at most, of fits.json's points and residuals and of the figures: a million take 100 MB
 MIN_DELTA = 1e-9  # of log loss; below, rounding is larger
 VARIABLES = ("loss", "n", "d", "c", "u", "keys", "cluster")
 
@@ -276,8 +278,12 @@ def fit_table(arguments: AnalysisArguments) -> None:
     check_output(out, FITS)
     named = {name: getattr(arguments, name) for name in VARIABLES if getattr(arguments, name) is not None}
     table = read_table(path, named, arguments.where)
-    print("\n".join(table.lines()), flush=True)
+    data: dict[str, Any] = {"kind": "table", "table": path.name, "columns": named, "rows": table.summary()}
+    print("\n".join(row_lines(data)), flush=True)
     columns = table.need(law.name, law_variables(law.name, named))
+    if arguments.resamples * min(table.rows, LARGE) > MAX_NUMBERS:
+        most = MAX_NUMBERS // min(table.rows, LARGE)
+        raise DoorError(f"--resamples {arguments.resamples}: of {table.rows} rows {most} are the most")
     if np.ptp(table.columns["loss"]) == 0:
         raise DoorError(f"{path}: all losses are equal, so there is no law to fit: check --loss {arguments.loss}")
     try:
@@ -292,18 +298,16 @@ def fit_table(arguments: AnalysisArguments) -> None:
             clusters=table.clusters,
             delta=arguments.delta,
             resamples=arguments.resamples,
+            progress=True,
         )
     except ValueError as error:
         raise DoorError(f"{path}: {error}") from None
-    fitted_loss = table.columns["loss"] / np.exp(fitted.residuals)
-    data: dict[str, Any] = {
-        "kind": "table",
-        "table": path.name,
-        "columns": named,
-        "rows": {"read": table.read, "used": table.rows, "left_out": table.left_out, "notes": table.notes},
-        "fit": fitted.as_dict(),
+    shown = np.linspace(0, table.rows - 1, min(table.rows, SHOWN_ROWS)).astype(int)
+    points = {**table.columns, "fitted": table.columns["loss"] / np.exp(fitted.residuals)}
+    data |= {
+        "fit": {**fitted.as_dict(), "residuals": fitted.residuals[shown].tolist()},
         "line": line_of(fitted),
-        "points": {**{name: values.tolist() for name, values in table.columns.items()}, "fitted": fitted_loss.tolist()},
+        "points": {name: values[shown].tolist() for name, values in points.items()},
     }
     with whole_folder(out, FITS) as temporary:
         drawings: dict[Path, Callable[[Path], None]] = {

@@ -67,10 +67,9 @@ class Table:
         check_needs(law, wanted, self.columns)
         return {variable: self.columns[variable] for variable in wanted}
 
-    def lines(self) -> list[str]:
-        """Return what was read and what was left out, a line each."""
-        counts = [f"left out {count} with --where '{where}'" for where, count in self.left_out.items()]
-        return [f"{self.path.name}: {'; '.join([f'{self.read} rows, {self.rows} used', *counts])}", *self.notes]
+    def summary(self) -> dict[str, Any]:
+        """Return what was read and what was left out, for fits.json."""
+        return {"read": self.read, "used": self.rows, "left_out": self.left_out, "notes": self.notes}
 
 
 @dataclass(frozen=True)
