@@ -3,8 +3,13 @@
 import math
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
 
 MISSING = ("", "nan", "none", "null", "n/a", "na", "#n/a", "nat", "-", "–")  # in any case
 SMALLEST, LARGEST = 1e-40, 1e40  # of anything that a run has; beyond, logarithms and figures break
@@ -78,11 +83,14 @@ def parse(cell: Any, mark: str = ".", counts: bool = True) -> float | None:
             return None
         except OverflowError:  # an integer of more than 308 digits
             return math.inf
-    text = cell.translate(SPACES).strip()
-    if text.lower().lstrip("+-") in ("inf", "infinity", "nan"):
-        return float(text)
-    text, factor = _split_suffix(text) if counts else (text, 1.0)
+    text, factor = cell, 1.0
     found = PATTERNS[mark].fullmatch(text)
+    if found is None:
+        text = cell.translate(SPACES).strip()
+        if text.lower().lstrip("+-") in ("inf", "infinity", "nan"):
+            return float(text)
+        text, factor = _split_suffix(text) if counts else (text, 1.0)
+        found = PATTERNS[mark].fullmatch(text)
     if found is None:
         return None
     if found["group"]:
@@ -90,16 +98,26 @@ def parse(cell: Any, mark: str = ".", counts: bool = True) -> float | None:
     return float(text.replace(",", ".")) * factor
 
 
-def numbers(cells: list[Any], mark: str, counts: bool, factor: float) -> list[float]:
+def numbers(cells: list[Any], mark: str, counts: bool, factor: float) -> FloatArray:
     """Return cells as numbers, times `factor`, up to the first that is none, or none that a run can have."""
     values: list[float] = []
-    if mark == "." and bool not in set(map(type, cells)):
-        try:  # what Python takes for a number is one here: ten times as fast
+    try:  # what Python takes for numbers are numbers here, too: ten times as fast
+        if mark == "." and bool not in set(map(type, cells)):
             values = list(map(float, cells))
-        except (TypeError, ValueError, OverflowError):
-            values = []
+        elif all("." not in cell for cell in cells):
+            values = [float(cell.replace(",", ".")) for cell in cells]
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        pass
+    if not values:
+        values = list(_one_by_one(cells, mark, counts, factor))
+    found = np.array(values, dtype=np.float64) * factor
+    bad = np.flatnonzero(~((found >= SMALLEST) & (found <= LARGEST)))
+    return found[: bad[0]] if len(bad) else found
+
+
+def _one_by_one(cells: list[Any], mark: str, counts: bool, factor: float) -> Iterator[float]:
     known: dict[str, float | None] = {}
-    for cell in cells if not values else ():
+    for cell in cells:
         if not isinstance(cell, str):
             value = parse(cell)
         elif cell in known:
@@ -108,10 +126,8 @@ def numbers(cells: list[Any], mark: str, counts: bool, factor: float) -> list[fl
             twice = factor != 1 and _split_suffix(cell.strip())[1] != 1
             value = known[cell] = None if twice else parse(cell, mark, counts)
         if value is None:
-            break
-        values.append(value)
-    good = next((i for i, value in enumerate(values) if not SMALLEST <= value * factor <= LARGEST), len(values))
-    return [value * factor for value in values[:good]]
+            return
+        yield value
 
 
 def fault(cell: Any, column: str, mark: str, counts: bool) -> str:

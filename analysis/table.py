@@ -244,13 +244,15 @@ def _filter(path: Path, rows: Rows, conditions: list[Condition], mark: str) -> t
 
 
 def _numbers(path: Path, rows: Rows, used: list[int], variable: str, column: str, mark: str) -> FloatArray:
-    cells = [rows.columns[column][row] for row in used]
+    cells = rows.columns[column]
+    if len(used) < len(cells):
+        cells = [cells[row] for row in used]
     counts = variable in ("n", "d", "c", "u")
     values = numbers(cells, mark, counts, unit_of(column) if counts else 1.0)
     if len(values) < len(cells):
         row, wrong = used[len(values)], cells[len(values)]
         raise DoorError(f"{path}, {rows.where(row)}, column {column!r}: {fault(wrong, column, mark, counts)}")
-    return np.array(values, dtype=np.float64)
+    return values
 
 
 def _clusters(path: Path, rows: Rows, used: list[int], column: str) -> IntArray:

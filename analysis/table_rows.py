@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,30 +103,33 @@ def _read_text(path: Path, wanted: list[str], allowed: str = SEPARATORS) -> Rows
     separator = _separator(next(iter(text[:HEADER].lstrip().splitlines()), ""), allowed)
     reader = csv.reader(io.StringIO(text, newline=None), delimiter=separator, skipinitialspace=True, strict=True)
     names: list[str] = []
-    rows, lines, places = [], [], []
+    columns: list[list[str]] = [[] for _ in wanted]  # flat, as the collector of garbage looks into no string
+    lines: list[int] = []
+    targets: list[tuple[list[str], int]] = []
     line = 1
     try:
         for fields in _progress(reader, path):
             begins, line = line, reader.line_num + 1
-            if not any(fields) or not any(map(str.strip, fields)):
+            if not "".join(fields).strip():
                 continue
             if not names:
                 names = [name.strip() for name in fields]
-                places = [_place(path, names, column) for column in wanted]
+                targets = [(cells, _place(path, names, name)) for cells, name in zip(columns, wanted, strict=True)]
                 continue
             if len(fields) != len(names) and not (len(fields) > len(names) and not any(fields[len(names) :])):
                 raise DoorError(
-                    f"{path}, line {begins} (row {len(rows) + 1}): {len(fields)} fields, but the header has "
+                    f"{path}, line {begins} (row {len(lines) + 1}): {len(fields)} fields, but the header has "
                     f"{len(names)}: quote what holds a {separator!r}"
                 )
-            rows.append([fields[place] for place in places])
+            for cells, place in targets:
+                cells.append(fields[place])
             lines.append(begins)
     except csv.Error as error:
         fix = "split what it holds" if "limit" in str(error) else "close the quotes"
         raise DoorError(f"{path}, line {line}: {error}: {fix}") from None
     if not names:
         raise DoorError(f"{path} is empty: a header and rows are needed")
-    return Rows({column: [row[i] for row in rows] for i, column in enumerate(wanted)}, lines)
+    return Rows(dict(zip(wanted, columns, strict=True)), lines)
 
 
 def _place(path: Path, names: list[str], column: str) -> int:
@@ -153,18 +157,23 @@ def _steps(column: str) -> list[Step]:
     return steps
 
 
+@cache
+def _splits(name: str) -> list[tuple[str, str]]:
+    """Return a name cut at each of its dots."""
+    parts = name.split(".")
+    return [(".".join(parts[:i]), ".".join(parts[i:])) for i in range(1, len(parts))]
+
+
 def _field(value: dict[str, Any], name: str) -> Any:
     """Return a field of an object; a dot in its name stands for itself or leads into an inner object."""
-    found = [value[name]] if name in value else []
-    dot = name.find(".")
-    while dot > 0:
-        inner = value.get(name[:dot])
-        if isinstance(inner, dict) and (deeper := _field(inner, name[dot + 1 :])) is not ABSENT:
-            found.append(deeper)
-        dot = name.find(".", dot + 1)
-    if len(found) > 1:
-        raise ValueError(f"the field {name!r} stands there twice: rename one")
-    return found[0] if found else ABSENT
+    found = value.get(name, ABSENT)
+    for head, rest in _splits(name):
+        inner = value.get(head)
+        if isinstance(inner, dict) and (deeper := _field(inner, rest)) is not ABSENT:
+            if found is not ABSENT:
+                raise ValueError(f"the field {name!r} stands there twice: rename one")
+            found = deeper
+    return found
 
 
 def _follow(value: Any, steps: list[Step]) -> tuple[Any, list[Step]]:
@@ -207,24 +216,30 @@ def _spread(values: list[Any], names: list[list[Step]]) -> Iterator[list[Any]]:
 def _of_records(path: Path, records: Iterable[tuple[int, Any]], wanted: list[str], lines: bool) -> Rows:
     """Return the cells of objects, each with the line where it stands; a field that some of them lack is an empty cell."""
     names = [_steps(column) for column in wanted]
-    rows: list[list[Any]] = []
+    through_lists = any(None in steps for steps in names)
+    columns: dict[str, list[Any]] = {column: [] for column in wanted}
+    every = list(columns.values())
     places: list[int] = []
     examples: list[dict[str, Any]] = []
-    empty = 0
     for line, record in _progress(records, path):
         where = f"line {line}" if lines else f"element {line}"
         if not isinstance(record, dict):
             raise DoorError(f"{path}, {where}: not an object: write a run as one, its fields with names")
         if len(examples) < LISTED:
             examples.append(record)
-        before = len(rows)
         try:
-            rows.extend(_spread([record] * len(names), names))
+            if through_lists:
+                found = list(_spread([record] * len(names), names))
+            else:
+                found = [[_follow(record, steps)[0] for steps in names]]
         except ValueError as error:
             raise DoorError(f"{path}, {where}: {error}") from None
-        empty += len(rows) == before
-        places.extend([line] * (len(rows) - before))
-    columns = {column: [row[i] for row in rows] for i, column in enumerate(wanted)}
+        if not found:
+            raise DoorError(f"{path}, {where}: the list that is named with [] is empty: take the run out of the file")
+        for row in found:
+            for cells, cell in zip(every, row, strict=True):
+                cells.append(cell)
+        places.extend([line] * len(found))
     for column, cells in columns.items():
         if all(cell is ABSENT for cell in cells):
             raise UnknownColumnError(column, list(dict.fromkeys(name for one in examples for name in _names(one))))
@@ -252,10 +267,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=float)
+
+
 def _parse_json(text: str, where: str, fix: str) -> Any:
     """Parse JSON; integers are read as floats, as one of 5,000 digits cannot be converted to an integer."""
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_int=float)
+        return DECODER.decode(text)
     except RecursionError:
         raise DoorError(f"{where}: nested too deep to be read: {fix}") from None
     except json.JSONDecodeError as error:
@@ -303,6 +321,8 @@ def _read_parquet(path: Path, wanted: list[str]) -> Rows:
         if lacks:
             examples = table.slice(0, LISTED).to_pylist()
             raise UnknownColumnError(lacks[0], list(dict.fromkeys(name for one in examples for name in _names(one))))
+        if all(column in there and not pa.types.is_nested(table.schema.field(column).type) for column in wanted):
+            return Rows({column: table.column(column).to_pylist() for column in wanted})
         records = (
             record
             for batch in table.to_batches(max_chunksize=2**16)
