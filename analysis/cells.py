@@ -52,24 +52,21 @@ def _split_suffix(text: str) -> tuple[str, float]:
     return (found[1].rstrip(), (SUFFIXES | WORDS)[found[2].lower()]) if found else (text, 1.0)
 
 
-def decimal_mark(cells: Iterable[Any]) -> str:
+def decimal_mark(cells: Iterable[Any]) -> str | None:
     """Return the decimal mark of a whole table, "." or ",", from the texts of its columns of numbers.
 
     `1,200` alone is 1200 or 1.2: the first number of the table that can be read in one way only, such as `3.25` or
-    `3,25`, decides (one that contradicts it is not a number then). Raises ValueError if there is none.
+    `3,25`, decides (one that contradicts it is not a number then). None: there are such texts and nothing decides.
     """
-    unclear = None
+    unclear = False
     for cell in cells:
         if isinstance(cell, str) and ("," in cell or "." in cell):
             text = _split_suffix(cell.translate(SPACES).strip())[0]
             marks = [mark for mark, pattern in PATTERNS.items() if pattern.fullmatch(text)]
             if len(marks) == 1:
                 return marks[0]
-            if marks and "," in text:
-                unclear = unclear or cell
-    if unclear:
-        raise ValueError(f"{show(unclear)} has a comma, for thousands or for decimals: write 1200 or 1.2")
-    return "."
+            unclear = unclear or (bool(marks) and "," in text)
+    return None if unclear else "."
 
 
 def parse(cell: Any, mark: str = ".", counts: bool = True) -> float | None:
@@ -130,9 +127,9 @@ def _one_by_one(cells: list[Any], mark: str, counts: bool, factor: float) -> Ite
         yield value
 
 
-def fault(cell: Any, column: str, mark: str, counts: bool) -> str:
+def fault(cell: Any, column: str, mark: str | None, counts: bool) -> str:
     """Return what is wrong with a cell at which `numbers` stopped, and how to fix it."""
-    shown, value = show(cell), parse(cell, mark, counts)
+    shown, value = show(cell), parse(cell, mark, counts) if mark else None
     leave_out = f"or leave such runs out with --where '{column}>0'"
     if isinstance(cell, list):
         return f"{shown} is a list: name its elements, {column}[] (a row each) or {column}[-1] (the last)"
@@ -145,7 +142,7 @@ def fault(cell: Any, column: str, mark: str, counts: bool) -> str:
     if value is None and isinstance(cell, str) and mark == "," and parse(cell, ".", counts) is not None:
         return f"{shown} has a decimal point, other numbers of the table have a decimal comma: write all alike"
     if value is None and isinstance(cell, str) and "," in cell:
-        return f"{shown} has a comma, for thousands or for decimals: write 1200000 or 1.2"
+        return f"{shown} has a comma, for thousands or for decimals: write 1200 or 1.2"
     if value is None:
         return f"{shown} is not a number: write it as 1200000 or 1.2e6, {leave_out}"
     if not math.isfinite(value) or value <= 0:

@@ -11,7 +11,7 @@ a parabola (profiles, fits without a size) is taken from LARGE points drawn even
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -40,14 +40,14 @@ TOLERANCE = 1e-12  # what a step could still gain, of the objective
 FIRST_DAMPING = 1.0
 CHECKED = 100  # resamples that are fitted from starts of their own, too
 LARGE = 2000  # points; with more, resamples are not refitted
-LARGE_STEPS = 50  # of all points
+LARGE_STEPS, PART_STEPS = 20, 30  # of all points and of some: both begin near the minimum
 MAX_SIZES = 256  # that the jackknife leaves out one by one; of more, neighbours go together
 CACHE = 2**16  # numbers in one array of a chunk of problems: it stays in a core's cache
 BEST_STARTS = 24  # of all starts, those that are best for the whole table before any step
 PROFILE_POINTS = 24  # each side
 REACH = 4.0  # a profile is drawn this many standard errors far, then farther until it has risen
 FARTHEST = 5  # times four
-MAX_RESTARTS = 4
+MAX_RESTARTS, LARGE_RESTARTS = 4, 2
 MAX_REDRAWS = 100
 # Floor and exponent trade off: while one is unknown, so is the other.
 TRADES_OFF = (
@@ -366,7 +366,7 @@ def fit(
     resamples = RESAMPLES if resamples is None else resamples
     bar = tqdm(total=5, desc="fitting: equal rows", delay=1, disable=not progress)
     first, point = np.arange(count), np.arange(count)
-    copies, log_loss, freedom = np.ones(count), np.log(loss), max(1, clusters_drawn - free)
+    copies, log_loss, freedom = np.ones(clusters_drawn, dtype=int), np.log(loss), max(1, clusters_drawn - free)
     if draws is None:
         alike = [] if clusters is None else [cluster]
         first, point, copies = merge_equal(log_loss, *x.values(), base, size, *alike)
@@ -379,7 +379,7 @@ def fit(
     whole = Problem(law, x, log_loss, delta)
     times = copies[cluster] if clusters is None else np.ones(len(first))
     problem, total, rows = whole, base * times, np.arange(len(first))
-    large = len(first) > LARGE
+    large = len(first) > LARGE and draws is None
     if large:
         rows, total = whole.thinned(total, LARGE)
         problem = whole.part(rows)
@@ -390,7 +390,7 @@ def fit(
         start = problem.starts(total[None], grid)[0]
         problem = whole.part(rows, problem.width(start))
     best = near = problem.lowest(total, grid)
-    for _ in range(MAX_RESTARTS):
+    for _ in range(LARGE_RESTARTS if large else MAX_RESTARTS):
         if large:
             best = whole.solve((base * times)[None], near.theta, steps=LARGE_STEPS)
         bar.update(bar.n < 2)
@@ -567,13 +567,15 @@ class Problem:
     x: Columns
     log_loss: Array
     delta: float
+    steps: int = MAX_STEPS
 
     # Parts of a large table
 
     def part(self, rows: NDArray[np.int_] | slice, delta: float | None = None) -> "Problem":
-        """Return the same law fitted to some of the points, with another delta if one is given."""
+        """Return the same law fitted to some of the points; with a delta of its own it stands for all."""
         columns = {name: values[rows] for name, values in self.x.items()}
-        return Problem(self.law, columns, self.log_loss[rows], self.delta if delta is None else delta)
+        part = Problem(self.law, columns, self.log_loss[rows], self.delta, self.steps)
+        return part if delta is None else replace(part, delta=delta, steps=PART_STEPS)
 
     def thinned(self, weights: Array, limit: int) -> tuple[NDArray[np.int_], Array]:
         """Return the places and weights of about `limit` points that stand for all.
@@ -704,7 +706,7 @@ class Problem:
         return objective, gradient, hessian, positive
 
     @np.errstate(all="ignore")
-    def solve(self, weights: Array, theta: Array, held: Mask | None = None, steps: int = MAX_STEPS) -> Solution:
+    def solve(self, weights: Array, theta: Array, held: Mask | None = None, steps: int | None = None) -> Solution:
         """Minimise from `theta` [problems, parameters] for each row of `weights`; what is `held` keeps its value."""
         lower = np.array([parameter.lower for parameter in self.law.parameters])
         upper = np.array([parameter.upper for parameter in self.law.parameters])
@@ -716,7 +718,7 @@ class Problem:
         state[0] = np.where(np.isfinite(state[0]), state[0], np.inf)
         least = 1e-26 * weights.sum(axis=1)  # a perfect fit ends at rounding
         on = np.flatnonzero(np.isfinite(state[0]))
-        for _ in range(steps):
+        for _ in range(self.steps if steps is None else steps):
             if not len(on):
                 break
             now = theta[on]
@@ -800,7 +802,9 @@ class Problem:
         return max(self.delta, float(own))
 
     @np.errstate(all="ignore")
-    def moves(self, theta: Array, weights: Array, cluster: NDArray[np.int_], copies: Array) -> tuple[Array, Array]:
+    def moves(
+        self, theta: Array, weights: Array, cluster: NDArray[np.int_], copies: NDArray[Any]
+    ) -> tuple[Array, Array]:
         """Return the Newton step that leaves each cluster out [clusters, parameters], and the inverse Hessian.
 
         `copies` [clusters] says how many equal clusters each is; one of them is left out. Where most residuals are on
@@ -847,7 +851,7 @@ class Problem:
         inside = w * (np.abs(residual) <= width) * (1.0 if np.isinf(width) else self.delta / width)
         return np.stack(slopes, axis=1), w * np.clip(residual, -self.delta, self.delta), inside
 
-    def covariance(self, theta: Array, weights: Array, cluster: NDArray[np.int_], copies: Array) -> Array:
+    def covariance(self, theta: Array, weights: Array, cluster: NDArray[np.int_], copies: NDArray[Any]) -> Array:
         """Return the cluster-robust covariance of theta and the inverse Hessian: [2, parameters, parameters].
 
         The sandwich of Liang & Zeger 1986 in its form CR3: the sum over clusters of the squared Newton step that leaves

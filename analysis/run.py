@@ -64,7 +64,9 @@ class AnalysisArguments:
         default=None, metadata={"help": "a study in a table of runs, such as results/runs.parquet, instead of folders"}
     )
     study: str = field(default="cpu", metadata={"help": "which study of the table of runs"})
-    table: str | None = field(default=None, metadata={"help": "a table: .csv, .tsv, .json, .jsonl or .parquet, one run a row"})
+    table: str | None = field(
+        default=None, metadata={"help": "a table: .csv, .tsv, .json, .jsonl or .parquet, one run a row"}
+    )
     law: str = field(default="chinchilla", metadata={"help": f"a table: one of {', '.join(LAWS)}"})
     out: str | None = field(
         default=None, metadata={"help": "a table, a table of runs: the folder for fits.json, figures and report"}
@@ -84,9 +86,7 @@ class AnalysisArguments:
             "eval.losses[] (a row an element), losses[-1], metrics[key=loss].value"
         },
     )
-    n: str | None = field(
-        default=None, metadata={"help": "a table: its column of parameters N, or 6DC for N = C/(6D)"}
-    )
+    n: str | None = field(default=None, metadata={"help": "a table: its column of parameters N, or 6DC for N = C/(6D)"})
     d: str | None = field(
         default=None, metadata={"help": "a table: its column of tokens seen D, or 6NC for D = C/(6N)"}
     )
@@ -265,7 +265,7 @@ def law_variables(law: str, columns: dict[str, str]) -> list[str]:
     """Return the variables that a law needs: one of one variable takes the computed one, or the only one."""
     if LAWS[law].needs != ("x",):
         return list(LAWS[law].needs)
-    sizes = [name for name in ("n", "d", "c") if name in columns]
+    sizes: list[str] = [name for name in ("n", "d", "c") if name in columns]
     found = [name for name in sizes if is_formula(name, columns[name])] or sizes
     if len(found) != 1:
         raise DoorError(f"the law {law} is of one variable: name one of --n, --d, --c, not {len(found)}")

@@ -150,16 +150,13 @@ def read_table(path: Path, columns: dict[str, str], where: Sequence[str] = ()) -
     read = len(next(iter(rows.columns.values())))
     variables = {variable: column for variable, column in named.items() if variable != CLUSTER}
     ordered = [c.column for c in conditions if c.sign in ORDERS]
-    try:
-        mark = decimal_mark(chain.from_iterable(rows.columns[name] for name in [*variables.values(), *ordered]))
-    except ValueError as error:
-        raise DoorError(f"{path}: {error}") from None
+    mark = decimal_mark(chain.from_iterable(rows.columns[name] for name in [*variables.values(), *ordered]))
+    if mark is None:
+        raise DoorError(_unclear(path, rows, [*variables.values(), *ordered]))
     used, left_out = _filter(path, rows, conditions, mark)
     if len(used) < MIN_ROWS:
         raise DoorError(f"{path} has {len(used)} rows: a law needs {MIN_ROWS} or more")
-    found = {
-        variable: _numbers(path, rows, used, variable, column, mark) for variable, column in variables.items()
-    }
+    found = {variable: _numbers(path, rows, used, variable, column, mark) for variable, column in variables.items()}
     notes = ["numbers have a decimal comma"] if mark == "," else []
     for variable, column in variables.items():
         if variable in ("n", "d", "c", "u") and (factor := unit_of(column)) != 1:
@@ -174,9 +171,9 @@ def read_table(path: Path, columns: dict[str, str], where: Sequence[str] = ()) -
     for variable in _must_differ(columns):
         values = clusters if variable == CLUSTER else found[variable]
         if values is not None and np.ptp(values) == 0:
-            first = rows.columns[columns[CLUSTER]][used[0]] if variable == CLUSTER else float(values[0])
+            held = rows.columns[columns[CLUSTER]][used[0]] if variable == CLUSTER else float(values[0])
             raise DoorError(
-                f"{path}, column {columns[variable]!r}: all {len(used)} rows hold {first!r}: "
+                f"{path}, column {columns[variable]!r}: all {len(used)} rows hold {held!r}: "
                 f"add runs that differ in it, or leave out --{variable}"
             )
     return Table(path, found, clusters, len(used), read, left_out, notes)
@@ -225,6 +222,17 @@ def _unknown(path: Path, flag: str, column: str, names: list[str]) -> str:
     hint = f" (did you mean {lowered[close[0]]!r}?)" if close else ""
     there = textwrap.shorten(", ".join(names), 500, placeholder=" …")
     return f"{path} has no column {column!r} for --{flag}{hint}: it has {there}"
+
+
+def _unclear(path: Path, rows: Rows, columns: list[str]) -> str:
+    """Return where the first comma stands that may be for thousands or for decimals."""
+    row, column = next(
+        (row, column)
+        for column in columns
+        for row, cell in enumerate(rows.columns[column])
+        if isinstance(cell, str) and "," in cell and None not in (parse(cell, "."), parse(cell, ","))
+    )
+    return f"{path}, {rows.where(row)}, column {column!r}: {fault(rows.columns[column][row], column, None, False)}"
 
 
 def _filter(path: Path, rows: Rows, conditions: list[Condition], mark: str) -> tuple[list[int], dict[str, int]]:

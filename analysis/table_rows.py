@@ -47,8 +47,8 @@ def read_rows(path: Path, wanted: list[str]) -> Rows:
     """Read the columns `wanted` of a file.
 
     In JSON and parquet a name reaches into nested fields (`eval.loss`), into lists (`losses[]`: a row an element;
-    `losses[-1]`: the last) and to the one element of a list whose field is so (`metrics[key=loss].value`). Several names
-    with [] go through their lists together. Raises DoorError, in one line, and UnknownColumnError.
+    `losses[-1]`: the last) and to the one element of a list whose field is so (`metrics[key=loss].value`). Several
+    names with [] go through their lists together. Raises DoorError, in one line, and UnknownColumnError.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -214,7 +214,7 @@ def _spread(values: list[Any], names: list[list[Step]]) -> Iterator[list[Any]]:
 
 
 def _of_records(path: Path, records: Iterable[tuple[int, Any]], wanted: list[str], lines: bool) -> Rows:
-    """Return the cells of objects, each with the line where it stands; a field that some of them lack is an empty cell."""
+    """Return the cells of objects, each with its line; a field that some of them lack is an empty cell."""
     names = [_steps(column) for column in wanted]
     through_lists = any(None in steps for steps in names)
     columns: dict[str, list[Any]] = {column: [] for column in wanted}

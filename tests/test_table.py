@@ -97,7 +97,7 @@ def test_only_what_was_named_is_there_and_a_law_says_what_it_lacks(tmp_path):
     ("cell", "words"),
     [
         ("1.2X", "'1.2X' is not a number: write it as 1200000 or 1.2e6"),
-        ('"12,00,000"', "'12,00,000' has a comma, for thousands or for decimals: write 1200000 or 1.2"),
+        ('"12,00,000"', "'12,00,000' has a comma, for thousands or for decimals: write 1200 or 1.2"),
         ("3.5%", "'3.5%' is a share in percent"),
         ("1e41", "'1e41' is no number that a run can have"),
         ("", "the cell is empty: fill it in"),
