@@ -314,21 +314,28 @@ def profile_likelihoods(path: Path, fits: dict[str, Data]) -> None:
         )
 
 
+def drawable(value: Any) -> Any:
+    """Return whether an axis can show a value or values: factors of laws that fit nothing have 300 digits."""
+    size = np.abs(value)
+    return np.isfinite(size) & (size < 1e100) & ((size > 1e-100) | (size == 0))
+
+
 def draw_profile(axes: Axes, profile: Data, estimate: Data) -> None:
-    """Draw the profile of one parameter as far as it was found, its interval and its best value."""
+    """Draw the profile of one parameter as far as it was found and can be drawn, its interval and its best value."""
     at, rise = (np.array(profile[key], dtype=float) for key in ("at", "rise"))
     rise /= profile["limit"]
-    shown = np.isfinite(at) & (rise < 4)
+    shown = drawable(at) & (rise < 4)
     at, rise = at[shown], rise[shown]
     axes.plot(at, rise, color=GREY, lw=1.2)
     axes.axhline(1, color=GREY, lw=0.7, ls="--")
     for edge in estimate["profile"]:
-        if edge is not None:
+        if edge is not None and drawable(edge):
             axes.axvline(edge, color=GREY, lw=0.7, ls=":")
-    axes.axvline(estimate["value"], color="black", lw=1, ls="-" if estimate["identified"] else "--")
+    if drawable(estimate["value"]):
+        axes.axvline(estimate["value"], color="black", lw=1, ls="-" if estimate["identified"] else "--")
     axes.set_ylim(0, 4)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
-    if at[0] > 0 and at[-1] > 10 * at[0]:
+    if len(at) and at[0] > 0 and at[-1] > 10 * at[0]:
         axes.set_xscale("log")
 
 

@@ -4,10 +4,14 @@ The objective is the sum of weight · Huber(log L_fitted - log L_measured). Star
 grid of exponents (for fixed exponents a law is linear in its coefficients, which are kept >= 0); damped Newton steps
 with the exact Hessian within bounds lead from there to convergence. Bootstrap resamples, fits with a size left out and
 profile likelihoods are further rows of weights or of held parameters, and are solved together.
+
+Equal points are one point of that many copies. Where more than LARGE different ones are left, all of them decide the
+best fit and its cluster-robust covariance, from which resamples are drawn; only what depends on how far the law is from
+a parabola (profiles, fits without a size) is taken from LARGE points drawn evenly over the variables.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -17,6 +21,7 @@ from scipy.optimize import minimize
 from scipy.stats import f as f_distribution
 from scipy.stats import norm
 from scipy.stats import t as t_distribution
+from tqdm import tqdm
 
 from analysis.laws import LAWS, Array, Columns, Jet, Law, Parameter
 
@@ -34,12 +39,16 @@ MAX_STEPS = 150
 TOLERANCE = 1e-12  # what a step could still gain, of the objective
 FIRST_DAMPING = 1.0
 CHECKED = 100  # resamples that are fitted from starts of their own, too
+LARGE = 2000  # points; with more, resamples are not refitted
+LARGE_STEPS, PART_STEPS = 20, 30  # of all points and of some: both begin near the minimum
+MAX_SIZES = 256  # that the jackknife leaves out one by one; of more, neighbours go together
 CACHE = 2**16  # numbers in one array of a chunk of problems: it stays in a core's cache
 BEST_STARTS = 24  # of all starts, those that are best for the whole table before any step
 PROFILE_POINTS = 24  # each side
 REACH = 4.0  # a profile is drawn this many standard errors far, then farther until it has risen
 FARTHEST = 5  # times four
-MAX_RESTARTS = 4
+MAX_RESTARTS, LARGE_RESTARTS = 4, 2
+MAX_REDRAWS = 100
 # Floor and exponent trade off: while one is unknown, so is the other.
 TRADES_OFF = (
     ("alpha", {"A", "E"}),
@@ -80,10 +89,18 @@ class Profile:
     limit: float
     interval: Interval
 
+    def moved(self, by: float) -> "Profile":
+        """Return the same profile with its best value moved."""
+        low, high = (None if edge is None else edge + float(by) for edge in self.interval)
+        return Profile(self.at + by, self.rise, self.limit, (low, high))
+
 
 @dataclass
 class Fit:
     """A law fitted to points. `domain` holds the range of each variable, `freedom` clusters less parameters.
+
+    `distinct` counts the different points, `refitted` those that profiles and fits without a size are made from: fewer
+    in a large table, whose resamples are draws from the normal distribution of the cluster-robust covariance.
 
     `theta` [parameters], `resampled` [resamples, parameters] and `without_one` [sizes, parameters] are as they are
     fitted (coefficients as logarithms); rows of fits that did not converge are NaN. `residuals` [points] are log
@@ -94,6 +111,8 @@ class Fit:
     variables: dict[str, str]
     domain: dict[str, tuple[float, float]]
     points: int
+    distinct: int
+    refitted: int
     clusters: int
     freedom: int
     delta: float
@@ -141,6 +160,8 @@ class Fit:
             "variables": list(self.variables.values()),
             "domain": self.domain,
             "points": self.points,
+            "distinct": self.distinct,
+            "refitted": self.refitted,
             "clusters": self.clusters,
             "freedom": self.freedom,
             "loss": "squares" if np.isinf(self.delta) else "huber",
@@ -192,14 +213,40 @@ def columns_of(law: Law, given: Mapping[str, ArrayLike | None]) -> tuple[dict[st
     return {name: named[name] for name in law.needs}, variables
 
 
-def resample(clusters: int, count: int = RESAMPLES, seed: int = 0, distinct: int = 3) -> Array:
-    """Return how often each cluster is drawn in each resample [count, clusters], `distinct` different ones at least."""
+def resample(
+    clusters: int, count: int = RESAMPLES, seed: int = 0, distinct: int = 3, copies: ArrayLike | None = None
+) -> Array:
+    """Return how often each cluster is drawn in each resample [count, clusters], `distinct` different ones at least.
+
+    `copies` [clusters] says how many equal ones each stands for; default: one.
+    """
     generator = np.random.default_rng(seed)
-    share = np.full(clusters, 1 / clusters)
-    draws = generator.multinomial(clusters, share, size=count).astype(float)
-    while len(few := np.flatnonzero((draws > 0).sum(axis=1) < min(distinct, clusters))):
-        draws[few] = generator.multinomial(clusters, share, size=len(few))
+    many = np.ones(clusters, dtype=int) if copies is None else np.asarray(copies)
+    total, share = int(many.sum()), many / many.sum()
+    draws = generator.multinomial(total, share, size=count).astype(float)
+    # A seed may be unlucky once; where copies of one point are nearly all there is, it is the data that are.
+    for _ in range(MAX_REDRAWS):
+        few = np.flatnonzero((draws > 0).sum(axis=1) < min(distinct, clusters))
+        if not len(few):
+            break
+        draws[few] = generator.multinomial(total, share, size=len(few))
     return draws
+
+
+def merge_equal(*columns: ArrayLike) -> tuple[NDArray[np.int_], NDArray[np.int_], NDArray[np.int_]]:
+    """Return the places of the rows that differ, which of these each row equals [rows], and how many equal each.
+
+    Rows are equal if they are in each of the columns. Those that differ stay in their order.
+    """
+    table = [np.asarray(column) for column in columns]
+    order = np.lexsort(table)
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = np.any([column[order][1:] != column[order][:-1] for column in table], axis=0)
+    group = np.empty(len(order), dtype=int)
+    group[order] = np.cumsum(new) - 1
+    first = order[new]  # the first of each group in its order, as lexsort is stable
+    rank = np.argsort(np.argsort(first))
+    return np.sort(first), rank[group], np.bincount(rank[group])
 
 
 def seed_weights(log_loss: Array, groups: ArrayLike, at: Array) -> Array:
@@ -249,6 +296,7 @@ def fit(
     draws: Array | None = None,
     resamples: int | None = None,
     seed: int = 0,
+    progress: bool = False,
 ) -> Fit:
     """Fit a scaling law to measured losses [points], nats per token.
 
@@ -264,6 +312,7 @@ def fit(
         draws: how often each cluster is drawn [resamples, clusters], so that two fits can share them; clusters in the
             order of their sorted labels. Default: `resample`.
         resamples, seed: of the bootstrap; RESAMPLES without a number.
+        progress: whether a bar shows the stages of a fit that takes more than a second.
 
     Returns:
         The fit: parameters with intervals and verdicts, `predict`, `band`. Its `theta` and `resampled` hold the
@@ -307,32 +356,82 @@ def fit(
             raise ValueError(f"there are {count} losses, but {np.size(labels)} {name}")
     if not delta > 0:
         raise ValueError(f"delta must be positive, not {delta}")
-    _, cluster = np.unique(np.arange(count) if clusters is None else np.asarray(clusters), return_inverse=True)
-    _, size = np.unique(x[law.needs[0]] if sizes is None else np.asarray(sizes), return_inverse=True)
+    cluster = np.arange(count) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    size = np.unique(x[law.needs[0]] if sizes is None else np.asarray(sizes), return_inverse=True)[1]
+    if (last := int(size.max())) >= MAX_SIZES:
+        size = size * MAX_SIZES // (last + 1)
     clusters_drawn = int(cluster.max()) + 1
     if draws is not None and np.shape(draws)[1:] != (clusters_drawn,):
         raise ValueError(f"draws must have a column for each of {clusters_drawn} clusters")
+    resamples = RESAMPLES if resamples is None else resamples
+    bar = tqdm(total=5, desc="fitting: equal rows", delay=1, disable=not progress)
+    first, point = np.arange(count), np.arange(count)
+    copies, log_loss, freedom = np.ones(clusters_drawn, dtype=int), np.log(loss), max(1, clusters_drawn - free)
     if draws is None:
-        draws = resample(clusters_drawn, RESAMPLES if resamples is None else resamples, seed)
-    problem = Problem(law, x, np.log(loss), delta)
-    grid = problem.best_starts(base)
-    best = problem.lowest(base, grid)
-    freedom = max(1, clusters_drawn - free)
-    for _ in range(MAX_RESTARTS):
-        covariance, inverse = problem.covariance(best.theta[0], base, cluster)
-        profiles, lower = problem.profiles(best, base, covariance, inverse, freedom)
+        alike = [] if clusters is None else [cluster]
+        first, point, copies = merge_equal(log_loss, *x.values(), base, size, *alike)
+        x = {name: values[first] for name, values in x.items()}
+        log_loss, base, size, cluster = log_loss[first], base[first], size[first], cluster[first]
+        if clusters is None:  # each copy is a cluster
+            cluster = np.arange(len(first))
+        else:
+            base, copies = base * copies, np.ones(clusters_drawn, dtype=int)
+    whole = Problem(law, x, log_loss, delta)
+    times = copies[cluster] if clusters is None else np.ones(len(first))
+    problem, total, rows = whole, base * times, np.arange(len(first))
+    large = len(first) > LARGE and draws is None
+    if large:
+        rows, total = whole.thinned(total, LARGE)
+        problem = whole.part(rows)
+    bar.update()
+    bar.set_description("fitting: starts")
+    grid = problem.best_starts(total)
+    if large:  # as wide as its residuals the loss is smooth, and a few points have a minimum like that of all
+        start = problem.starts(total[None], grid)[0]
+        problem = whole.part(rows, problem.width(start))
+    best = near = problem.lowest(total, grid)
+    for _ in range(LARGE_RESTARTS if large else MAX_RESTARTS):
+        if large:
+            best = whole.solve((base * times)[None], near.theta, steps=LARGE_STEPS)
+        bar.update(bar.n < 2)
+        bar.set_description("fitting: profiles")
+        covariance, inverse = whole.covariance(best.theta[0], base, cluster, copies)
+        if large:
+            _, inverse = problem.covariance(near.theta[0], total, np.arange(len(rows)), np.ones(len(rows)))
+        profiles, lower = problem.profiles(near, total, covariance, inverse, freedom)
         if lower is None:
             break
-        best = problem.solve(base[None], lower[None])  # a profile has come upon a deeper valley
-    resampled = problem.refit(draws[:, cluster] * base, best, grid)
-    without_one = problem.refit((size != np.arange(size.max() + 1)[:, None]) * base, best, grid)
+        best = near = problem.solve(total[None], lower[None])  # a profile has come upon a deeper valley
+    bar.update()
+    bar.set_description("fitting: resamples")
+    leave_out = size[rows] != np.arange(size.max() + 1)[:, None]
+    if large:
+        moved = best.theta - near.theta
+        profiles = {name: profile.moved(by) for (name, profile), by in zip(profiles.items(), moved[0], strict=True)}
+        resampled = whole.drawn(best.theta[0], covariance, resamples, seed)
+        bar.update()
+        bar.set_description("fitting: without each size")
+        without_one = problem.refit(leave_out * total, near, grid)
+        # What the step of all points does not see, the others do: how far the law is from its tangent.
+        steps = whole.moves(best.theta[0], base * times, size, np.ones(len(leave_out)))[0]
+        steps -= problem.moves(near.theta[0], total, size[rows], np.ones(len(leave_out)))[0]
+        without_one.theta += moved + np.nan_to_num(steps)
+    else:
+        if draws is None:
+            draws = resample(len(copies), resamples, seed, copies=copies)
+        resampled = problem.refit(draws[:, cluster] * base, best, grid)
+        bar.update()
+        bar.set_description("fitting: without each size")
+        without_one = problem.refit(leave_out * total, best, grid)
+    bar.update()
+    bar.close()
     for solution in (resampled, without_one):
         solution.theta[~solution.converged] = np.nan  # kept in place, so that two fits of the same draws stay paired
     shown = np.stack([law.parameters[i].shown(resampled.theta[:, i]) for i in range(free)], axis=1)
     finite = np.isfinite(resampled.theta).all(axis=1)
     estimates = {}
-    at_bound = problem.bounds_hit(best.theta[0])
-    shares = problem.shares(best.theta[0])
+    at_bound = whole.bounds_hit(best.theta[0])
+    shares = whole.shares(best.theta[0])
     spare = clusters_drawn - free
     for i, parameter in enumerate(law.parameters):
         value = float(best.theta[0, i])
@@ -367,16 +466,18 @@ def fit(
         variables=variables,
         domain={variables[name]: (float(values.min()), float(values.max())) for name, values in x.items()},
         points=count,
+        distinct=len(first),
+        refitted=len(rows),
         clusters=clusters_drawn,
         freedom=freedom,
         delta=delta,
-        starts=len(problem.grid()),
+        starts=len(whole.grid()),
         objective=float(best.objective[0]),
         converged=bool(best.converged[0]),
         at_bound=at_bound,
         parameters=estimates,
         correlations=_correlations(resampled.theta[finite]),
-        residuals=np.log(loss) - np.log(law.predict(best.theta, x)[0]),
+        residuals=(log_loss - np.log(law.predict(best.theta, x)[0]))[point],
         theta=best.theta[0],
         resampled=resampled.theta,
         without_one=without_one.theta,
@@ -466,6 +567,48 @@ class Problem:
     x: Columns
     log_loss: Array
     delta: float
+    steps: int = MAX_STEPS
+
+    # Parts of a large table
+
+    def part(self, rows: NDArray[np.int_] | slice, delta: float | None = None) -> "Problem":
+        """Return the same law fitted to some of the points; with a delta of its own it stands for all."""
+        columns = {name: values[rows] for name, values in self.x.items()}
+        part = Problem(self.law, columns, self.log_loss[rows], self.delta, self.steps)
+        return part if delta is None else replace(part, delta=delta, steps=PART_STEPS)
+
+    def thinned(self, weights: Array, limit: int) -> tuple[NDArray[np.int_], Array]:
+        """Return the places and weights of about `limit` points that stand for all.
+
+        Each variable is cut into bins of equally many of its values; every combination of bins that has points is drawn
+        from alike, and what is drawn gets the weight of all that is there: a few runs at a rare size are not lost.
+        """
+        bins = max(2, round(limit ** (0.5 / len(self.x))))
+        stratum = np.zeros(len(weights), dtype=int)
+        for values in self.x.values():
+            rank = np.unique(values, return_inverse=True)[1]
+            stratum = stratum * bins + rank * bins // (rank.max() + 1)
+        stratum = np.unique(stratum, return_inverse=True)[1]
+        strata = int(stratum.max()) + 1
+        order = np.random.default_rng(0).permutation(len(weights))
+        order = order[np.argsort(stratum[order], kind="stable")]
+        begins = np.searchsorted(stratum[order], np.arange(strata))
+        rank = np.arange(len(order)) - begins[stratum[order]]
+        rows = np.sort(order[rank < max(1, limit // strata)])
+        there = np.bincount(stratum, weights)
+        taken = np.bincount(stratum[rows], weights[rows], strata)
+        return rows, weights[rows] * np.divide(there, taken, out=np.zeros(strata), where=taken > 0)[stratum[rows]]
+
+    def drawn(self, theta: Array, covariance: Array, count: int, seed: int) -> "Solution":
+        """Return draws [count, parameters] from the normal distribution around theta, kept within bounds."""
+        lower, upper = (np.array([getattr(p, side) for p in self.law.parameters]) for side in ("lower", "upper"))
+        scale = np.sqrt(np.diag(covariance))
+        scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
+        values, vectors = np.linalg.eigh(np.nan_to_num(covariance / scale / scale[:, None]))
+        spread = np.random.default_rng(seed).standard_normal((count, len(theta)))
+        moves = (spread * np.sqrt(np.maximum(values, 0))) @ vectors.T * scale
+        ok = np.full(count, bool(np.isfinite(covariance).all()))
+        return Solution(np.clip(theta + moves, lower, upper), np.zeros(count), ok)
 
     # Starts
 
@@ -518,14 +661,24 @@ class Problem:
     def evaluate(self, theta: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
         """Return objective, gradient, exact Hessian and its positive part (iteratively reweighted) of each problem."""
         count = theta.shape[1]
-        objective = np.empty(len(theta))
-        gradient = np.empty((len(theta), count))
-        hessian, positive = np.empty((2, len(theta), count, count))
+        objective = np.zeros(len(theta))
+        gradient = np.zeros((len(theta), count))
+        hessian, positive = np.zeros((2, len(theta), count, count))
+        blocks = [self.part(block) for block in self.blocks()] if len(self.log_loss) > CACHE else [self]
         step = max(1, CACHE // len(self.log_loss))
         for begin in range(0, len(theta), step):
-            part = slice(begin, begin + step)
-            objective[part], gradient[part], hessian[part], positive[part] = self._evaluate(theta[part], weights[part])
+            part, first = slice(begin, begin + step), 0
+            for block in blocks:
+                last = first + len(block.log_loss)
+                found = block._evaluate(theta[part], weights[part, first:last])
+                for sums, those in zip((objective, gradient, hessian, positive), found, strict=True):
+                    sums[part] += those
+                first = last
         return objective, gradient, hessian, positive
+
+    def blocks(self) -> list[slice]:
+        """Return the points in runs that stay in a core's cache."""
+        return [slice(begin, begin + CACHE // 4) for begin in range(0, len(self.log_loss), CACHE // 4)]
 
     def _evaluate(self, theta: Array, w: Array) -> tuple[Array, Array, Array, Array]:
         count = theta.shape[1]
@@ -553,7 +706,7 @@ class Problem:
         return objective, gradient, hessian, positive
 
     @np.errstate(all="ignore")
-    def solve(self, weights: Array, theta: Array, held: Mask | None = None, steps: int = MAX_STEPS) -> Solution:
+    def solve(self, weights: Array, theta: Array, held: Mask | None = None, steps: int | None = None) -> Solution:
         """Minimise from `theta` [problems, parameters] for each row of `weights`; what is `held` keeps its value."""
         lower = np.array([parameter.lower for parameter in self.law.parameters])
         upper = np.array([parameter.upper for parameter in self.law.parameters])
@@ -565,7 +718,7 @@ class Problem:
         state[0] = np.where(np.isfinite(state[0]), state[0], np.inf)
         least = 1e-26 * weights.sum(axis=1)  # a perfect fit ends at rounding
         on = np.flatnonzero(np.isfinite(state[0]))
-        for _ in range(steps):
+        for _ in range(self.steps if steps is None else steps):
             if not len(on):
                 break
             now = theta[on]
@@ -641,36 +794,72 @@ class Problem:
     # Intervals
 
     @np.errstate(all="ignore")
-    def covariance(self, theta: Array, weights: Array, cluster: NDArray[np.int_]) -> Array:
+    def width(self, theta: Array) -> float:
+        """Return delta, or the residuals' own width where that is larger: of many, as narrow as still holds enough."""
+        size = np.abs(np.log(self.law.predict(theta[None], self.x)[0]) - self.log_loss)
+        count = len(size)
+        own = 1.4826 * np.median(size) if count <= LARGE else np.quantile(size, count ** (-1 / 3))
+        return max(self.delta, float(own))
+
+    @np.errstate(all="ignore")
+    def moves(
+        self, theta: Array, weights: Array, cluster: NDArray[np.int_], copies: NDArray[Any]
+    ) -> tuple[Array, Array]:
+        """Return the Newton step that leaves each cluster out [clusters, parameters], and the inverse Hessian.
+
+        `copies` [clusters] says how many equal clusters each is; one of them is left out. Where most residuals are on
+        the linear branch of the Huber loss, the Hessian is that of the loss smoothed to the residuals' own width
+        (Powell 1991): the points within delta alone would be too few to tell it.
+        """
+        width, count, free = self.width(theta), len(copies), len(theta)
+        blocks = [self._tangent(block, theta, weights, width) for block in self.blocks()]
+        relative, pull, inside = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        scale = np.sqrt(np.maximum((inside * copies[cluster]) @ relative**2, 1e-300))
+        relative = relative / scale
+        pulls = pull[:, None] * relative
+        if not (np.isfinite(pulls).all() and np.isfinite(inside).all()):
+            return np.full((count, free), np.nan), np.full((free, free), np.nan)
+        if count == len(pulls) > LARGE:  # a cluster is a point: its Hessian has rank one (Sherman & Morrison 1950)
+            hessian = (relative * (inside * copies[cluster])[:, None]).T @ relative
+            inverse = np.linalg.pinv(hessian, rcond=1e-12)
+            toward = relative @ inverse
+            left = 1 - inside * (toward * relative).sum(axis=1)
+            moves = np.zeros((count, free))
+            moves[cluster] = toward * (pull / np.maximum(left, 1e-12))[:, None]
+            return moves / scale, inverse / scale / scale[:, None]
+        scores, own = np.zeros((count, free)), np.zeros((count, free, free))
+        np.add.at(scores, cluster, pulls)
+        for block in self.blocks():
+            bends = inside[block, None, None] * relative[block, :, None] * relative[block, None, :]
+            np.add.at(own, cluster[block], bends)
+        hessian = (copies[:, None, None] * own).sum(axis=0)
+        rest = hessian - own
+        inverse = np.linalg.pinv(hessian, rcond=1e-12)
+        if count > LARGE:
+            moves = _solve(rest, scores)
+        else:
+            moves = (np.linalg.pinv(rest, rcond=1e-12) @ scores[:, :, None])[:, :, 0]
+        return moves / scale, inverse / scale / scale[:, None]
+
+    def _tangent(self, block: slice, theta: Array, weights: Array, width: float) -> tuple[Array, Array, Array]:
+        """Return the slopes of log loss [points, parameters], what pulls at each point, and its smoothed curvature."""
+        part, w = self.part(block), weights[block]
+        loss = self.law.formula(self._jets(theta[None]), part.x)
+        value = np.broadcast_to(loss.value, (1, len(w)))[0]
+        slopes = [np.broadcast_to(loss.first.get(i, 0.0) / value, (1, len(w)))[0] for i in range(len(theta))]
+        residual = np.log(value) - part.log_loss
+        inside = w * (np.abs(residual) <= width) * (1.0 if np.isinf(width) else self.delta / width)
+        return np.stack(slopes, axis=1), w * np.clip(residual, -self.delta, self.delta), inside
+
+    def covariance(self, theta: Array, weights: Array, cluster: NDArray[np.int_], copies: NDArray[Any]) -> Array:
         """Return the cluster-robust covariance of theta and the inverse Hessian: [2, parameters, parameters].
 
         The sandwich of Liang & Zeger 1986 in its form CR3: the sum over clusters of the squared Newton step that leaves
-        the cluster out (MacKinnon, Nielsen & Webb 2023). Where most residuals are on the linear branch of the Huber
-        loss, the Hessian is that of the loss smoothed to the residuals' own width (Powell 1991): the
-        points within delta alone would be too few to tell it.
+        the cluster out (MacKinnon, Nielsen & Webb 2023).
         """
-        loss = self.law.formula(self._jets(theta[None]), self.x)
-        value = np.broadcast_to(loss.value, (1, len(self.log_loss)))[0]
-        relative = np.stack(
-            [np.broadcast_to(loss.first.get(i, 0.0) / value, (1, len(value)))[0] for i in range(len(theta))], axis=1
-        )
-        residual = np.log(value) - self.log_loss
-        width = max(self.delta, 1.4826 * float(np.median(np.abs(residual))))
-        inside = weights * (np.abs(residual) <= width) * (1.0 if np.isinf(width) else self.delta / width)
-        scale = np.sqrt(np.maximum(inside @ relative**2, 1e-300))
-        relative = relative / scale
-        pulls = (weights * np.clip(residual, -self.delta, self.delta))[:, None] * relative
-        bends = inside[:, None, None] * relative[:, :, None] * relative[:, None, :]
-        if not (np.isfinite(pulls).all() and np.isfinite(bends).all()):
-            return np.full((2, len(theta), len(theta)), np.nan)
-        count = int(cluster.max()) + 1
-        scores, own = np.zeros((count, len(theta))), np.zeros((count, len(theta), len(theta)))
-        np.add.at(scores, cluster, pulls)
-        np.add.at(own, cluster, bends)
-        hessian = own.sum(axis=0)
-        moves = (np.linalg.pinv(hessian - own, rcond=1e-12) @ scores[:, :, None])[:, :, 0]
-        robust = (count - 1) / count * moves.T @ moves
-        return np.stack([robust, np.linalg.pinv(hessian, rcond=1e-12)]) / scale / scale[:, None]
+        moves, inverse = self.moves(theta, weights, cluster, copies)
+        count = copies.sum()
+        return np.stack([(count - 1) / count * (moves * copies[:, None]).T @ moves, inverse])
 
     def profiles(
         self, best: Solution, weights: Array, covariance: Array, inverse: Array, freedom: int

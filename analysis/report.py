@@ -712,11 +712,26 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~$-])", r"\\\1", text)
 
 
+def row_lines(data: Data) -> list[str]:
+    """Return which rows of a table were used, and how their numbers were read."""
+    rows = data["rows"]
+    counts = [f"left out {count:,} by {where}" for where, count in rows["left_out"].items()]
+    return ["; ".join([f"{rows['read']:,} rows, {rows['used']:,} used", *counts]), *rows["notes"]]
+
+
 def table_lines(data: Data) -> list[str]:
     """Return how a law was fitted to a table, and what was found."""
     fitted = data["fit"]
     parameters = [f"{PARAMETERS.get(name, name)} = {estimate(row)}" for name, row in fitted["parameters"].items()]
-    return [fit_sentence("Fit", fitted), *parameters]
+    large = (
+        f"{fitted['distinct']:,} points differ: the resamples are draws from the normal distribution of the "
+        f"cluster-robust covariance; profiles and fits without a size use {fitted['refitted']:,} of the points"
+    )
+    return [
+        fit_sentence("Fit", fitted),
+        *parameters,
+        *([large] if fitted["refitted"] < fitted["distinct"] else []),
+    ]
 
 
 def write_table_report(data: Data, figures: set[str]) -> str:
@@ -726,6 +741,7 @@ def write_table_report(data: Data, figures: set[str]) -> str:
         f"# {words[0].upper()}{words[1:]} fitted to {escape_markdown(data['table'])}",
         "",
         *image(figures, "law", "Measured and fitted loss."),
+        *(f"- {escape_markdown(line)}" for line in row_lines(data)),
         *(f"- {line}" for line in table_lines(data)),
         "",
         *parameter_table([("fit", data["fit"])]),

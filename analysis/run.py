@@ -12,13 +12,13 @@ from tqdm import tqdm
 from analysis import figures
 from analysis.answers import MUSIC_FIGURE, answer_section, arm_section
 from analysis.evidence import QUALITY, SWEEPS, Evidence, of_folders, of_table
-from analysis.fitting import DELTA, RESAMPLES, fit
+from analysis.fitting import DELTA, LARGE, RESAMPLES, fit
 from analysis.laws import LAWS
 from analysis.page import write_page
 from analysis.published import compare_with_published, published_figure, published_lines
-from analysis.report import find_fit, image, law_lines, table_lines, write_report, write_table_report
+from analysis.report import find_fit, image, law_lines, row_lines, table_lines, write_report, write_table_report
 from analysis.study import analyse, line_of
-from analysis.table import read_table
+from analysis.table import FORMULAS, check_needs, is_formula, read_table
 from door import (
     DoorError,
     check_output,
@@ -33,7 +33,10 @@ from training.record import BASELINE, FOLDERS
 
 GPT_FOLDER, COMPARISON_FOLDER = "GPT_analysis", "comparison_analysis"
 FITS = "fits.json"
-MIN_RESAMPLES = 100
+MIN_RESAMPLES, MAX_RESAMPLES = 100, 100_000
+MAX_NUMBERS = 50_000_000  # in all resamples together: half a gigabyte
+SHOWN_ROWS = 5000  # at most, of fits.json's points and residuals and of the figures: a million take 100 MB
+MIN_DELTA = 1e-9  # of log loss; below, rounding is larger
 VARIABLES = ("loss", "n", "d", "c", "u", "keys", "cluster")
 
 MORE = {  # figures that no section of the report is about
@@ -61,15 +64,33 @@ class AnalysisArguments:
         default=None, metadata={"help": "a study in a table of runs, such as results/runs.parquet, instead of folders"}
     )
     study: str = field(default="cpu", metadata={"help": "which study of the table of runs"})
-    table: str | None = field(default=None, metadata={"help": "a table: .csv, .tsv, .jsonl or .parquet, one run a row"})
+    table: str | None = field(
+        default=None, metadata={"help": "a table: .csv, .tsv, .json, .jsonl or .parquet, one run a row"}
+    )
     law: str = field(default="chinchilla", metadata={"help": f"a table: one of {', '.join(LAWS)}"})
     out: str | None = field(
         default=None, metadata={"help": "a table, a table of runs: the folder for fits.json, figures and report"}
     )
-    loss: str = field(default="loss", metadata={"help": "a table: its column of losses"})
-    n: str | None = field(default=None, metadata={"help": "a table: its column of parameters N"})
-    d: str | None = field(default=None, metadata={"help": "a table: its column of tokens seen D"})
-    c: str | None = field(default=None, metadata={"help": "a table: its column of FLOPs C"})
+    where: list[str] = field(
+        default_factory=list,
+        metadata={
+            "action": "extend",  # of two --where both count
+            "help": "a table: conditions that a row must meet to be used, such as 'state=finished' 'loss<inf'; "
+            "= != < <= > >=; 'loss!=' asks for a cell that is not empty",
+        },
+    )
+    loss: str = field(
+        default="loss",
+        metadata={
+            "help": "a table: its column of losses; in JSON and parquet names reach into fields and lists: eval.loss, "
+            "eval.losses[] (a row an element), losses[-1], metrics[key=loss].value"
+        },
+    )
+    n: str | None = field(default=None, metadata={"help": "a table: its column of parameters N, or 6DC for N = C/(6D)"})
+    d: str | None = field(
+        default=None, metadata={"help": "a table: its column of tokens seen D, or 6NC for D = C/(6N)"}
+    )
+    c: str | None = field(default=None, metadata={"help": "a table: its column of FLOPs C, or 6ND for C = 6ND"})
     u: str | None = field(default=None, metadata={"help": "a table: its column of unique tokens U"})
     keys: str | None = field(default=None, metadata={"help": "a table: its column of keys used"})
     cluster: str | None = field(
@@ -215,27 +236,40 @@ def write_study(read: Callable[[], Evidence], files: list[Path], gpt: Path, both
 
 def check_flags(arguments: AnalysisArguments) -> None:
     """Refuse flags that do not go together. Raises DoorError."""
-    columns = [name for name in ("n", "d", "c", "u", "keys", "cluster", "out") if getattr(arguments, name) is not None]
-    if arguments.runs is not None and (arguments.table is not None or columns != ["out"]):
+    columns = {name: column for name in VARIABLES if (column := getattr(arguments, name)) is not None}
+    given = [name for name in columns if name != "loss"] + ["where"] * bool(arguments.where)
+    if arguments.runs is not None and (arguments.table is not None or given or arguments.out is None):
         raise DoorError("--runs: give --out, and no flag that is for a table of another kind")
     if arguments.table is None:
-        if columns and arguments.runs is None:
-            raise DoorError(f"--{columns[0]} is for a table: name the file with --table")
+        if arguments.runs is None and (given or arguments.out is not None):
+            raise DoorError(f"--{[*given, 'out'][0]} is for a table: name the file with --table")
         return
     if arguments.law not in LAWS:
         raise DoorError(f"--law {arguments.law}: it is none of {', '.join(LAWS)}")
     if not arguments.out:
         raise DoorError("--out: name a folder for fits.json, the figures and the report")
-    if not arguments.delta > 0:
-        raise DoorError(f"--delta {arguments.delta:g}: it must be above 0")
-    if arguments.resamples < MIN_RESAMPLES:
-        raise DoorError(f"--resamples {arguments.resamples}: an interval needs {MIN_RESAMPLES} or more")
-    needs, sizes = LAWS[arguments.law].needs, [name for name in ("n", "d", "c") if name in columns]
-    if needs == ("x",):
-        if len(sizes) != 1:
-            raise DoorError(f"the law {arguments.law} is of one variable: name one of --n, --d, --c, not {len(sizes)}")
-    elif unused := [name for name in columns if name not in (*needs, "cluster", "out")]:
+    if not arguments.delta >= MIN_DELTA:
+        raise DoorError(f"--delta {arguments.delta:g}: it must be {MIN_DELTA:g} or more, or inf")
+    if not MIN_RESAMPLES <= arguments.resamples <= MAX_RESAMPLES:
+        raise DoorError(
+            f"--resamples {arguments.resamples:.10g}: an interval needs {MIN_RESAMPLES} to {MAX_RESAMPLES:,}"
+        )
+    needs = law_variables(arguments.law, columns)
+    check_needs(arguments.law, needs, columns)
+    made = [other for name, column in columns.items() if is_formula(name, column) for other in FORMULAS[name][1]]
+    if unused := [name for name in columns if name not in (*needs, *made, "loss", "cluster")]:
         raise DoorError(f"the law {arguments.law} does not use --{unused[0]}: leave it out")
+
+
+def law_variables(law: str, columns: dict[str, str]) -> list[str]:
+    """Return the variables that a law needs: one of one variable takes the computed one, or the only one."""
+    if LAWS[law].needs != ("x",):
+        return list(LAWS[law].needs)
+    sizes: list[str] = [name for name in ("n", "d", "c") if name in columns]
+    found = [name for name in sizes if is_formula(name, columns[name])] or sizes
+    if len(found) != 1:
+        raise DoorError(f"the law {law} is of one variable: name one of --n, --d, --c, not {len(found)}")
+    return found
 
 
 def fit_table(arguments: AnalysisArguments) -> None:
@@ -243,9 +277,13 @@ def fit_table(arguments: AnalysisArguments) -> None:
     path, out, law = Path(str(arguments.table)), Path(str(arguments.out)), LAWS[arguments.law]
     check_output(out, FITS)
     named = {name: getattr(arguments, name) for name in VARIABLES if getattr(arguments, name) is not None}
-    table = read_table(path, named)
-    needs = [name for name in ("n", "d", "c") if name in named] if law.needs == ("x",) else law.needs
-    columns = table.need(law.name, needs)
+    table = read_table(path, named, arguments.where)
+    data: dict[str, Any] = {"kind": "table", "table": path.name, "columns": named, "rows": table.summary()}
+    print("\n".join(row_lines(data)), flush=True)
+    columns = table.need(law.name, law_variables(law.name, named))
+    if arguments.resamples * min(table.rows, LARGE) > MAX_NUMBERS:
+        most = MAX_NUMBERS // min(table.rows, LARGE)
+        raise DoorError(f"--resamples {arguments.resamples}: of {table.rows} rows {most} are the most")
     if np.ptp(table.columns["loss"]) == 0:
         raise DoorError(f"{path}: all losses are equal, so there is no law to fit: check --loss {arguments.loss}")
     try:
@@ -260,17 +298,16 @@ def fit_table(arguments: AnalysisArguments) -> None:
             clusters=table.clusters,
             delta=arguments.delta,
             resamples=arguments.resamples,
+            progress=True,
         )
     except ValueError as error:
         raise DoorError(f"{path}: {error}") from None
-    fitted_loss = table.columns["loss"] / np.exp(fitted.residuals)
-    data: dict[str, Any] = {
-        "kind": "table",
-        "table": path.name,
-        "columns": named,
-        "fit": fitted.as_dict(),
+    shown = np.linspace(0, table.rows - 1, min(table.rows, SHOWN_ROWS)).astype(int)
+    points = {**table.columns, "fitted": table.columns["loss"] / np.exp(fitted.residuals)}
+    data |= {
+        "fit": {**fitted.as_dict(), "residuals": fitted.residuals[shown].tolist()},
         "line": line_of(fitted),
-        "points": {**{name: values.tolist() for name, values in table.columns.items()}, "fitted": fitted_loss.tolist()},
+        "points": {name: values[shown].tolist() for name, values in points.items()},
     }
     with whole_folder(out, FITS) as temporary:
         drawings: dict[Path, Callable[[Path], None]] = {

@@ -1,91 +1,182 @@
-"""Anyone's table of runs (CSV, TSV, JSON lines, parquet) as the columns that a law is fitted to."""
+"""Anyone's table of runs as the columns that a law is fitted to."""
 
-import csv
 import difflib
-import io
-import json
 import math
-import reprlib
+import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.cells import decimal_mark, fault, is_missing, numbers, parse, show, unit_of
+from analysis.table_rows import Rows, UnknownColumnError, read_rows
 from door import DoorError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-Rows = list[tuple[str, list[Any]]]  # where a row stands in its file, and its cells
 
 CLUSTER = "cluster"
 MIN_ROWS = 4
+FLOPS_PER_PARAMETER = 6  # and token: forward and backward (Kaplan et al. 2020)
+# Of C = 6·N·D the third follows from two: variable → how it is named in place of a column, and what it is made of.
+FORMULAS = {"d": ("6NC", ("c", "n")), "n": ("6DC", ("c", "d")), "c": ("6ND", ("n", "d"))}
+SHOWN_FORMULAS = {"d": "D = C/(6N)", "n": "N = C/(6D)", "c": "C = 6ND"}
+MEANINGS = {"n": "parameters", "d": "tokens", "c": "FLOPs", "u": "unique tokens", "keys": "keys used", "loss": "losses"}
+
+Compare = Callable[[float, float], bool]
+ORDERS: dict[str, Compare] = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
+CONDITION = re.compile(r"\s*((?:\[[^\]]*\]|[^\[=!<>])+?)\s*(==|!=|<=|>=|=|<|>)\s*(.*?)\s*", re.DOTALL)
+DATE = re.compile(r"\d{4}-\d\d(-\d\d.*)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Table:
-    """All runs of one file, in its order; none is ever left out.
+    """The runs of one file, in its order.
 
     `columns` maps the variables loss, n, d, c, u, keys, as far as they were named, to [rows]. `clusters` [rows] numbers
-    the values of the cluster column from 0 in the order in which they appear.
+    the values of the cluster column from 0 in the order in which they appear. Of the file's `read` rows those that do
+    not meet a condition are left out, and no others: `left_out` counts them, each at the first that it does not meet.
+    `notes` say how numbers were read where that was not plain.
     """
 
     path: Path
     columns: dict[str, FloatArray]
     clusters: IntArray | None
     rows: int
+    read: int
+    left_out: dict[str, int]
+    notes: list[str]
 
     def need(self, law: str, variables: Iterable[str]) -> dict[str, FloatArray]:
-        """Return the columns [rows] that a law is fitted to; nothing is made up, C is not taken for 6·N·D.
+        """Return the columns [rows] that a law is fitted to; nothing is made up, C is not taken for 6·N·D unasked.
 
         Raises DoorError naming the flags of the columns that were not given.
         """
         wanted = list(variables)
-        missing = [f"--{variable}" for variable in wanted if variable not in self.columns]
-        if missing:
-            raise DoorError(f"the law {law} needs {' and '.join(missing)}: name the columns of {self.path} with them")
+        check_needs(law, wanted, self.columns)
         return {variable: self.columns[variable] for variable in wanted}
 
+    def summary(self) -> dict[str, Any]:
+        """Return what was read and what was left out, for fits.json."""
+        return {"read": self.read, "used": self.rows, "left_out": self.left_out, "notes": self.notes}
 
-def read_table(path: Path, columns: dict[str, str]) -> Table:
+
+@dataclass(frozen=True)
+class Condition:
+    """What a row has to meet to be used: a column, one of = != < <= > >=, and a value."""
+
+    text: str
+    column: str
+    sign: str
+    value: str
+
+    def of(self, mark: str) -> Callable[[Any], bool]:
+        """Return whether a cell meets it. Raises DoorError if its value has no order."""
+        value = self.value
+        number = None if is_missing(value) else parse(value, mark)
+        if self.sign in ORDERS:
+            order = ORDERS[self.sign]
+            if number is None and DATE.fullmatch(value):
+                return lambda cell: isinstance(cell, str) and bool(order(cell.strip(), value))  # type: ignore[arg-type]
+            if number is None or math.isnan(number):
+                raise DoorError(f"--where '{self.text}': {value!r} is not a number: compare others with = or !=")
+            return lambda cell: (found := parse(cell, mark)) is not None and order(found, number)
+
+        def equals(cell: Any) -> bool:
+            if is_missing(value) or is_missing(cell):
+                return is_missing(value) and is_missing(cell)
+            if isinstance(cell, bool):
+                return str(cell).lower() == value.lower()
+            return str(cell).strip() == value or (number is not None and parse(cell, mark) == number)
+
+        return equals if self.sign == "=" else lambda cell: not equals(cell)
+
+
+def read_condition(text: str) -> Condition:
+    """Read `COLUMN=VALUE`, or another sign; nothing as the value is an empty cell. Raises DoorError."""
+    found = CONDITION.fullmatch(text)
+    if found is None:
+        raise DoorError(f"--where {text!r}: write COLUMN=VALUE, or !=, <, <=, > or >= instead of =, in quotes")
+    column, sign, value = found.groups()
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    return Condition(text, column, "=" if sign == "==" else sign, value)
+
+
+def is_formula(variable: str, column: str | None) -> bool:
+    """Return whether a variable is not read but follows from two others."""
+    return variable in FORMULAS and column == FORMULAS[variable][0]
+
+
+def check_needs(law: str, needs: Iterable[str], given: Iterable[str]) -> None:
+    """Raise DoorError if a law needs what is not given; it says what to name, or what it can be made of."""
+    given = set(given)
+    missing = [variable for variable in needs if variable not in given]
+    if not missing:
+        return
+    flags = " and ".join(f"--{variable} ({MEANINGS[variable]})" for variable in missing)
+    ways = [
+        f"--{variable} {FORMULAS[variable][0]} computes {SHOWN_FORMULAS[variable]}"
+        for variable in missing
+        if variable in FORMULAS and given.issuperset(FORMULAS[variable][1])
+    ]
+    raise DoorError(f"the law {law} needs {flags}, which is missing: {', or '.join(['name its column', *ways])}")
+
+
+def read_table(path: Path, columns: dict[str, str], where: Sequence[str] = ()) -> Table:
     """Read the named columns; `columns` maps loss, n, d, c, u, keys and cluster to names in the file.
 
-    Dotted names reach into nested fields of JSON lines and parquet. Raises DoorError with one line, which names the
-    first place where the file is not as it must be: every number finite and above 0, four rows, sizes that differ.
+    `where` are conditions (`state=finished`): rows that do not meet all of them are left out and counted. Names are
+    those of `table_rows.read_rows`, in any case of their letters where that is clear. Raises DoorError with one line,
+    which names the first place where the file is not as it must be: every number finite and above 0, four rows, sizes
+    that differ.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DoorError(f"{path} is not a table: give a file that ends in {', '.join(READERS)}")
-    if not path.is_file():
-        raise DoorError(f"{path} is not there, or not a file: give the table of runs")
+    conditions = [read_condition(text) for text in where]
     _check_flags(path, columns)
-    try:
-        names, rows = reader(path)
-    except UnicodeDecodeError:
-        raise DoorError(f"{path} is not text in UTF-8: save it in that encoding") from None
-    if not names:
-        raise DoorError(f"{path} is empty: a header and {MIN_ROWS} rows are needed")
-    places = {variable: _find(path, names, variable, column) for variable, column in columns.items()}
-    if len(rows) < MIN_ROWS:
-        raise DoorError(f"{path} has {len(rows)} rows: a law needs {MIN_ROWS} or more")
-    cells = {
-        variable: _read_column(path, columns[variable], [(where, row[place]) for where, row in rows], variable)
-        for variable, place in places.items()
-    }
+    named = {variable: column for variable, column in columns.items() if not is_formula(variable, column)}
+    flags = {**{c.column: "where" for c in reversed(conditions)}, **{c: v for v, c in reversed(named.items())}}
+    rows = _read_named(path, flags)
+    read = len(next(iter(rows.columns.values())))
+    variables = {variable: column for variable, column in named.items() if variable != CLUSTER}
+    ordered = [c.column for c in conditions if c.sign in ORDERS]
+    mark = decimal_mark(chain.from_iterable(rows.columns[name] for name in [*variables.values(), *ordered]))
+    if mark is None:
+        raise DoorError(_unclear(path, rows, [*variables.values(), *ordered]))
+    used, left_out = _filter(path, rows, conditions, mark)
+    if len(used) < MIN_ROWS:
+        raise DoorError(f"{path} has {len(used)} rows: a law needs {MIN_ROWS} or more")
+    found = {variable: _numbers(path, rows, used, variable, column, mark) for variable, column in variables.items()}
+    notes = ["numbers have a decimal comma"] if mark == "," else []
+    for variable, column in variables.items():
+        if variable in ("n", "d", "c", "u") and (factor := unit_of(column)) != 1:
+            notes.append(f"--{variable}: the numbers of {column!r} are taken times {factor:g}")
+    for variable in FORMULAS:
+        if is_formula(variable, columns.get(variable)):
+            first, second = (found[other] for other in FORMULAS[variable][1])
+            product = first * second * FLOPS_PER_PARAMETER
+            found[variable] = product if variable == "c" else first / (FLOPS_PER_PARAMETER * second)
+            notes.append(f"--{variable}: {SHOWN_FORMULAS[variable]}")
+    clusters = _clusters(path, rows, used, columns[CLUSTER]) if CLUSTER in columns else None
     for variable in _must_differ(columns):
-        first = cells[variable][0]
-        if all(value == first for value in cells[variable]):
+        values = clusters if variable == CLUSTER else found[variable]
+        if values is not None and np.ptp(values) == 0:
+            held = rows.columns[columns[CLUSTER]][used[0]] if variable == CLUSTER else float(values[0])
             raise DoorError(
-                f"{path}, column {columns[variable]!r}: all {len(rows)} rows hold {first!r}: "
+                f"{path}, column {columns[variable]!r}: all {len(used)} rows hold {held!r}: "
                 f"add runs that differ in it, or leave out --{variable}"
             )
-    codes: dict[str, int] = {}
-    clusters = [codes.setdefault(value, len(codes)) for value in cells.pop(CLUSTER, [])]
-    numbers = {variable: np.array(values, dtype=np.float64) for variable, values in cells.items()}
-    return Table(path, numbers, np.array(clusters, dtype=np.int64) if clusters else None, len(rows))
+    return Table(path, found, clusters, len(used), read, left_out, notes)
 
 
 def _check_flags(path: Path, columns: dict[str, str]) -> None:
@@ -97,6 +188,10 @@ def _check_flags(path: Path, columns: dict[str, str]) -> None:
     for variable, column in columns.items():
         if variable != CLUSTER and taken.setdefault(column, variable) != variable:
             raise DoorError(f"--{taken[column]} and --{variable} both name the column {column!r}: name one each")
+        if is_formula(variable, column):
+            lacks = [v for v in FORMULAS[variable][1] if v not in columns or is_formula(v, columns[v])]
+            if lacks:
+                raise DoorError(f"--{variable} {column} computes {SHOWN_FORMULAS[variable]}: name --{lacks[0]}, too")
 
 
 def _must_differ(columns: dict[str, str]) -> list[str]:
@@ -104,133 +199,79 @@ def _must_differ(columns: dict[str, str]) -> list[str]:
     return [v for v in ("n", "d", CLUSTER) if v in columns] + ["c"] * (not {"n", "d"} & columns.keys())
 
 
-def _find(path: Path, names: list[str], variable: str, column: str) -> int:
-    """Return the place of a column."""
-    if names.count(column) > 1:
-        raise DoorError(f"{path}: {names.count(column)} columns are named {column!r}: rename all but one")
-    if column not in names:
-        lowered = {name.lower(): name for name in names}
-        longer = sorted((name for name in lowered if column.lower() in name), key=len)
-        close = longer or difflib.get_close_matches(column.lower(), lowered, n=1)
-        hint = f" (did you mean {lowered[close[0]]!r}?)" if close else ""
-        there = textwrap.shorten(", ".join(names), 500, placeholder=" …")
-        raise DoorError(f"{path} has no column {column!r} for --{variable}{hint}: it has {there}")
-    return names.index(column)
-
-
-def _read_column(path: Path, column: str, cells: list[tuple[str, Any]], variable: str) -> list[Any]:
-    read = _label if variable == CLUSTER else _number
-    values = []
-    for where, cell in cells:
+def _read_named(path: Path, flags: dict[str, str]) -> Rows:
+    """Read columns, each asked for by a flag; one whose name differs in case alone is meant. Raises DoorError."""
+    names = {column: column for column in flags}  # as asked for → as in the file
+    while True:
         try:
-            values.append(read(cell))
-        except ValueError as error:
-            raise DoorError(f"{path}, {where}, column {column!r}: {error}") from None
+            rows = read_rows(path, list(dict.fromkeys(names.values())))
+        except UnknownColumnError as unknown:
+            asked = next(column for column, name in names.items() if name == unknown.column)
+            alike = [name for name in unknown.names if name.lower() == asked.lower()]
+            if len(alike) != 1 or names[asked] == alike[0]:
+                raise DoorError(_unknown(path, flags[asked], asked, unknown.names)) from None
+            names[asked] = alike[0]
+            continue
+        return Rows({column: rows.columns[name] for column, name in names.items()}, rows.lines)
+
+
+def _unknown(path: Path, flag: str, column: str, names: list[str]) -> str:
+    lowered = {name.lower(): name for name in names}
+    longer = sorted((name for name in lowered if column.lower() in name), key=len)
+    close = longer or difflib.get_close_matches(column.lower(), lowered, n=1)
+    hint = f" (did you mean {lowered[close[0]]!r}?)" if close else ""
+    there = textwrap.shorten(", ".join(names), 500, placeholder=" …")
+    return f"{path} has no column {column!r} for --{flag}{hint}: it has {there}"
+
+
+def _unclear(path: Path, rows: Rows, columns: list[str]) -> str:
+    """Return where the first comma stands that may be for thousands or for decimals."""
+    row, column = next(
+        (row, column)
+        for column in columns
+        for row, cell in enumerate(rows.columns[column])
+        if isinstance(cell, str) and "," in cell and None not in (parse(cell, "."), parse(cell, ","))
+    )
+    return f"{path}, {rows.where(row)}, column {column!r}: {fault(rows.columns[column][row], column, None, False)}"
+
+
+def _filter(path: Path, rows: Rows, conditions: list[Condition], mark: str) -> tuple[list[int], dict[str, int]]:
+    """Return the rows that meet all conditions, and how many each of these leaves out."""
+    used = list(range(len(next(iter(rows.columns.values())))))
+    left_out: dict[str, int] = {}
+    for condition in conditions:
+        cells, meets = rows.columns[condition.column], condition.of(mark)
+        kept = [row for row in used if meets(cells[row])]
+        if used and not kept:
+            common = Counter(show(cells[row]) for row in used).most_common(5)
+            there = ", ".join(f"{cell} ({count})" for cell, count in common)
+            raise DoorError(f"{path}: no row is left by --where '{condition.text}': the column holds {there}")
+        left_out[condition.text] = left_out.get(condition.text, 0) + len(used) - len(kept)
+        used = kept
+    return used, left_out
+
+
+def _numbers(path: Path, rows: Rows, used: list[int], variable: str, column: str, mark: str) -> FloatArray:
+    cells = rows.columns[column]
+    if len(used) < len(cells):
+        cells = [cells[row] for row in used]
+    counts = variable in ("n", "d", "c", "u")
+    values = numbers(cells, mark, counts, unit_of(column) if counts else 1.0)
+    if len(values) < len(cells):
+        row, wrong = used[len(values)], cells[len(values)]
+        raise DoorError(f"{path}, {rows.where(row)}, column {column!r}: {fault(wrong, column, mark, counts)}")
     return values
 
 
-def _label(cell: Any) -> str:
-    """Return a cell of the cluster column as text; raises ValueError, which says what is wrong and how to mend it."""
-    if cell is None or cell != cell or not str(cell).strip():
-        raise ValueError("the cell is empty: fill it in, or leave out --cluster")
-    return str(cell).strip()
-
-
-def _number(cell: Any) -> float:
-    """Return a cell as a number; raises ValueError, which says what is wrong and how to mend it."""
-    if cell is None or not str(cell).strip():
-        raise ValueError("the cell is empty: fill it in, or take the run out of the table")
-    shown = reprlib.repr(cell)
-    if isinstance(cell, str) and "," in cell:
-        raise ValueError(f"{shown} has a comma, for thousands or for decimals: write 1200000 or 1.2")
-    try:
-        value = math.nan if isinstance(cell, bool) else float(cell)
-    except (TypeError, ValueError):
-        raise ValueError(f"{shown} is not a number: write it as 1200000 or 1.2e6") from None
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{shown} is not a finite number above 0: correct it, or take the run out of the table")
-    return value
-
-
-def _read_text(path: Path, separators: str) -> tuple[list[str], Rows]:
-    """Read lines of fields; the separator is the first of `separators` that the header holds. Blank lines are no rows.
-
-    The standard library's reader, as pyarrow's does not tell at which line of the file a row stands.
-    """
-    text = path.read_text(encoding="utf-8-sig")
-    header = text.lstrip().partition("\n")[0]
-    separator = next((s for s in separators if s in header), separators[0])
-    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
-    names: list[str] = []
-    rows: Rows = []
-    line = 1
-    try:
-        for fields in reader:
-            where = f"line {line} (row {len(rows) + 1})"
-            line = reader.line_num + 1
-            if fields in ([], [""]):
-                continue
-            if not names:
-                names = [name.strip() for name in fields]
-            elif len(fields) != len(names):
-                raise DoorError(
-                    f"{path}, {where}: {len(fields)} fields, but the header has {len(names)}: "
-                    f"quote what holds a {separator!r}"
-                )
-            else:
-                rows.append((where, fields))
-    except csv.Error as error:
-        raise DoorError(f"{path}, line {line}: {error}: mend the quotes") from None
-    return names, rows
-
-
-def _read_jsonl(path: Path) -> tuple[list[str], Rows]:
-    """Read one object a line, its nested fields under dotted names."""
-    objects: list[tuple[str, dict[str, Any]]] = []
-    with path.open(encoding="utf-8-sig") as file:
-        for line, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            try:
-                value = json.loads(text, object_pairs_hook=_flatten, parse_int=float)
-            except json.JSONDecodeError as error:
-                raise DoorError(f"{path}, line {line}: {error.msg}: write one JSON object a line") from None
-            if not isinstance(value, dict):
-                raise DoorError(f"{path}, line {line}: not an object: write one JSON object a line")
-            objects.append((f"line {line} (row {len(objects) + 1})", value))
-    names = list(dict.fromkeys(name for _, value in objects for name in value))
-    return names, [(where, [value.get(name) for name in names]) for where, value in objects]
-
-
-def _flatten(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the fields of a JSON object whose nested objects are flat already."""
-    flat: dict[str, Any] = {}
-    for name, value in pairs:
-        fields = {f"{name}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {name: value}
-        for field in fields.keys() & flat.keys():
-            raise json.JSONDecodeError(f"the field {field!r} stands there twice", "", 0)
-        flat |= fields
-    return flat
-
-
-def _read_parquet(path: Path) -> tuple[list[str], Rows]:
-    """Read a parquet file, its nested fields under dotted names."""
-    import pyarrow as pa  # a tenth of a second that the other formats need not pay
-    from pyarrow import parquet
-
-    try:
-        table = parquet.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise DoorError(f"{path} is not a readable parquet file: {' '.join(str(error).split())}") from None
-    while any(pa.types.is_struct(field.type) for field in table.schema):
-        table = table.flatten()
-    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    return table.column_names, [(f"row {i}", list(row)) for i, row in enumerate(rows, 1)]
-
-
-READERS: dict[str, Callable[[Path], tuple[list[str], Rows]]] = {
-    ".csv": lambda path: _read_text(path, ",;\t"),
-    ".tsv": lambda path: _read_text(path, "\t"),
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}
+def _clusters(path: Path, rows: Rows, used: list[int], column: str) -> IntArray:
+    codes: dict[str, int] = {}
+    cells = rows.columns[column]
+    for row in used:
+        cell = cells[row]
+        if is_missing(cell):
+            raise DoorError(
+                f"{path}, {rows.where(row)}, column {column!r}: the cell is empty: fill it in, or leave out --cluster"
+            )
+        if isinstance(cell, list | dict):
+            raise DoorError(f"{path}, {rows.where(row)}, column {column!r}: {fault(cell, column, '.', False)}")
+    return np.array([codes.setdefault(str(cells[row]).strip(), len(codes)) for row in used], dtype=np.int64)

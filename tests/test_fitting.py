@@ -223,6 +223,93 @@ def test_what_cannot_be_fitted_is_refused_in_one_sentence(changes):
         fit("power", **given, resamples=5)
 
 
+# Large tables
+
+
+def test_equal_points_are_one_of_so_many_copies():
+    few = {"n": N, "loss": with_noise(floor_law(N), 0.005)}
+    times = np.arange(len(N)) % 3 + 1
+    many = {name: np.repeat(values, times) for name, values in few.items()}
+    order = np.random.default_rng(0).permutation(len(many["n"]))
+    fitted = fit("power_floor", **{name: values[order] for name, values in many.items()}, resamples=200)
+    weighted = fit("power_floor", **few, weights=times, resamples=200)
+    assert (fitted.points, fitted.distinct, fitted.clusters) == (len(order), len(N), len(order))
+    np.testing.assert_allclose(fitted.theta, weighted.theta, rtol=1e-6)
+    np.testing.assert_allclose(fitted.residuals, np.repeat(weighted.residuals, times)[order], rtol=1e-5, atol=1e-9)
+    # The draws are those of single copies, and so is the covariance.
+    draws = resample(len(N), 200, copies=times)
+    assert (draws.sum(axis=1) == times.sum()).all()
+    assert draws.mean(axis=0) == pytest.approx(times, rel=0.4)
+    apart = fit("power_floor", **many, draws=resample(len(order), 400))
+    assert fitted.parameters["alpha"].standard_error == pytest.approx(
+        apart.parameters["alpha"].standard_error, rel=0.25
+    )
+    assert fitted.parameters["alpha"].profile == pytest.approx(apart.parameters["alpha"].profile, rel=3e-3)
+
+
+def test_equal_points_of_one_cluster_are_drawn_together():
+    loss, trunk = with_noise(floor_law(N), 0.005), np.arange(len(N)) % 6
+    twice = fit("power_floor", np.tile(loss, 2), n=np.tile(N, 2), clusters=np.tile(trunk, 2), resamples=100)
+    once = fit("power_floor", loss, n=N, clusters=trunk, resamples=100)
+    assert (twice.distinct, twice.clusters) == (len(N), 6)
+    np.testing.assert_allclose(twice.resampled, once.resampled, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tails", ["normal", "heavy"])
+@pytest.mark.parametrize("trunks", [None, 12])
+def test_a_large_table_has_the_fit_and_nearly_the_intervals_of_all_its_points(monkeypatch, tails, trunks):
+    generator = np.random.default_rng(3)
+    n, d = np.exp(generator.uniform(np.log([1e6, 1e8]), np.log([1e10, 1e12]), (3000, 2)).T)
+    off = generator.normal(0, 0.01, 3000) if tails == "normal" else generator.standard_t(2, 3000) * 0.005
+    loss = (1.8 + 480 * n**-0.35 + 2100 * d**-0.37) * np.exp(off)
+    given = {"n": n, "d": d, "clusters": None if trunks is None else generator.integers(0, trunks, 3000)}
+    fits = []
+    for largest in (4000, 1000):
+        monkeypatch.setattr("analysis.fitting.LARGE", largest)
+        fits.append(fit("chinchilla", loss, **given, resamples=400))
+    exact, large = fits
+    assert large.refitted <= 1000 < large.distinct == exact.refitted == 3000
+    np.testing.assert_allclose(large.theta, exact.theta, rtol=1e-6)
+    for name, estimate in large.parameters.items():
+        other = exact.parameters[name]
+        assert estimate.identified
+        assert other.identified
+        assert estimate.standard_error == pytest.approx(other.standard_error, rel=0.3)
+        for kind in ("bootstrap", "jackknife", "profile"):
+            low, high = getattr(estimate, kind)
+            assert low < estimate.value < high
+            assert high - low == pytest.approx(np.ptp(getattr(other, kind)), rel=0.4)
+
+
+def test_a_few_runs_at_a_rare_size_are_not_lost_in_a_large_table():
+    n = np.concatenate([np.tile([1e6, 2e6, 4e6], 2000), np.full(5, 1e9)])
+    loss = with_noise(floor_law(n, a=300), 0.003)
+    fitted = fit("power_floor", loss, n=n)
+    assert fitted.refitted < fitted.distinct
+    assert values(fitted) == pytest.approx({"E": 1.0, "A": 300, "alpha": 0.35}, rel=0.2)
+    assert (
+        not fitted.parameters["E"].identified
+        or fitted.parameters["E"].bootstrap[0] < 1 < fitted.parameters["E"].bootstrap[1]
+    )
+
+
+def test_a_law_that_a_large_table_does_not_identify_is_not_identified():
+    n = np.exp(np.random.default_rng(0).uniform(np.log(1e6), np.log(1e10), 5000))
+    loss = with_noise(1.8 + 480 * n**-0.35 + 2100 * (20 * n) ** -0.37, 0.01)
+    fitted = fit("chinchilla", loss, n=n, d=20 * n, resamples=100)
+    assert not fitted.parameters["alpha"].identified
+    assert not fitted.parameters["beta"].identified
+
+
+def test_the_sums_over_blocks_of_points_are_those_over_all(monkeypatch):
+    problem = Problem(LAWS["chinchilla"], {name: PLAIN[name] for name in ("n", "d")}, np.zeros(len(PLAIN["n"])), 1e-3)
+    theta, weights = np.outer([1, 1.1], CHINCHILLA), np.ones((2, len(PLAIN["n"])))
+    once = problem.evaluate(theta, weights)
+    monkeypatch.setattr("analysis.fitting.CACHE", 20)
+    for found, expected in zip(problem.evaluate(theta, weights), once, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 # Published fits
 
 
