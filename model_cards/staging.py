@@ -26,7 +26,7 @@ from preprocessing.dataset_card import dataset_card
 from preprocessing.notation import judge
 from training.evaluation import held_out_losses
 from training.models import load_model
-from training.record import BEST
+from training.record import BEST, write_record
 
 RESULTS, MANIFEST = "results", "manifest.json"
 LOSSES = "losses.json"
@@ -150,7 +150,7 @@ def stage_model(
     for name in MODEL_FILES:
         shutil.copyfile(release.folder / name, folder / name)
     add_code(folder, release.architecture)
-    write_json(folder / "record.json", release.record)
+    write_record(folder, release.record)
     (folder / place.figures).mkdir()
     shutil.copyfile(root / "comparison_analysis" / LAW_FIGURE, folder / place.figures / LAW_FIGURE)
     shutil.copyfile(root / QUALITY_FOLDER / QUALITY_FIGURE, folder / place.figures / QUALITY_FIGURE)

@@ -277,7 +277,7 @@ def test_no_token_is_written_anywhere(staged, server):
 def test_weights_that_are_not_the_records_are_refused(tmp_path, corpus):
     root = made_results(tmp_path / "data", corpus)
     release = releases(root)[0]
-    write_record(release.folder, {**read_record(release.folder), "validation_loss": 1.0})
+    write_record(release.folder, replace(read_record(release.folder), validation_loss=1.0))
     with pytest.raises(DoorError, match=r"the record says 1\.0000"):
         stage(root, Results.open(root), "band", root / "hub")
 

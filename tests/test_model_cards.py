@@ -52,7 +52,7 @@ def test_the_card_s_metadata_parses_and_its_numbers_are_the_records(published):
 
 
 def test_a_changed_record_changes_the_card(published):
-    changed = {**published.best, "test_loss": 9.0, "test_bits_per_character": 9.0 / math.log(2)}
+    changed = replace(published.best, test_loss=9.0, test_bits_per_character=9.0 / math.log(2))
     card = best_card(replace(published, best=changed))
     assert f"perplexity {math.exp(9.0):.3f}" in card
 

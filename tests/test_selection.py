@@ -9,7 +9,7 @@ import torch
 from conftest import made_tunes
 from made_models import CONTEXT, made_model
 from made_runs import made_run, record_of
-from small_runs import made_config
+from small_runs import made_config, with_config
 
 import generation.run
 from door import open_door, write_json
@@ -18,7 +18,7 @@ from generation.quality import TIERS
 from generation.rendering import render
 from generation.selection import RULE, SHOWN, account, as_markdown_text, own_loss, pick, slim
 from generation.study import CELLS, FINDINGS, QUALITY_FOLDER
-from training.record import run_folder, write_record
+from training.record import read_record, run_folder, write_record
 
 BROKEN = "X:1\nM:4/4\nL:1/8\nK:C\nCDEFGABc|CDE|cdefgabc|CDEFGABc|]\n"
 
@@ -209,7 +209,7 @@ def test_what_cannot_be_selected_gets_one_line(damage, words, study, small_corpu
     findings = root / QUALITY_FOLDER / FINDINGS
     if damage == "another corpus":
         for path in root.rglob("record.json"):
-            path.write_text(path.read_text().replace(small_corpus.digest(), "0" * 16))
+            write_record(path.parent, with_config(read_record(path.parent), corpus="0" * 16))
     elif damage == "not measured":
         found = json.loads(findings.read_text())
         write_json(findings, found | {"temperatures": [row for row in found["temperatures"] if row["size"] == "15k"]})
