@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
-import psutil
 import yaml
 
 T = TypeVar("T")
@@ -274,6 +273,8 @@ def whole_folder(path: Path, mark: str) -> Iterator[Path]:
 
 def _clear_partial(path: Path) -> None:
     """Put right what a process that was killed while it wrote the folder `path` has left beside it."""
+    import psutil  # here, as the demo, where nothing of this is done, need not have it
+
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial*"):
         owner = re.fullmatch(r"\.(\d+)\.partial(\.before)?", left.name[len(path.name) + 1 :])
         if owner is None or (int(owner[1]) != os.getpid() and psutil.pid_exists(int(owner[1]))):

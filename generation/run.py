@@ -20,7 +20,6 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
-import modeling  # noqa: F401 — registers the LSTM with the Auto classes
 from door import DoorError, check_output, open_door, read_arguments, read_json, whole_folder, write_json, write_text
 from generation.abc_pipeline import AT_ONCE, FREE, STRICT, AbcGenerationPipeline, check_setting
 from generation.page import Tune, write_page

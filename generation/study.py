@@ -13,10 +13,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors import SafetensorError
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from door import DoorError, read_json, write_json, write_text
 from generation import bars, decoding
@@ -29,6 +26,7 @@ from generation.memorisation import Memory, summarise
 from generation.quality import Share, score_tune, shares
 from generation.report import findings, headlines, report
 from generation.structure import structure, summary
+from modeling.loading import WEIGHTS, load_model, load_tokenizer
 from preprocessing.corpus import HEADER, Corpus
 from preprocessing.notation import TOKEN, WORDS, judge
 from training.record import BEST, folder_of, read_ladders, read_record
@@ -40,7 +38,6 @@ LONGEST = 1000  # characters of a tune: three times what 95 % of the bundled tun
 FLOOR_TUNES = 4000  # training tunes that the floors' draws come from
 HELD_OUT = ("validation", "test")
 LETTERS = (list("CDEFGAB"), list("cdefgab"))
-WEIGHTS = "model.safetensors"
 TIMES_BEST = 4  # as many tunes of the best model as of a run: its shares are read by themselves, not as a curve
 STRUCTURE = ("repeats_close", "tonic_ending", "key_kept")
 
@@ -103,26 +100,9 @@ def plan_cells(root: Path, temperatures: Sequence[float], bars: str) -> list[Cel
 def load_pipeline(model: str) -> AbcGenerationPipeline:
     """Load a model and its tokenizer, from a folder or the Hub, as a pipeline.
 
-    Raises DoorError if there is none or if it is damaged.
+    Raises DoorError as :func:`modeling.loading.load_model` does.
     """
-    folder = Path(model)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise DoorError(f"{model} holds no model: train one with accelerate launch training/run.py --part best")
-    if not folder.is_dir() and model.count("/") != 1:
-        raise DoorError(f"{model}: no such folder (a model of the Hub is named OWNER/NAME)")
-    try:
-        return AbcGenerationPipeline(
-            model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval(),
-            tokenizer=PreTrainedTokenizerFast.from_pretrained(model),
-        )
-    except (OSError, SafetensorError, ValueError) as error:
-        line = " ".join(str(error).split())
-        mend = (
-            "delete the folder and train it again"
-            if folder.is_dir()
-            else "no such folder, and no model that can be had from the Hub"
-        )
-        raise DoorError(f"{model}: the model cannot be loaded ({line}): {mend}") from None
+    return AbcGenerationPipeline(model=load_model(model), tokenizer=load_tokenizer(model))
 
 
 def weights_digest(folder: Path) -> str:

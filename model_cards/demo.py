@@ -63,7 +63,7 @@ def stage(root: Path, folder: Path, namespace: str | None) -> None:
 
 
 def closure(modules: Iterable[Path]) -> list[Path]:
-    """Return the rooms' modules that `modules` import, directly or through others, each room's __init__ with them."""
+    """Return the project's modules that `modules` import, directly or through others, rooms' __init__ with them."""
     found: dict[Path, None] = {}
     waiting = [*modules]
     while waiting:
@@ -76,7 +76,7 @@ def closure(modules: Iterable[Path]) -> list[Path]:
                 origin = ".".join(filter(None, [path.parent.name if node.level else None, node.module]))
                 names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
             for room, _, name in (name.partition(".") for name in names):
-                for file in (ROOT / room / "__init__.py", ROOT / room / f"{name}.py"):
+                for file in (ROOT / f"{room}.py", ROOT / room / "__init__.py", ROOT / room / f"{name}.py"):
                     if file.is_file() and file not in found:
                         found[file] = None
                         waiting.append(file)

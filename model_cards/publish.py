@@ -8,12 +8,12 @@ from typing import Any
 
 from analysis.answers import headline, study_words
 from door import DoorError, read_json, whole_folder, write_json, write_text
-from generation.study import FINDINGS, QUALITY, QUALITY_FOLDER, WEIGHTS
+from generation.study import FINDINGS, QUALITY, QUALITY_FOLDER
 from generation.travel import add_pipeline
 from model_cards.card import LAW_FIGURE, Place, model_card
 from model_cards.releases import MAIN, Release, releases
 from model_cards.results import CORPUS, STATS, Results
-from training.loop import load_model
+from modeling.loading import WEIGHTS, load_model
 from training.record import BASELINE, BEST, baseline_file, read_ladders, read_record
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +63,7 @@ def write_small_model(results: Results, folder: Path, before: Path) -> None:
     chosen = max((release for release in small if release.revision != MAIN), key=valid)
     record, source = chosen.record, chosen.folder
     if (source / WEIGHTS).is_file():
-        load_model(str(source)).half().save_pretrained(folder)
+        load_model(source).half().save_pretrained(folder)
     elif (read_record(before) or {}) == record:
         source = before
         for name in (WEIGHTS, *CONFIGURATION_FILES):

@@ -21,11 +21,11 @@ from model_cards.demo import stage as stage_demo
 from model_cards.publish import CARD, ROOT, TOKENIZER_FILES, add_code, copy_results
 from model_cards.releases import DATASET, DEMO, MAIN, METRICS, Release, model_repository, releases
 from model_cards.results import CORPUS, Results, shown_tunes
+from modeling.loading import load_model
 from preprocessing.corpus import Corpus
 from preprocessing.dataset_card import dataset_card
 from preprocessing.notation import judge
 from training.evaluation import held_out_losses
-from training.loop import load_model
 from training.record import BEST
 
 RESULTS, MANIFEST = "results", "manifest.json"
@@ -83,13 +83,7 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
 
     Raises DoorError if the weights cannot be read, or do not have the validation loss that the record says.
     """
-    try:
-        model, context = load_model(str(release.folder)), release.record["recipe"]["context"]
-    except (OSError, ValueError, RuntimeError) as error:
-        line = str(error).split("\n")[0]
-        raise DoorError(
-            f"{release.folder}: the model cannot be loaded ({line}): delete it and train it again"
-        ) from None
+    model, context = load_model(release.folder), release.record["recipe"]["context"]
     losses: dict[str, Any] = read_json(kept) if kept.is_file() else {}
     key = f"{corpus.digest()} {weights_digest(release.folder)}"
     if key not in losses:

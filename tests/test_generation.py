@@ -105,7 +105,7 @@ def test_without_the_corpus_the_tunes_are_written_and_nothing_is_said_of_copies(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model", "nowhere"], "nowhere: no such folder"),
+        (["--model", "nowhere"], "nowhere: no folder"),
         (["--key", "H"], "--key 'H'"),
         (["--temperatures", "0"], "--temperature 0"),
         (["--n", "0"], "--n 0"),
