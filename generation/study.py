@@ -36,6 +36,7 @@ CELLS = "tunes"  # the folder of the cells' tunes
 QUALITY, FINDINGS, REPORT = "quality.json", "quality_against_size.json", "quality.md"
 LONGEST = 1000  # characters of a tune: three times what 95 % of the bundled tunes have
 FLOOR_TUNES = 4000  # training tunes that the floors' draws come from
+MEASURED = ("cells", "human", "floors", "frechet_music_distance", "analysis")  # what the report needs
 HELD_OUT = ("validation", "test")
 LETTERS = (list("CDEFGAB"), list("cdefgab"))
 TIMES_BEST = 4  # as many tunes of the best model as of a run: its shares are read by themselves, not as a curve
@@ -127,11 +128,11 @@ def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> list
         content = cell.weights.read_bytes() + repr(settings).encode() + decides
         identity = hashlib.sha256(content).hexdigest()
         path = folder / f"{cell.name}.json"
-        if not path.is_file() or read_json(path)["identity"] != identity:
+        if not path.is_file() or read_json(path, "identity")["identity"] != identity:
             made = load_pipeline(str(cell.folder))(max_characters=LONGEST, at_once=n, **settings)
             rows = [{"abc": tune["abc"], "ended": tune["ended"]} for tune in made]
             write_json(path, {"identity": identity, "settings": settings, "tunes": rows})
-        tunes.append(read_json(path)["tunes"])
+        tunes.append(read_json(path, "tunes")["tunes"])
     return tunes
 
 
@@ -205,7 +206,7 @@ def measured_elsewhere(cells: Sequence[Cell], path: Path | None, n: int) -> dict
 
     Raises DoorError naming the first cell that it lacks: the run has to be trained again.
     """
-    rows = [] if path is None else read_json(path)["cells"]
+    rows = [] if path is None else read_json(path, "cells")["cells"]
     found = {}
     for cell in cells:
         wanted = {name: value for name, value in asdict(cell).items() if name != "folder"} | {"samples": n}
@@ -240,7 +241,7 @@ def measure_study(
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     decided = repr((written, [asdict(cell) for cell in planned], elsewhere, corpus.digest(), resamples)).encode()
     identity = hashlib.sha256(b"".join([decided, *code])).hexdigest()
-    if (folder / QUALITY).is_file() and (before := read_json(folder / QUALITY)).get("identity") == identity:
+    if (folder / QUALITY).is_file() and (before := read_json(folder / QUALITY, "identity"))["identity"] == identity:
         return before
     yardstick = Yardstick(corpus)
     measured = dict(elsewhere)

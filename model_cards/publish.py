@@ -52,7 +52,7 @@ def write_small_model(results: Results, folder: Path, before: Path) -> None:
     together: a lower loss alone does not make bars add up. If its weights are not here, those that `before` holds of
     the same run stay. Raises DoorError if it holds none.
     """
-    cells = read_json(results.root / QUALITY_FOLDER / QUALITY)["cells"]
+    cells = read_json(results.root / QUALITY_FOLDER / QUALITY, "cells")["cells"]
 
     def valid(release: Release) -> float:
         place = release.architecture, release.revision
@@ -119,7 +119,7 @@ def write_findings(folder: Path, readme: Path) -> None:
     text = readme.read_text(encoding="utf-8")
     if not BLOCK.search(text):
         raise DoorError(f"{readme}: the marks '<!-- findings: … -->' and '<!-- end of findings -->' are missing")
-    data = read_json(folder / "fits.json")
+    data = read_json(folder / "fits.json", "fits")
     caption = f"Validation loss of GPT and LSTM against parameters: {study_words(data)}."
     figure = (
         f"![The losses of the runs, and the laws fitted to them with their bands]({(folder / LAW_FIGURE).as_posix()})"

@@ -168,7 +168,7 @@ def tunes_of(root: Path, results: Results, release: Release, memory: Memory) -> 
     tunes = []
     for row in results.cells(release.record):
         cell = Cell(**{name: row[name] for name in Cell.__dataclass_fields__})
-        for tune in read_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json")["tunes"]:
+        for tune in read_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json", "tunes")["tunes"]:
             tunes.append(
                 {
                     "abc": tune["abc"],
