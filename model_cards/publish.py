@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.answers import headline, study_words
-from door import DoorError, read_json, whole_folder, write_json, write_text
+from door import DoorError, follow, read_json, whole_folder, write_json, write_text
 from generation.study import FINDINGS, QUALITY, QUALITY_FOLDER
 from generation.travel import add_pipeline
 from model_cards.card import LAW_FIGURE, Place, model_card
+from model_cards.paths import forget_paths, of_machine
 from model_cards.releases import MAIN, Release, releases
 from model_cards.results import CORPUS, STATS, Results
 from modeling.loading import WEIGHTS, load_model
@@ -33,7 +34,7 @@ def publish(results: Results, folder: Path) -> None:
     but for pages and sound, and a model whose weights take MOST_BYTES at most in half precision.
     """
     root = results.root
-    folder.mkdir(parents=True, exist_ok=True)
+    follow(folder).mkdir(parents=True, exist_ok=True)
     shutil.copyfile(root / QUALITY_FOLDER / QUALITY, folder / QUALITY)
     shutil.copyfile(root / CORPUS / STATS, folder / CORPUS_STATS)
     shutil.copyfile(baseline_file(root), folder / BASELINE)
@@ -43,6 +44,8 @@ def publish(results: Results, folder: Path) -> None:
         write_text(temporary / CARD, best_card(results, figures=".."))
     with whole_folder(folder / MODEL, mark=CARD) as temporary:
         write_small_model(results, temporary, before=folder / MODEL)
+    if of_machine(str(root)):
+        forget_paths(folder, root)
 
 
 def write_small_model(results: Results, folder: Path, before: Path) -> None:

@@ -18,6 +18,7 @@ from generation.study import CELLS, QUALITY_FOLDER, Cell, read_memory, weights_d
 from generation.travel import pack
 from model_cards.card import LAW_FIGURE, QUALITY_FIGURE, Place, model_card
 from model_cards.demo import stage as stage_demo
+from model_cards.paths import bare, bare_names, forget, forget_paths
 from model_cards.publish import CARD, ROOT, TOKENIZER_FILES, add_code, copy_results
 from model_cards.releases import DATASET, DEMO, MAIN, METRICS, Release, model_repository, releases
 from model_cards.results import CORPUS, Results, shown_tunes
@@ -25,6 +26,7 @@ from modeling.loading import load_model
 from preprocessing.corpus import Corpus
 from preprocessing.dataset_card import dataset_card
 from preprocessing.notation import judge
+from preprocessing.sources import file_sha256
 from training.evaluation import held_out_losses
 from training.record import BEST
 
@@ -53,6 +55,8 @@ def stage(root: Path, results: Results, namespace: str, folder: Path) -> list[Br
     """
     corpus = Corpus.open(root / CORPUS)
     shared = [measured(release, corpus, folder / LOSSES) for release in releases(root)]
+    shared = [replace(release, record=forget(release.record, root)) for release in shared]
+    results = replace(results, best=forget(results.best, root), search=forget(results.search, root))
     memory, _ = read_memory(corpus)
     branches: list[Branch] = []
 
@@ -108,26 +112,21 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
 def stage_dataset(corpus: Corpus, repository: str, folder: Path) -> None:
     """Copy the files of a corpus that its manifest names, with a card that names its place on the Hub.
 
-    Raises DoorError if one of them is not the one that was built.
+    No path of the machine is among them. Raises DoorError if one of them is not the one that was built.
     """
     manifest = corpus.manifest()
     for name in manifest["outputs"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(corpus.whole(name), folder / name)
-    sources = manifest["arguments"].get("source", [])
-    manifest["arguments"]["source"] = [Path(each).name if Path(each).is_absolute() else each for each in sources]
-    write_json(folder / MANIFEST, manifest)
+    names = bare_names([*manifest["inputs"], *manifest["arguments"].get("source", [])])
+    manifest["inputs"] = {names[source]: files for source, files in manifest["inputs"].items()}
+    given = manifest["arguments"]
+    given |= {name: bare(value) for name, value in given.items() if isinstance(value, str)}
+    given["source"] = [names[source] for source in given.get("source", [])]
     write_text(folder / CARD, dataset_card(corpus.stats, manifest, repository))
-
-
-def forget_paths(folder: Path, root: Path) -> None:
-    """Write `data` for the study's folder in all texts of a staged folder: where it lies here is nobody's business."""
-    for path in folder.rglob("*"):
-        if path.suffix in (".md", ".json", ".jsonl"):
-            text = path.read_text(encoding="utf-8")
-            for place in {str(root.resolve()), root.as_posix()} - {"."}:
-                text = text.replace(f"{place}/", "data/")
-            write_text(path, text)
+    forget_paths(folder, corpus.folder.parent)
+    manifest["outputs"] = {name: file_sha256(folder / name) for name in manifest["outputs"]}  # the card has changed
+    write_json(folder / MANIFEST, manifest)
 
 
 def stage_model(
