@@ -229,13 +229,19 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder where there is none. Raises DoorError if that is a file, or a link to nothing."""
+    if follow(path).exists() and not path.is_dir():
+        raise DoorError(f"{path} is a file: choose a folder for the output")
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def check_output(path: Path, mark: str) -> None:
     """Raise DoorError if `path` is neither free nor a folder that holds the file `mark`, written by the same door.
 
     A link is followed; one that leads nowhere is refused.
     """
-    follow(path)
-    if path.exists() and not path.is_dir():
+    if follow(path).exists() and not path.is_dir():
         raise DoorError(f"{path} is a file: choose a folder for the output")
     if path.exists() and not (path / mark).is_file() and any(path.iterdir()):
         raise DoorError(f"{path} holds other files (and no {mark}): choose a folder of its own for the output")

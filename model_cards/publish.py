@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.answers import headline, study_words
-from door import DoorError, follow, read_json, whole_folder, write_json, write_text
+from door import DoorError, make_folder, read_json, whole_folder, write_json, write_text
 from generation.study import FINDINGS, QUALITY, QUALITY_FOLDER
 from generation.travel import add_pipeline
 from model_cards.card import LAW_FIGURE, Place, model_card
@@ -34,7 +34,7 @@ def publish(results: Results, folder: Path) -> None:
     but for pages and sound, and a model whose weights take MOST_BYTES at most in half precision.
     """
     root = results.root
-    follow(folder).mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     shutil.copyfile(root / QUALITY_FOLDER / QUALITY, folder / QUALITY)
     shutil.copyfile(root / CORPUS / STATS, folder / CORPUS_STATS)
     shutil.copyfile(baseline_file(root), folder / BASELINE)

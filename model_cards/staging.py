@@ -89,6 +89,7 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
     """
     model, context = load_model(release.folder), release.record["recipe"]["context"]
     losses: dict[str, Any] = read_json(kept) if kept.is_file() else {}
+    losses = losses if isinstance(losses, dict) else {}  # they can be computed again
     key = f"{corpus.digest()} {weights_digest(release.folder)}"
     if key not in losses:
         found = {split: held_out_losses(model, corpus, split, context).whole for split in ("validation", "test")}

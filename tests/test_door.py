@@ -184,6 +184,30 @@ def test_the_folder_that_one_stands_in_may_be_the_output(tmp_path, monkeypatch):
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["here", f"here/{MARK}"]
 
 
+def test_a_corpus_is_built_where_a_link_leads_and_nowhere_if_that_is_not_there(
+    small_source, tmp_path, monkeypatch, capsys
+):
+    from preprocessing.run import main
+
+    monkeypatch.setattr("preprocessing.figures.draw_figures", lambda *_: None)
+    arguments = ["run.py", "--source", str(small_source), "--num_proc", "1", "--output_dir"]
+    (tmp_path / "disk" / "corpus").mkdir(parents=True)
+    (tmp_path / "corpus").symlink_to("disk/corpus")
+    (tmp_path / "gone").symlink_to("unmounted/corpus")
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", [*arguments, str(tmp_path / "corpus")])
+        open_door(main)
+        assert (tmp_path / "corpus").is_symlink()
+        assert (tmp_path / "disk" / "corpus" / "manifest.json").is_file()
+        (tmp_path / "disk" / "corpus" / "manifest.json").write_text('{"outputs": {}}')  # of another build
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["corpus"]
+    monkeypatch.setattr("sys.argv", [*arguments, str(tmp_path / "gone")])
+    monkeypatch.setattr("preprocessing.run.fingerprint", None)
+    capsys.readouterr()
+    assert "gone is a link to" in refusal(capsys, lambda: open_door(main))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "disk", "gone"]
+
+
 # Errors that name their file
 
 
