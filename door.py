@@ -71,8 +71,12 @@ def read_arms(kind: type[T], about: str, default_file: str | None = None, argv: 
         wanted, names = getattr(picker.parse_known_args(flags)[0], ARM), [arm.get(ARM) for arm in arms]
         if wanted is not None:
             arms = [arm for arm in arms if arm.get(ARM) == wanted] or fail(f"--{ARM} {wanted}: {file} has {names}")
+    given = [_as_flags(arm) + flags for arm in arms]  # a later flag wins
+    for value in (value for values in given for value in values):
+        if "\0" in value or (not value.isascii() and value.encode(errors="replace").decode() != value):
+            parser.error(f"{value!a}: no text in UTF-8")
     try:
-        return [kind(**vars(parser.parse_args(_as_flags(arm) + flags))) for arm in arms]  # a later flag wins
+        return [kind(**vars(parser.parse_args(values))) for values in given]
     except DoorError as error:
         parser.exit(2, f"error: {error}\n")
 
@@ -156,7 +160,7 @@ def _as_flags(fields: dict[str, Any]) -> list[str]:
 
 def fail(line: str) -> NoReturn:
     """Print one line and leave with exit code 1."""
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {' '.join(line.splitlines())}", file=sys.stderr)  # a file's name may have line ends
     raise SystemExit(1)
 
 

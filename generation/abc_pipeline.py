@@ -118,10 +118,9 @@ class AbcGenerationPipeline(Pipeline):
         if in_music:
             known, forced = [*known, *forced.items()], {}
         text = "".join(f"{letter}:{value}\n" for letter, value in [("X", "1"), *sorted(known, key=place)]) + rest
+        if strange := "".join(sorted(set(text) - self.tokenizer.get_vocab().keys())):
+            raise ValueError(f"the model does not know the characters {shown(strange)} of {shown(text)}")
         ids = self.tokenizer(text, return_tensors="pt")["input_ids"]
-        if self.tokenizer.unk_token_id in ids:
-            strange = "".join(sorted(set(text) - self.tokenizer.get_vocab().keys()))
-            raise ValueError(f"the model does not know the characters {strange!r} of {shown(text)}")
         settings = {"prompt": prompt, **{name: value for name, value in given.items() if value}}
         settings["number"] = dict(begun).get("X") or str(number)
         return {"input_ids": ids, "forced": forced, "held": held, "settings": settings}

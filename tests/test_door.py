@@ -75,6 +75,7 @@ def refusal(capsys, run):
         ("rate: [1, 2]", "rate takes one value"),
         ("arms:\n- n: 1\n- n: {1: 2}", "n takes"),
         ("[1]: 2", "study.yaml"),
+        ('title: "a\\0b"', "no text"),
     ],
 )
 def test_a_file_of_fields_that_cannot_be_meant_is_refused_at_once_by_its_name(tmp_path, capsys, text, words):
@@ -83,7 +84,20 @@ def test_a_file_of_fields_that_cannot_be_meant_is_refused_at_once_by_its_name(tm
     assert time.perf_counter() - start < 2
     assert len(line) < 1000
     assert re.search(words, line), line[:300]
-    assert "--" in words or "study.yaml" in line
+    assert "--" in words + line or "study.yaml" in line
+
+
+@pytest.mark.parametrize("value", ["\udcff", "caf\udce9", "/d/\udcff\n/x"])
+def test_a_flag_that_is_no_text_is_refused_as_it_could_not_be_written_down(value, capsys):
+    assert "UTF-8" in refusal(capsys, lambda: read_arguments(Arguments, "", argv=["--title", value]))
+
+
+def test_an_error_is_one_line_whatever_a_file_is_called(tmp_path, capsys):
+    def write():
+        write_text(tmp_path / "a\nb", "")
+        check_output(tmp_path / "a\nb", MARK)
+
+    assert "a b is a file" in refusal(capsys, lambda: open_door(write))
 
 
 def test_a_text_of_a_file_is_what_its_flag_would_be(tmp_path):

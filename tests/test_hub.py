@@ -340,7 +340,8 @@ def test_an_output_that_cannot_be_a_folder_is_refused_before_any_work(flags, nam
     assert [path.name for path in root.iterdir()] == [name]
 
 
-def test_a_staging_folder_that_is_a_link_is_followed_and_stays_one(study, staged, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("staged")  # it has computed the losses
+def test_a_staging_folder_that_is_a_link_is_followed_and_stays_one(study, tmp_path, monkeypatch):
     monkeypatch.setattr("model_cards.staging.render", lambda *_: ({}, []))
     (tmp_path / "disk").mkdir()
     (tmp_path / "hub").symlink_to("disk")
