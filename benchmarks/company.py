@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
+from training.recipe import BETAS, CLIP_NORM, Recipe, build_optimizer, learning_rate, rate_at, warmup_steps
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -39,7 +40,6 @@ from modeling.counting import count_parameters
 from modeling.ladder import ARCHITECTURE_OF, gpt_config, lstm_config, new_model
 from training.batches import WindowBatches
 from training.loop import hardware
-from training.recipe import BETAS, CLIP_NORM, Recipe, build_optimizer, learning_rate, rate_at, warmup_steps
 
 VOCABULARY = 85  # of the bundled corpus
 FIRST = 2  # token id after the pad's and the boundary's

@@ -35,6 +35,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
+from training.recipe import BETAS, CLIP_NORM, Recipe
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -51,7 +52,6 @@ from modeling.configuration_abc_lstm import AbcLstmConfig
 from modeling.counting import count_flops, count_parameters
 from modeling.ladder import LADDER, gpt_config, lstm_config, new_model
 from training.loop import Run, hardware
-from training.recipe import BETAS, CLIP_NORM, Recipe
 from training.record import read_runs
 from training.tracking import Tracking
 

@@ -20,15 +20,15 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
-import modeling  # noqa: F401 — registers the LSTM with the Auto classes
 from door import DoorError, check_output, open_door, read_arguments, read_json, whole_folder, write_json, write_text
-from generation.abc_pipeline import AT_ONCE, FREE, STRICT, AbcGenerationPipeline, check_setting
+from generation.abc_pipeline import AT_ONCE, FREE, STRICT, AbcGenerationPipeline, check_setting, shown
 from generation.page import Tune, write_page
 from generation.quality import shares
 from generation.rendering import missing, notes, render
 from generation.selection import write_selection
 from generation.study import (
     FINDINGS,
+    MEASURED,
     QUALITY,
     QUALITY_FOLDER,
     REPORT,
@@ -46,6 +46,7 @@ transformers_logging.disable_progress_bar()  # the door has one bar, its own
 SAMPLES = "samples.json"
 SAMPLING = ("key", "metre", "rhythm", "unit_length", "title", "top_p", "top_k", "min_p", "bars", "max_characters")
 FORMATS = ("mid", "svg", "wav")
+MOST = {"n": 100_000, "samples": 100_000, "resamples": 100_000}
 
 
 def option(default: Any, about: str, **more: Any) -> Any:
@@ -90,11 +91,13 @@ class GenerationArguments:
     measured_in: str | None = option(None, "quality: an earlier quality.json, for the runs whose weights are not here")
 
     def __post_init__(self) -> None:
-        for name in ("n", "samples", "resamples"):
-            if getattr(self, name) < 1:
-                raise DoorError(f"--{name} {getattr(self, name)}: must be at least 1")
-        if not self.temperatures:
-            raise DoorError("--temperatures: give at least one")
+        for name, most in MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise DoorError(f"--{name} {shown(getattr(self, name))}: must be from 1 to {most:,}")
+        for name in ("temperatures", "formats"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values) or (not values and name == "temperatures"):
+                raise DoorError(f"--{name}: give at least one, and none twice")
         with usable():
             for temperature in self.temperatures:
                 check_setting("temperature", temperature)
@@ -111,21 +114,21 @@ def usable() -> Iterator[None]:
         yield
     except ValueError as error:
         flag = "--" if str(error).split()[0] in (*SAMPLING, "temperature", "seed", "n") else ""
-        raise DoorError(f"{flag}{error}") from None
+        raise DoorError(f"{flag}{error}".replace("--temperature ", "--temperatures ", 1)) from None
 
 
 def write_tunes(arguments: GenerationArguments) -> None:
     """Write tunes of one model to a folder, each in every format, with a page that shows and plays them."""
-    pipe = load_pipeline(arguments.model)
     if arguments.out is None and not Path(arguments.model).is_dir():
-        raise DoorError("--out: name the folder that the tunes go to")
+        raise DoorError(f"--model {arguments.model}: no such folder; for a model of the Hub, name the tunes' --out")
     folder = Path(arguments.out or Path(arguments.model) / "samples")
     check_output(folder, mark=SAMPLES)
+    pipe = load_pipeline(arguments.model)
     absent = {kind: line for kind, line in missing().items() if kind in arguments.formats}
     corpus = Corpus.open(arguments.corpus) if Path(arguments.corpus).is_dir() else None
     decided = repr((sorted(absent), corpus and corpus.digest()))
     identity = digest(arguments, pipe.model, decided)
-    if (folder / SAMPLES).is_file() and read_json(folder / SAMPLES).get("identity") == identity:
+    if (folder / SAMPLES).is_file() and read_json(folder / SAMPLES, "identity")["identity"] == identity:
         print(f"{folder}: finished already, nothing to do")
         return
     tunes = generate(pipe, arguments)
@@ -273,7 +276,7 @@ def report_again(arguments: GenerationArguments) -> None:
     if arguments.out is None:
         raise DoorError(f"--out: name the folder with {QUALITY}")
     folder = Path(arguments.out)
-    report_quality(read_json(folder / QUALITY), folder)
+    report_quality(read_json(folder / QUALITY, *MEASURED), folder)
     print(f"{folder}: {REPORT}, {FINDINGS} and figures")
 
 

@@ -46,7 +46,7 @@ def largest_cells(root: Path) -> dict[str, list[Cell]]:
     Raises DoorError if the quality part has not measured it.
     """
     path = root / QUALITY_FOLDER / FINDINGS
-    found = read_json(path)
+    found = read_json(path, "temperatures", "bars")
     chosen = {(row["architecture"], row["size"]): row["chosen"] for row in found["temperatures"]}
     every = [cell for cell in plan_cells(root, sorted({*chosen.values()}), found["bars"]) if not cell.best]
     cells = {}
@@ -71,7 +71,7 @@ def read_draws(root: Path, cells: Sequence[Cell], corpus: Corpus) -> list[dict[s
         if record is None or record.config.corpus != corpus.digest():
             raise DoorError(f"{corpus.folder}: not the corpus that {cell.folder} was trained on (--corpus FOLDER)")
         model = {name: getattr(cell, name) for name in MODEL} | {"tokens": record.config.tokens}
-        kept = read_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json")["tunes"]
+        kept = read_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json", "tunes")["tunes"]
         draws += [{**model, "draw": number, **tune} for number, tune in enumerate(kept, start=1)]
     return draws
 
@@ -81,7 +81,9 @@ def shown_before(folder: Path, name: str, cells: Sequence[Cell]) -> tuple[list[d
 
     Raises DoorError if it is not theirs.
     """
-    before = read_json(folder / SELECTION) if (folder / SELECTION).is_file() else {"samples": [], "accounts": {}}
+    before: dict[str, Any] = {"samples": [], "accounts": {}}
+    if (folder / SELECTION).is_file():
+        before = read_json(folder / SELECTION, *before)
     tunes = [tune for tune in before["samples"] if tune["architecture"] == name]
     wanted = {tuple(getattr(cell, key) for key in MODEL) for cell in cells}
     if not tunes or not {tuple(tune[key] for key in MODEL) for tune in tunes} <= wanted:
@@ -160,7 +162,7 @@ def write_selection(root: Path, corpus: Corpus, folder: Path) -> list[str]:
     absent = [line for kind, line in missing().items() if kind in KINDS]
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.*"))]
     identity = hashlib.sha256(b"".join([repr((draws, kept, absent)).encode(), *code])).hexdigest()
-    if (folder / SELECTION).is_file() and read_json(folder / SELECTION).get("identity") == identity:
+    if (folder / SELECTION).is_file() and read_json(folder / SELECTION, "identity")["identity"] == identity:
         return [f"{folder}: finished already, nothing to do"]
     memory, training = read_memory(corpus)
     for draw in (draw for rows in draws.values() for draw in rows):

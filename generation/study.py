@@ -13,10 +13,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors import SafetensorError
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from door import DoorError, read_json, write_json, write_text
 from generation import bars, decoding
@@ -29,6 +26,7 @@ from generation.memorisation import Memory, summarise
 from generation.quality import Share, score_tune, shares
 from generation.report import findings, headlines, report
 from generation.structure import structure, summary
+from modeling.loading import WEIGHTS, load_model, load_tokenizer
 from preprocessing.corpus import HEADER, Corpus
 from preprocessing.notation import TOKEN, WORDS, judge
 from training.record import BEST, read_ladders, read_record, run_folder
@@ -38,9 +36,9 @@ CELLS = "tunes"  # the folder of the cells' tunes
 QUALITY, FINDINGS, REPORT = "quality.json", "quality_against_size.json", "quality.md"
 LONGEST = 1000  # characters of a tune: three times what 95 % of the bundled tunes have
 FLOOR_TUNES = 4000  # training tunes that the floors' draws come from
+MEASURED = ("cells", "human", "floors", "frechet_music_distance", "analysis")  # what the report needs
 HELD_OUT = ("validation", "test")
 LETTERS = (list("CDEFGAB"), list("cdefgab"))
-WEIGHTS = "model.safetensors"
 TIMES_BEST = 4  # as many tunes of the best model as of a run: its shares are read by themselves, not as a curve
 STRUCTURE = ("repeats_close", "tonic_ending", "key_kept")
 
@@ -103,26 +101,9 @@ def plan_cells(root: Path, temperatures: Sequence[float], bars: str) -> list[Cel
 def load_pipeline(model: str) -> AbcGenerationPipeline:
     """Load a model and its tokenizer, from a folder or the Hub, as a pipeline.
 
-    Raises DoorError if there is none or if it is damaged.
+    Raises DoorError as :func:`modeling.loading.load_model` does.
     """
-    folder = Path(model)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise DoorError(f"{model} holds no model: train one with accelerate launch training/run.py --part best")
-    if not folder.is_dir() and model.count("/") != 1:
-        raise DoorError(f"{model}: no such folder (a model of the Hub is named OWNER/NAME)")
-    try:
-        return AbcGenerationPipeline(
-            model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval(),
-            tokenizer=PreTrainedTokenizerFast.from_pretrained(model),
-        )
-    except (OSError, SafetensorError, ValueError) as error:
-        line = " ".join(str(error).split())
-        mend = (
-            "delete the folder and train it again"
-            if folder.is_dir()
-            else "no such folder, and no model that can be had from the Hub"
-        )
-        raise DoorError(f"{model}: the model cannot be loaded ({line}): {mend}") from None
+    return AbcGenerationPipeline(model=load_model(model), tokenizer=load_tokenizer(model))
 
 
 def weights_digest(folder: Path) -> str:
@@ -147,11 +128,11 @@ def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> list
         content = cell.weights.read_bytes() + repr(settings).encode() + decides
         identity = hashlib.sha256(content).hexdigest()
         path = folder / f"{cell.name}.json"
-        if not path.is_file() or read_json(path)["identity"] != identity:
+        if not path.is_file() or read_json(path, "identity")["identity"] != identity:
             made = load_pipeline(str(cell.folder))(max_characters=LONGEST, at_once=n, **settings)
             rows = [{"abc": tune["abc"], "ended": tune["ended"]} for tune in made]
             write_json(path, {"identity": identity, "settings": settings, "tunes": rows})
-        tunes.append(read_json(path)["tunes"])
+        tunes.append(read_json(path, "tunes")["tunes"])
     return tunes
 
 
@@ -225,7 +206,7 @@ def measured_elsewhere(cells: Sequence[Cell], path: Path | None, n: int) -> dict
 
     Raises DoorError naming the first cell that it lacks: the run has to be trained again.
     """
-    rows = [] if path is None else read_json(path)["cells"]
+    rows = [] if path is None else read_json(path, "cells")["cells"]
     found = {}
     for cell in cells:
         wanted = {name: value for name, value in asdict(cell).items() if name != "folder"} | {"samples": n}
@@ -260,7 +241,7 @@ def measure_study(
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     decided = repr((written, [asdict(cell) for cell in planned], elsewhere, corpus.digest(), resamples)).encode()
     identity = hashlib.sha256(b"".join([decided, *code])).hexdigest()
-    if (folder / QUALITY).is_file() and (before := read_json(folder / QUALITY)).get("identity") == identity:
+    if (folder / QUALITY).is_file() and (before := read_json(folder / QUALITY, "identity"))["identity"] == identity:
         return before
     yardstick = Yardstick(corpus)
     measured = dict(elsewhere)

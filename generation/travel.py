@@ -38,7 +38,7 @@ def pack(module: Path, folder: Path) -> None:
 
 def add_pipeline(folder: Path) -> None:
     """Make a model's folder load as pipeline("abc-generation", trust_remote_code=True) where this project is not."""
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json", "model_type")
     task = {"impl": "abc_pipeline.AbcGenerationPipeline", "pt": ["AutoModelForCausalLM"], "type": "text"}
     write_json(folder / "config.json", {**config, "custom_pipelines": {"abc-generation": task}})
     pack(ROOT / "generation" / "abc_pipeline.py", folder)

@@ -19,7 +19,7 @@ from door import read_json, whole_folder, write_json, write_text
 from generation.study import FINDINGS, QUALITY_FOLDER
 from model_cards.card import licence_words
 from model_cards.releases import DATASET, MAIN, model_repository, releases
-from model_cards.results import CORPUS, STATS
+from model_cards.results import CORPUS, CORPUS_FIELDS, STATS
 from model_cards.vendor import vendor_abcjs
 from training.record import baseline_file, read_ladders
 
@@ -38,6 +38,7 @@ bits per character and the training tune that is most like it. The figures of th
 
 The code is under the Apache License 2.0, abcjs under the MIT licence (vendor/abcjs/LICENSE.md). """
 OF_CONFIG = ("architecture", "size", "seed", "learning_rate", "batch_size")
+OF_BASELINE = ("order", "validation_loss", "bits_per_character")
 OF_RECORD = (
     *("n_params", "n_params_non_embedding", "tokens", "epochs", "flops", "validation_loss"),
     *("validation_loss_standard_error", "validation_bits_per_character", "seconds", "tokens_per_second", "hardware"),
@@ -63,7 +64,7 @@ def stage(root: Path, folder: Path, namespace: str | None) -> None:
 
 
 def closure(modules: Iterable[Path]) -> list[Path]:
-    """Return the rooms' modules that `modules` import, directly or through others, each room's __init__ with them."""
+    """Return the project's modules that `modules` import, directly or through others, rooms' __init__ with them."""
     found: dict[Path, None] = {}
     waiting = [*modules]
     while waiting:
@@ -76,7 +77,7 @@ def closure(modules: Iterable[Path]) -> list[Path]:
                 origin = ".".join(filter(None, [path.parent.name if node.level else None, node.module]))
                 names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
             for room, _, name in (name.partition(".") for name in names):
-                for file in (ROOT / room / "__init__.py", ROOT / room / f"{name}.py"):
+                for file in (ROOT / f"{room}.py", ROOT / room / "__init__.py", ROOT / room / f"{name}.py"):
                     if file.is_file() and file not in found:
                         found[file] = None
                         waiting.append(file)
@@ -119,7 +120,7 @@ def describe_study(root: Path, namespace: str | None) -> dict[str, Any]:
         "models": _models(root, namespace),
         "training": corpus if namespace is None else {"repository": f"{namespace}/{DATASET}"},
         "figures": _figures(root),
-        "licence": licence_words(read_json(root / CORPUS / STATS)),
+        "licence": licence_words(read_json(root / CORPUS / STATS, *CORPUS_FIELDS)),
     }
 
 
@@ -155,10 +156,10 @@ def _models(root: Path, namespace: str | None) -> list[dict[str, Any]]:
 
 def _figures(root: Path) -> dict[str, Any]:
     """Return the runs at the main budget with the law fitted to them, and the share of valid tunes by size."""
-    fits = read_json(root / "comparison_analysis" / "fits.json")
-    found = read_json(root / QUALITY_FOLDER / FINDINGS)
+    fits = read_json(root / "comparison_analysis" / "fits.json", "fits")
+    found = read_json(root / QUALITY_FOLDER / FINDINGS, "chosen", "metrics")
     valid, metrics = found["chosen"]["valid"], {metric["name"]: metric for metric in found["metrics"]}
-    baseline = read_json(baseline_file(root))
+    baseline = read_json(baseline_file(root), *OF_BASELINE)
     laws = {architecture: chosen_fit(fits, architecture) for architecture in fits["fits"]}
     return {
         "points": [
@@ -170,7 +171,7 @@ def _figures(root: Path) -> dict[str, Any]:
             architecture: {**law["line"], "law": law["law"], "words": law_line(architecture, law)}
             for architecture, law in laws.items()
         },
-        "baseline": {name: baseline[name] for name in ("order", "validation_loss", "bits_per_character")},
+        "baseline": {name: baseline[name] for name in OF_BASELINE},
         "quality": {
             "label": metrics["valid"]["label"],
             "people": metrics["valid"]["human"]["test"],

@@ -143,4 +143,4 @@ def _answer(error: Exception) -> tuple[int | None, float]:
     if not isinstance(cause, HfHubHTTPError):
         return None, 0.0
     asked = cause.response.headers.get("Retry-After", "")
-    return cause.response.status_code, float(asked) if asked.isdigit() else 0.0
+    return cause.response.status_code, float(asked) if asked.isdecimal() else 0.0

@@ -6,13 +6,14 @@ import shutil
 from pathlib import Path
 
 from analysis.answers import headline, study_words
-from door import DoorError, read_json, whole_folder, write_text
-from generation.study import FINDINGS, QUALITY, QUALITY_FOLDER, WEIGHTS
+from door import DoorError, make_folder, read_json, whole_folder, write_text
+from generation.study import FINDINGS, QUALITY, QUALITY_FOLDER
 from generation.travel import add_pipeline
 from model_cards.card import LAW_FIGURE, Place, model_card
+from model_cards.paths import forget_paths, of_machine
 from model_cards.releases import MAIN, Release, releases
 from model_cards.results import CORPUS, STATS, Results
-from training.models import load_model
+from modeling.loading import WEIGHTS, load_model
 from training.record import BASELINE, BEST, RunRecord, baseline_file, read_ladders, read_record, write_record
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +33,7 @@ def publish(results: Results, folder: Path) -> None:
     but for pages and sound, and a model whose weights take MOST_BYTES at most in half precision.
     """
     root = results.root
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     shutil.copyfile(root / QUALITY_FOLDER / QUALITY, folder / QUALITY)
     shutil.copyfile(root / CORPUS / STATS, folder / CORPUS_STATS)
     shutil.copyfile(baseline_file(root), folder / BASELINE)
@@ -42,6 +43,8 @@ def publish(results: Results, folder: Path) -> None:
         write_text(temporary / CARD, best_card(results, figures=".."))
     with whole_folder(folder / MODEL, mark=CARD) as temporary:
         write_small_model(results, temporary, before=folder / MODEL)
+    if of_machine(str(root)):
+        forget_paths(folder, root)
 
 
 def write_small_model(results: Results, folder: Path, before: Path) -> None:
@@ -51,7 +54,7 @@ def write_small_model(results: Results, folder: Path, before: Path) -> None:
     together: a lower loss alone does not make bars add up. If its weights are not here, those that `before` holds of
     the same run stay. Raises DoorError if it holds none.
     """
-    cells = read_json(results.root / QUALITY_FOLDER / QUALITY)["cells"]
+    cells = read_json(results.root / QUALITY_FOLDER / QUALITY, "cells")["cells"]
 
     def valid(release: Release) -> float:
         place = release.architecture, release.revision
@@ -62,7 +65,7 @@ def write_small_model(results: Results, folder: Path, before: Path) -> None:
     chosen = max((release for release in small if release.revision != MAIN), key=valid)
     record, source = chosen.record, chosen.folder
     if (source / WEIGHTS).is_file():
-        load_model(str(source)).half().save_pretrained(folder)
+        load_model(source).half().save_pretrained(folder)
     elif read_record(before) == record:
         source = before
         for name in (WEIGHTS, *CONFIGURATION_FILES):
@@ -118,7 +121,7 @@ def write_findings(folder: Path, readme: Path) -> None:
     text = readme.read_text(encoding="utf-8")
     if not BLOCK.search(text):
         raise DoorError(f"{readme}: the marks '<!-- findings: … -->' and '<!-- end of findings -->' are missing")
-    data = read_json(folder / "fits.json")
+    data = read_json(folder / "fits.json", "fits")
     caption = f"Validation loss of GPT and LSTM against parameters: {study_words(data)}."
     figure = (
         f"![The losses of the runs, and the laws fitted to them with their bands]({(folder / LAW_FIGURE).as_posix()})"

@@ -10,6 +10,7 @@ from generation.study import QUALITY, QUALITY_FOLDER
 from training.record import BEST, SEARCH, RunRecord, read_record
 
 CORPUS, STATS = "processed_music_data", "stats.json"
+CORPUS_FIELDS = ("tunes", "characters", "reading", "sources")
 TUNES_SHOWN = 3
 
 
@@ -31,20 +32,16 @@ class Results:
         best = read_record(root / BEST)
         if best is None:
             raise DoorError(f"{root / BEST} holds no trained model: run accelerate launch training/run.py --part best")
-        analysis = read_json(root / "comparison_analysis" / "fits.json")
-        if not isinstance(analysis, dict) or "fits" not in analysis:
-            raise DoorError(
-                f"{root / 'comparison_analysis' / 'fits.json'} holds no fits: run python analysis/run.py again"
-            )
+        analysis = read_json(root / "comparison_analysis" / "fits.json", "fits")
         search = [read_record(folder) for folder in sorted((root / BEST / SEARCH).glob("*"))]
         return cls(
             root,
-            read_json(root / CORPUS / STATS),
+            read_json(root / CORPUS / STATS, *CORPUS_FIELDS),
             best,
             [record for record in search if record is not None],
             analysis,
-            read_json(root / QUALITY_FOLDER / QUALITY),
-            read_json(root / BEST / "samples" / "samples.json"),
+            read_json(root / QUALITY_FOLDER / QUALITY, "cells", "best", "human", "headlines"),
+            read_json(root / BEST / "samples" / "samples.json", "samples"),
         )
 
     def cells(self, record: RunRecord) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from door import DoorError, open_door, read_arguments, write_text
+from door import DoorError, make_folder, open_door, read_arguments, write_text
 from generation.travel import add_pipeline
 from model_cards.demo import stage as stage_demo
 from model_cards.hub import check_login, push
@@ -66,6 +66,9 @@ def main() -> None:
     if arguments.demo:
         serve_demo(root)
         return
+    for place in (arguments.publish, arguments.namespace and root / HUB):  # now, not after minutes of work
+        if place is not None:
+            make_folder(Path(place))
     results = Results.open(root)
     add_pipeline(root / BEST)
     write_text(root / BEST / "README.md", best_card(results))

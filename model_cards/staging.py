@@ -18,14 +18,16 @@ from generation.study import CELLS, QUALITY_FOLDER, Cell, read_memory, weights_d
 from generation.travel import pack
 from model_cards.card import LAW_FIGURE, QUALITY_FIGURE, Place, model_card
 from model_cards.demo import stage as stage_demo
+from model_cards.paths import bare, bare_names, forget, forget_paths
 from model_cards.publish import CARD, ROOT, TOKENIZER_FILES, add_code, copy_results
 from model_cards.releases import DATASET, DEMO, MAIN, METRICS, Release, model_repository, releases
 from model_cards.results import CORPUS, Results, shown_tunes
+from modeling.loading import load_model
 from preprocessing.corpus import Corpus
 from preprocessing.dataset_card import dataset_card
 from preprocessing.notation import judge
+from preprocessing.sources import file_sha256
 from training.evaluation import held_out_losses
-from training.models import load_model
 from training.record import BEST, write_record
 
 RESULTS, MANIFEST = "results", "manifest.json"
@@ -53,6 +55,8 @@ def stage(root: Path, results: Results, namespace: str, folder: Path) -> list[Br
     """
     corpus = Corpus.open(root / CORPUS)
     shared = [measured(release, corpus, folder / LOSSES) for release in releases(root)]
+    shared = [replace(release, record=forget(release.record, root)) for release in shared]
+    results = replace(results, best=forget(results.best, root), search=forget(results.search, root))
     memory, _ = read_memory(corpus)
     branches: list[Branch] = []
 
@@ -83,14 +87,9 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
 
     Raises DoorError if the weights cannot be read, or do not have the validation loss that the record says.
     """
-    try:
-        model, context = load_model(str(release.folder)), release.record.config.context
-    except (OSError, ValueError, RuntimeError) as error:
-        line = str(error).split("\n")[0]
-        raise DoorError(
-            f"{release.folder}: the model cannot be loaded ({line}): delete it and train it again"
-        ) from None
+    model, context = load_model(release.folder), release.record.config.context
     losses: dict[str, Any] = read_json(kept) if kept.is_file() else {}
+    losses = losses if isinstance(losses, dict) else {}  # they can be computed again
     key = f"{corpus.digest()} {weights_digest(release.folder)}"
     if key not in losses:
         found = {split: held_out_losses(model, corpus, split, context).whole for split in ("validation", "test")}
@@ -115,26 +114,21 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
 def stage_dataset(corpus: Corpus, repository: str, folder: Path) -> None:
     """Copy the files of a corpus that its manifest names, with a card that names its place on the Hub.
 
-    Raises DoorError if one of them is not the one that was built.
+    No path of the machine is among them. Raises DoorError if one of them is not the one that was built.
     """
     manifest = corpus.manifest()
     for name in manifest["outputs"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(corpus.whole(name), folder / name)
-    sources = manifest["arguments"].get("source", [])
-    manifest["arguments"]["source"] = [Path(each).name if Path(each).is_absolute() else each for each in sources]
-    write_json(folder / MANIFEST, manifest)
+    names = bare_names([*manifest["inputs"], *manifest["arguments"].get("source", [])])
+    manifest["inputs"] = {names[source]: files for source, files in manifest["inputs"].items()}
+    given = manifest["arguments"]
+    given |= {name: bare(value) for name, value in given.items() if isinstance(value, str)}
+    given["source"] = [names[source] for source in given.get("source", [])]
     write_text(folder / CARD, dataset_card(corpus.stats, manifest, repository))
-
-
-def forget_paths(folder: Path, root: Path) -> None:
-    """Write `data` for the study's folder in all texts of a staged folder: where it lies here is nobody's business."""
-    for path in folder.rglob("*"):
-        if path.suffix in (".md", ".json", ".jsonl"):
-            text = path.read_text(encoding="utf-8")
-            for place in {str(root.resolve()), root.as_posix()} - {"."}:
-                text = text.replace(f"{place}/", "data/")
-            write_text(path, text)
+    forget_paths(folder, corpus.folder.parent)
+    manifest["outputs"] = {name: file_sha256(folder / name) for name in manifest["outputs"]}  # the card has changed
+    write_json(folder / MANIFEST, manifest)
 
 
 def stage_model(
@@ -175,7 +169,7 @@ def tunes_of(root: Path, results: Results, release: Release, memory: Memory) -> 
     tunes = []
     for row in results.cells(release.record):
         cell = Cell(**{name: row[name] for name in Cell.__dataclass_fields__})
-        for tune in read_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json")["tunes"]:
+        for tune in read_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json", "tunes")["tunes"]:
             tunes.append(
                 {
                     "abc": tune["abc"],

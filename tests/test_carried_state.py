@@ -17,12 +17,12 @@ from analysis.arms import LONGER, STATE, STATE_RESET, arm_differences
 from analysis.evidence import of_folders
 from analysis.study import Study
 from door import DoorError
+from modeling.loading import load_model
 from training.batches import StreamBatches
 from training.checkpoint import LATEST
 from training.config import STREAMS, WSD
 from training.evaluation import EVALUATION_BATCH, held_out_losses, token_losses
 from training.loop import ExecutionConfig, Plan
-from training.models import load_model
 from training.record import read_ladders, read_record, run_folder
 from training.tracking import Tracking
 from training.trainer import Trainer

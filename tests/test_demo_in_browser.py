@@ -3,6 +3,7 @@
 What it computes is another test's matter: here a stand-in writes the tunes, which knows no model.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -14,7 +15,10 @@ import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -60,8 +64,16 @@ class Studio:
         self.figures = self.study["figures"]
 
     def write(self, name, key, metre, temperature, seed, strict=False):
-        if len(key) > 20:
+        if name not in self.names:
+            raise ValueError(f"model {name!r}: there are others")
+        if not isinstance(key, str) or len(key) > 20:
             raise ValueError("key: give a text of at most 20 characters")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+            raise ValueError("seed: give a whole number")
+        if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0.1 <= temperature <= 2:
+            raise ValueError("temperature: give a number")
+        if not isinstance(strict, bool):
+            raise ValueError("strict: true or false")
         if key == "H":
             raise ValueError("key: H is no key of ABC")
         asked = (name, key, metre, float(temperature), seed, strict)
@@ -141,7 +153,7 @@ def address(folder):
         port = free.getsockname()[1]
     log = folder / "log"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"GRADIO_SERVER_PORT": str(port), "PYTHONUNBUFFERED": "1"}
+    environment |= {"GRADIO_SERVER_PORT": str(port), "PYTHONUNBUFFERED": "1", "GRADIO_TEMP_DIR": str(folder / "kept")}
     with log.open("w") as said:
         server = subprocess.Popen(
             [sys.executable, "app.py"], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=said, text=True
@@ -151,7 +163,7 @@ def address(folder):
         assert first.split()[-1:] == [f"http://127.0.0.1:{port}"], log.read_text()
         yield f"http://127.0.0.1:{port}/"
         server.terminate()
-    assert 'app.py", line' not in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -458,9 +470,192 @@ def test_fifty_people_at_once_each_get_their_own_tunes(address, stand_in):
 
 
 def test_a_wish_of_any_length_is_answered_in_a_line(address):
-    kind, (said, *_) = ask(address, "GPT 15k", "LSTM 15k", "G" * 100_000, "", 0.9, 1, False)
+    kind, (said, *_) = ask(address, "GPT 15k", "LSTM 15k", "G" * 10_000, "", 0.9, 1, False)
     assert (kind, said["error"]) == ("complete", "key: give a text of at most 20 characters")
-    assert ask(address, "GPT 9000B", "LSTM 15k", "", "", 0.9, 1, False)[0] == "error"
+    kind, (said, *_) = ask(address, "GPT 9000B", "LSTM 15k", "", "", 0.9, 1, False)
+    assert (kind, said["error"]) == ("complete", "model 'GPT 9000B': there are others")
+
+
+GOOD = ["GPT 15k", "LSTM 15k", "G", "6/8", 0.9, 1, False]
+
+
+def put(place, value):
+    return [*GOOD[:place], value, *GOOD[place + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "name"),
+    [
+        (0, None, "model"),
+        (0, 3, "model"),
+        (1, "", "model"),
+        (2, 5, "key"),
+        (4, float("nan"), "temperature"),
+        (4, float("inf"), "temperature"),
+        (4, None, "temperature"),
+        (4, "0.9", "temperature"),
+        (4, 10**300, "temperature"),
+        (4, True, "temperature"),
+        (5, None, "seed"),
+        (5, float("nan"), "seed"),
+        (5, "1", "seed"),
+        (5, 1.5, "seed"),
+        (5, 10**4000, "seed"),
+        (6, None, "strict"),
+        (6, "yes", "strict"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_a_message_that_names_it(address, place, value, name):
+    kind, (said, *_) = ask(address, *put(place, value))
+    assert kind == "complete"
+    assert said["error"].startswith(name)
+
+
+def send(address, path, body, **headers):
+    """Return the status of a POST, and what is answered."""
+    call = urllib.request.Request(address + path, body, {"Content-Type": "application/json", **headers}, method="POST")
+    try:
+        with urllib.request.urlopen(call, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+CALLS = (
+    "call/write",
+    "call/write/",
+    "call/v2/write",
+    "run/write",
+    "run/predict",
+    "api/write",
+    "api/predict",
+    "queue/join",
+)
+
+
+@pytest.fixture
+def stranger():
+    """A server on this machine, and the requests that it gets: there must be none."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"secret" * 1000)
+
+        do_HEAD = do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/x", asked
+        server.shutdown()
+        thread.join()
+
+
+def file_data(path):
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_no_value_of_a_call_makes_the_server_fetch_or_keep_a_file(address, stranger, folder, path):
+    url, asked = stranger
+    values = [
+        file_data(url),
+        file_data(url) | {"url": url, "orig_name": "x", "is_stream": False},
+        {"path": "x", "url": url, "meta": {"_type": "gradio.FileData"}},
+        [file_data(url)],
+        [[{"deep": [file_data(url)]}]],
+        {"value": file_data(url)},
+        file_data(f"file://{folder}/app.py"),
+        file_data(str(folder / "app.py")),
+        file_data("/etc/passwd"),
+        {"path": url},
+        {"path": url, "meta": None},
+        {"path": url, "meta": "x"},
+        {"__type__": "update", "value": file_data(url)},
+    ]
+    for value in values:
+        for place in (0, 2, 5):
+            data = put(place, value)
+            body = {"data": data, "session_hash": "s", "fn_index": 1, "event_data": value, "simple_format": True}
+            status, said = send(address, f"gradio_api/{path}", json.dumps(body).encode())
+            assert status in (404, 422), said
+            assert "secret" not in said
+    named = dict(
+        zip(("first", "second", "key", "metre", "temperature", "seed", "strict"), put(2, values[0]), strict=True)
+    )
+    assert send(address, f"gradio_api/{path}", json.dumps(named).encode())[0] in (404, 422)
+    assert asked == []
+    assert not [path for path in (folder / "kept").rglob("*") if path.is_file()]
+
+
+def test_what_stands_beside_the_values_of_a_call_reaches_nobody(address, stranger):
+    url, asked = stranger
+    beside = {"event_data": file_data(url), "batched": True, "simple_format": True, "oauth_token": "x", "event_id": "x"}
+    status, said = send(address, "gradio_api/call/write", json.dumps({"data": GOOD, **beside}).encode())
+    assert status == 200
+    with urllib.request.urlopen(f"{address}gradio_api/call/write/{json.loads(said)['event_id']}", timeout=30) as answer:
+        assert "event: complete" in answer.read().decode()
+    for name, value in {"session_hash": file_data(url), "fn_index": "1", "trigger_id": [1], "session_hash ": 1}.items():
+        body = {"data": GOOD, "session_hash": "s", "fn_index": 1} | {name.strip(): value}
+        assert send(address, "gradio_api/queue/join", json.dumps(body).encode())[0] == 422
+    assert send(address, "gradio_api/queue/join", json.dumps(body | {"session_hash": "s" * 1000}).encode())[0] == 422
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (json.dumps({"data": GOOD[:-1]}), 422),
+        (json.dumps({"data": [*GOOD, 1]}), 422),
+        (json.dumps({"data": []}), 422),
+        (json.dumps({"data": dict(enumerate(GOOD))}), 422),
+        (json.dumps({"data": "GPT"}), 422),
+        (json.dumps({}), 422),
+        (json.dumps([GOOD]), 422),
+        ("[" * 10_000, 400),
+        ('{"data":' * 1000, 400),
+        ("{", 400),
+        ("", 400),
+        ("\x00", 400),
+        ("1" * 5000, 400),
+        (" " * 2**15 + json.dumps({"data": GOOD}), 413),
+    ],
+)
+@pytest.mark.parametrize("path", ["call/write", "queue/join"])
+def test_a_body_that_is_no_wish_is_refused_with_a_message(address, path, body, status):
+    found, said = send(address, f"gradio_api/{path}", body.encode())
+    assert found == status, said
+    assert json.loads(said)["detail"]
+
+
+@pytest.mark.parametrize("path", ["call/write", "cancel", "reset"])
+def test_a_body_without_an_end_is_cut_off(address, path):
+    place = urlsplit(address)
+    for head, chunk in (
+        ("Transfer-Encoding: chunked", b"4000\r\n" + b" " * 0x4000 + b"\r\n"),
+        (f"Content-Length: {10**15}", b" " * 0x4000),
+    ):
+        with socket.create_connection((place.hostname, place.port), timeout=20) as line:
+            line.sendall(f"POST /gradio_api/{path} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
+            with contextlib.suppress(ConnectionError):
+                for _ in range(50):
+                    line.sendall(chunk)
+            answer = b""
+            with contextlib.suppress(ConnectionError):
+                answer = line.recv(1000)
+            assert not answer or answer.startswith(b"HTTP/1.1 413"), answer
+            sent = 0
+            with contextlib.suppress(ConnectionError):
+                for _ in range(500):
+                    sent += line.send(chunk)
+            assert sent < 500 * len(chunk)
 
 
 def test_nothing_but_the_pages_own_files_is_served(address, folder):
@@ -476,8 +671,18 @@ def test_nothing_but_the_pages_own_files_is_served(address, folder):
         assert status(f"gradio_api/file={path}") in (403, 404)
     for path in ("gradio_api/file=https://example.org/", "gradio_api/file=HTTP://example.org/", "proxy=http://e.org/"):
         assert status(path) == 404
-    for path in ("gradio_api/upload", "upload", "gradio_api//upload", "gradio_api/upload/"):
+    for path in (
+        "upload",
+        "gradio_api/upload",
+        "gradio_api//upload",
+        "gradio_api/upload/",
+        "gradio_api/login",
+        "login",
+    ):
         assert status(path, b"--x--") in (404, 405)
+    for path in ("component_server", "process_recording", "stream/1", "vibe-code", "run-history/connect", "reload"):
+        assert status(f"gradio_api/{path}", b"{}") == 404
+    assert status("gradio_api/deep_link?session_hash=s") == 404
 
 
 def test_abcjs_comes_with_its_licence(folder):

@@ -105,10 +105,23 @@ def test_without_the_corpus_the_tunes_are_written_and_nothing_is_said_of_copies(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model", "nowhere"], "nowhere: no such folder"),
+        (["--model", "nowhere"], "nowhere: no folder"),
         (["--key", "H"], "--key 'H'"),
-        (["--temperatures", "0"], "--temperature 0"),
+        (["--temperatures", "0"], "--temperatures 0"),
+        (["--temperatures", "nan"], "--temperatures nan"),
+        (["--temperatures", "1", "1"], "--temperatures"),
         (["--n", "0"], "--n 0"),
+        (["--n", "1" + "0" * 21], "--n 1000"),
+        (["--n", "1" + "0" * 4000], "--n 1000"),
+        (["--samples", "1" + "0" * 21], "--samples"),
+        (["--resamples", "1" + "0" * 21], "--resamples"),
+        (["--max_characters", "1" + "0" * 21], "--max_characters"),
+        (["--max_characters", "1" + "0" * 400], "--max_characters"),
+        (["--top_k", "1" + "0" * 21], "--top_k"),
+        (["--seed", "1" + "0" * 21], "--seed"),
+        (["--top_p", "nan"], "--top_p"),
+        (["--min_p", "inf"], "--min_p"),
+        (["--formats", "mid", "mid"], "--formats"),
         (["--prompt", "CDEF"], "music without a key"),
         (["--formats", "mp3"], "--formats mp3"),
         (["--bars", "loose"], "loose"),
@@ -123,7 +136,38 @@ def test_what_cannot_be_generated_gets_one_line(arguments, words, model_folder, 
     assert ending.value.code != 0
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert words in line
+    assert len(line) < 300
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_link_is_followed_and_one_that_leads_nowhere_is_refused_before_a_model_is_read(
+    model_folder, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "disk" / "tunes").mkdir(parents=True)
+    (tmp_path / "out").symlink_to("disk/tunes")
+    arguments = ["--model", model_folder, "--corpus", tmp_path / "none", "--n", 1, "--formats", "mid"]
+    run_door(monkeypatch, *arguments, "--max_characters", 60, "--out", tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "disk" / "tunes" / "index.html").is_file()
+    (tmp_path / "gone").symlink_to("unmounted/tunes")
+    monkeypatch.setattr(generation.run, "load_pipeline", None)
+    with pytest.raises(SystemExit):
+        run_door(monkeypatch, *arguments, "--out", tmp_path / "gone")
+    assert f"error: {tmp_path / 'gone'} is a link to" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.suffix in ("", ".partial")) == [
+        *("disk", "gone", "out", "tunes"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "[" * 50_000, "1" * 5000])
+@pytest.mark.parametrize("part", ["tunes", "quality_report"])
+def test_a_record_of_its_own_that_is_damaged_is_named(part, text, model_folder, tmp_path, monkeypatch, capsys):
+    for name in ("samples.json", "quality.json"):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(SystemExit):
+        run_door(monkeypatch, "--part", part, "--model", model_folder, "--out", tmp_path)
+    name = "samples.json" if part == "tunes" else "quality.json"
+    assert f"error: {tmp_path / name} is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["weights cut", "no weights", "no configuration"])

@@ -18,7 +18,7 @@ from huggingface_hub import HfApi, ModelCard
 from made_results import made_results
 from small_runs import with_config
 
-from door import DoorError, read_arguments, read_json
+from door import DoorError, open_door, read_arguments, read_json
 from model_cards import hub
 from model_cards.releases import MAIN, releases
 from model_cards.results import Results
@@ -320,6 +320,42 @@ def test_a_place_that_cannot_be_is_one_line(monkeypatch, capsys, flags, words):
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [(["--namespace", "band", "--dry_run"], "hub"), (["--demo"], "demo"), (["--publish", "{root}/shared"], "shared")],
+)
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_an_output_that_cannot_be_a_folder_is_refused_before_any_work(flags, name, kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("model_cards.run.Results", None)
+    monkeypatch.setattr("model_cards.demo.describe_study", None)
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / name).symlink_to("unmounted/disk") if kind == "link" else (root / name).touch()
+    given = [flag.format(root=root) for flag in flags]
+    monkeypatch.setattr("sys.argv", ["run.py", "--output_root", str(root), *given])
+    with pytest.raises(SystemExit):
+        open_door(run_door)
+    assert capsys.readouterr().err.startswith(f"error: {root / name} is a {kind}")
+    assert [path.name for path in root.iterdir()] == [name]
+
+
+@pytest.mark.usefixtures("staged")  # it has computed the losses
+def test_a_staging_folder_that_is_a_link_is_followed_and_stays_one(study, tmp_path, monkeypatch):
+    monkeypatch.setattr("model_cards.staging.render", lambda *_: ({}, []))
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "hub").symlink_to("disk")
+    shutil.copyfile(study / "hub" / "losses.json", tmp_path / "disk" / "losses.json")
+    branches = stage(study, Results.open(study), "band", tmp_path / "hub")
+    (tmp_path / "elsewhere").mkdir()
+    main = branches[-1].folder
+    shutil.move(main, tmp_path / "elsewhere" / "main")
+    main.symlink_to(tmp_path / "elsewhere" / "main")
+    stage(study, Results.open(study), "band", tmp_path / "hub")
+    assert (tmp_path / "hub").is_symlink()
+    assert main.is_symlink()
+    assert not [path for path in tmp_path.rglob(".*") if path.suffix in (".partial", ".before")]
 
 
 def test_main_holds_the_records_of_all_runs(staged):

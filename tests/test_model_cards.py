@@ -46,8 +46,8 @@ def test_the_card_s_metadata_parses_and_its_numbers_are_the_records(published):
     assert metadata["license"] == "cc-by-nc-4.0"
     assert metadata["pipeline_tag"] == "text-generation"
     values = {row["name"]: row["value"] for row in metadata["model-index"][0]["results"][0]["metrics"]}
-    assert values["test bits per character"] == published.best["test_loss"] / math.log(2)
-    assert values["test perplexity per character"] == math.exp(published.best["test_loss"])
+    assert values["test bits per character"] == published.best.test_loss / math.log(2)
+    assert values["test perplexity per character"] == math.exp(published.best.test_loss)
     assert values["valid tunes at temperature 0.9"] == published.quality["best"][1]["shares"]["valid"]["share"]
 
 

@@ -4,17 +4,16 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer
-
 from door import DoorError
 from modeling.ladder import ARCHITECTURE_OF, Shape
+from modeling.loading import load_config, load_model, load_tokenizer
 from preprocessing.corpus import Corpus
 from training.config import COSINE, RunConfig
 from training.evaluation import held_out_losses
 from training.grid import Recipe, base_config, resolve_precision
 from training.learning_rate import learning_rate
 from training.loop import ExecutionConfig, Plan
-from training.models import load_model, weights_sha256
+from training.models import weights_sha256
 from training.record import BEST, FINE_TUNED, SEARCH, RunRecord, read_ladders, run_folder
 from training.study import Job, make_job, measure, report_failures, run_jobs
 
@@ -95,15 +94,11 @@ def plan_fine_tuning(recipe: Recipe, source: str, corpus: Corpus, root: Path, ep
     corpus was not built with its vocabulary or is read in longer sequences than it takes.
     """
     try:
-        built = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        if built.model_type not in ARCHITECTURE_OF:  # before its weights come, which may be many gigabytes
-            raise DoorError(f"--init_from {source}: a {built.model_type} model, not one of {list(ARCHITECTURE_OF)}")
+        built = load_config(source)  # before its weights come, which may be many gigabytes
         load_model(source)
-        vocabulary = AutoTokenizer.from_pretrained(source, trust_remote_code=False).get_vocab()
-    except (OSError, ValueError) as error:
-        raise DoorError(
-            f"--init_from {source}: no folder with a model, and no model of the Hub ({str(error).splitlines()[0]})"
-        ) from None
+        vocabulary = load_tokenizer(source).get_vocab()
+    except DoorError as error:
+        raise DoorError(f"--init_from {error}") from None
     if vocabulary != corpus.vocabulary:
         raise DoorError(
             f"{corpus.folder} has another vocabulary than {source}: "

@@ -7,28 +7,25 @@ from typing import Any
 
 import torch
 from accelerate.utils import set_seed
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
-from transformers.utils.hub import cached_file
 
 from door import DoorError, whole_folder
 from modeling.ladder import Shape, model_config, new_model
+from modeling.loading import WEIGHTS, load_config, load_model, weights_file
 from preprocessing.corpus import Corpus
 from training.checkpoint import as_os_error
 from training.config import RunConfig
 
 transformers_logging.disable_progress_bar()  # a study has one bar, its own
 
-DROPOUTS = {"gpt2": ("resid_pdrop", "embd_pdrop"), "abc_lstm": ("dropout",)}
-WEIGHTS = "model.safetensors"
-
 
 def build_config(config: RunConfig, corpus: Corpus) -> PreTrainedConfig:
     """Return the configuration of a run's model: of its shape, or that of the model that it starts from."""
     if config.init_from is not None:
-        return _with_dropout(AutoConfig.from_pretrained(config.init_from, trust_remote_code=False), config.dropout)
+        return load_config(config.init_from, dropout=config.dropout)
     tokenizer = corpus.tokenizer()
     return model_config(
         config.architecture,
@@ -51,48 +48,15 @@ def build_model(config: RunConfig, corpus: Corpus) -> PreTrainedModel:
     if config.init_from is not None:
         if weights_sha256(config.init_from) != config.init_sha256:
             raise DoorError(f"--init_from {config.init_from}: its weights have changed since this run was planned")
-        return load_model(config.init_from, config.dropout)
+        return load_model(config.init_from, dropout=config.dropout)
     set_seed(config.seed)
     return new_model(build_config(config, corpus), config.slowest_wave)
 
 
-def _with_dropout(config: PreTrainedConfig, dropout: float) -> PreTrainedConfig:
-    for name in DROPOUTS.get(config.model_type, ()):
-        setattr(config, name, dropout)
-    return config
-
-
-def _weights_of(source: str) -> Path:
-    try:
-        path = cached_file(source, WEIGHTS)
-    except OSError as error:
-        raise DoorError(f"{source}: no {WEIGHTS} there ({str(error).splitlines()[0]})") from None
-    assert path is not None
-    return Path(path)
-
-
 def weights_sha256(source: str) -> str:
     """Return the hash of a model's weights, a folder or a Hub id. Raises DoorError if it has no model.safetensors."""
-    with _weights_of(source).open("rb") as file:
+    with weights_file(source).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def load_model(source: str, dropout: float = 0.0) -> PreTrainedModel:
-    """Load a trained model from a folder or the Hub, in fp32, with the dropout to train it with.
-
-    Its code is never run and nothing but safetensors is read. Raises DoorError naming the file if the weights are
-    missing or only half written.
-    """
-    weights = _weights_of(source)
-    try:
-        with safe_open(weights, framework="pt"):
-            pass
-    except (OSError, SafetensorError) as error:
-        raise DoorError(f"{weights} is damaged ({error}): delete {source} and train it again") from None
-    config = _with_dropout(AutoConfig.from_pretrained(source, trust_remote_code=False), dropout)
-    return AutoModelForCausalLM.from_pretrained(
-        source, config=config, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-    )
 
 
 def save_model(config: PreTrainedConfig, weights: dict[str, Tensor], corpus: Corpus, folder: Path) -> None:

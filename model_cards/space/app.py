@@ -4,7 +4,6 @@ Runs as a Space does, `python app.py` in the staged folder (model_cards/demo.py)
 nothing of the project's installation. The page loads nothing from elsewhere.
 """
 
-import re
 from base64 import b64encode
 from collections.abc import Iterator
 from html import escape
@@ -13,9 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
+from request_filter import RequestFilter
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 from studio import Studio, Tune
 
 from generation.rendering import safe
@@ -43,28 +41,19 @@ PAPER = gr.themes.Base(
 studio = Studio(FOLDER)
 
 
-class Closed:
-    """Answers 404 for what Gradio has and this page does not: uploads, and fetching other sites' files for people."""
-
-    PATHS = re.compile(r"/(gradio_api/)?(upload|proxy=|(file=|file/)https?:)", re.IGNORECASE)
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        closed = scope["type"] == "http" and self.PATHS.match(scope["path"])
-        await (PlainTextResponse("Not found", 404) if closed else self.app)(scope, receive, send)
-
-
 def write(
-    first: str, second: str, key: str | None, metre: str | None, temperature: float, seed: int | None, strict: bool
+    first: Any, second: Any, key: Any, metre: Any, temperature: Any, seed: Any, strict: Any
 ) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield what is said and the two tunes, each as soon as it is written."""
+    """Yield what is said and the two tunes, each as soon as it is written.
+
+    The arguments are what a visitor sent, whatever that is: the studio checks them.
+    """
     shown: list[dict[str, Any] | None] = [None, None]
     said = []
+    key, metre = ("" if text is None else text for text in (key, metre))  # what an emptied field sends
     for place, name in enumerate((first, second)):
         try:
-            tune = studio.write(name, key or "", metre or "", temperature, seed, strict)
+            tune = studio.write(name, key, metre, temperature, seed, strict)
         except ValueError as error:  # of what was asked for, in one line
             yield {"error": str(error)}, gr.skip(), gr.skip()
             return
@@ -152,9 +141,10 @@ with gr.Blocks(title="Music scaling laws", analytics_enabled=False) as demo:
             licence = f"<p>{escape(studio.study['licence'])}</p>"
             gr.HTML(about + licence + shared(studio.study), apply_default_css=False, elem_classes="about")
     new_seed.click(None, outputs=seed, js=f"() => Math.floor(Math.random() * {SEEDS})", api_visibility="private")
+    wish = [first, second, key, metre, temperature, seed, strict]
     generate.click(
-        write, [first, second, key, metre, temperature, seed, strict], [said, *tunes],
-        api_name="write", show_progress="minimal", show_progress_on=tunes,
+        write, wish, [said, *tunes], api_name="write", show_progress="minimal", show_progress_on=tunes,
+        preprocess=False,  # Gradio's own checks end in a traceback
     )  # fmt: skip
     demo.queue(max_size=WAITING, default_concurrency_limit=1)
 
@@ -163,7 +153,7 @@ if __name__ == "__main__":
         theme=PAPER,
         css_paths=FOLDER / "page.css",
         allowed_paths=[str(script) for script in SCRIPTS],
-        app_kwargs={"middleware": [Middleware(Closed)]},
+        app_kwargs={"middleware": [Middleware(RequestFilter, values=len(wish))]},
         max_threads=8,
         share=False,
         ssr_mode=False,

@@ -17,16 +17,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-import modeling  # noqa: F401 — registers the LSTM with the Auto classes
+from door import DoorError
 from generation.abc_pipeline import FREE, STRICT, AbcGenerationPipeline, split_header
 from generation.decoding import KEPT, Decoder, window
 from generation.memorisation import Memory
 from generation.rendering import RenderingError, notes, to_midi
 from generation.words import missed, nearest
+from modeling.loading import load_model, load_tokenizer
 from preprocessing.notation import judge
 
 transformers_logging.disable_progress_bar()
@@ -150,17 +149,13 @@ class Studio:
         model = self._models[name]
         try:
             return self._load(model["model"], model["revision"]), *self._read_training()
-        except (OSError, SafetensorError, ValueError) as error:
+        except (DoorError, OSError, ValueError) as error:
             raise ValueError(f"{name} cannot be loaded now: {' '.join(str(error).split())}") from None
 
 
 def load(model: str, revision: str | None) -> AbcGenerationPipeline:
     """Load a model from a folder, or from the Hub at a revision. To be called in one's turn."""
-    place: dict[str, Any] = {"pretrained_model_name_or_path": model, "revision": revision}
-    return AbcGenerationPipeline(
-        model=AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval(),
-        tokenizer=PreTrainedTokenizerFast.from_pretrained(**place),
-    )
+    return AbcGenerationPipeline(model=load_model(model, revision), tokenizer=load_tokenizer(model, revision))
 
 
 def read_training(training: dict[str, str]) -> tuple[Memory, list[dict[str, str]]]:

@@ -1,0 +1,92 @@
+"""Nothing that is shared tells where it lay: paths of the machine become `data/…` or lose their folders."""
+
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from door import write_json, write_text
+
+DATA = "data"  # what the folder of a study is called where it is shared
+FIELDS = {"init_from", "folder", "model", "out", "corpus", "output_root", "measured_in", "vocabulary"}  # of records
+BEFORE, AFTER = r"(?<![^\s\"'`(=:,<\[])", r"(?![\w.~-])"  # what stands around a path in a text
+
+
+def of_machine(path: str) -> bool:
+    """Return whether a path, of any system, says more than where something is below the current folder."""
+    windows = PureWindowsPath(path)
+    return path.startswith(("/", "~")) or bool(windows.drive or windows.root) or ".." in windows.parts
+
+
+def bare(path: str) -> str:
+    """Return a path of the machine without its folders; another text, such as an id of the Hub, as it is."""
+    if not of_machine(path):
+        return path
+    parts = [part for part in re.split(r"[\\/]+|^[A-Za-z]:", path) if part not in ("", ".", "..", "~")]
+    return parts[-1] if parts else "folder"
+
+
+def bare_names(paths: Sequence[str]) -> dict[str, str]:
+    """Return for each path its `bare` name, numbered where it is another's; those that stay as they are come first."""
+    names: dict[str, str] = {}
+    for path in sorted(dict.fromkeys(paths), key=of_machine):
+        name, number = bare(path), 2
+        while name in names.values():
+            name, number = f"{bare(path)} ({number})", number + 1
+        names[path] = name
+    return names
+
+
+def forget(value: Any, root: Path, field: str = "") -> Any:
+    """Return a value of JSON in which no text has the path of `root`, and none of FIELDS another of the machine."""
+    if isinstance(value, dict):
+        return {_forget_root(name, root): forget(each, root, name) for name, each in value.items()}
+    if isinstance(value, list):
+        return [forget(each, root, field) for each in value]
+    if not isinstance(value, str) or field == "abc":
+        return value
+    if field in FIELDS and root.parts and Path(value).is_relative_to(root):
+        return (DATA / Path(value).relative_to(root)).as_posix()
+    value = _forget_root(value, root)
+    return bare(value) if field in FIELDS else value
+
+
+def _forget_root(text: str, root: Path) -> str:
+    """Return a text with `data` for the folder `root`, and `.` for the current one, where they are whole paths.
+
+    A root that is a single word below the current folder is left: it tells nothing, and may be a word of the text.
+    """
+    for pattern, name in _patterns(root, Path.cwd()):
+        text = pattern.sub(name, text)
+    return text
+
+
+@lru_cache
+def _patterns(root: Path, current: Path) -> list[tuple[re.Pattern[str], str]]:
+    named = {str(place): DATA for place in (root, root.resolve()) if of_machine(str(place)) or len(place.parts) > 1}
+    named[str(current)] = "."
+    spelt = {spelling: name for place, name in named.items() for spelling in (place, place.replace("\\", "/"))}
+    places = sorted((place for place in spelt if len(place) > 1), key=len, reverse=True)  # neither . nor /
+    return [(re.compile(f"{BEFORE}(?:file://)?{re.escape(place)}{AFTER}"), spelt[place]) for place in places]
+
+
+def forget_paths(folder: Path, root: Path) -> None:
+    """Do so in all texts of a folder that is to be shared; in an .abc file, in its remarks alone."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix not in (".md", ".json", ".jsonl", ".abc"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            before = json.loads(text)
+            if (after := forget(before, root)) != before:
+                write_json(path, after)
+            continue
+        lines = text.splitlines(keepends=True)
+        if path.suffix == ".jsonl":
+            lines = [json.dumps(forget(json.loads(line), root)) + "\n" for line in lines]
+        else:
+            lines = [_forget_root(line, root) if line[:1] == "%" or path.suffix == ".md" else line for line in lines]
+        if "".join(lines) != text:
+            write_text(path, "".join(lines))

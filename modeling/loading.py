@@ -1,0 +1,181 @@
+"""A trained model's folder, or its copy from the Hub → model and tokenizer.
+
+All that is refused of a model, is refused here, with one line: what is no model of this project, weights that are not
+safetensors, files that contradict each other, numbers that no training gives. Nothing of it is run or unpickled, and
+nothing is asked: code beside a model is neither fetched nor read.
+"""
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from httpx2 import HTTPError
+from huggingface_hub import hf_hub_download, snapshot_download
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from door import DoorError
+from modeling.ladder import ARCHITECTURE_OF
+
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+TEXTS = (CONFIG, TOKENIZER, "tokenizer_config.json")  # what is read beside the weights
+ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+DROPOUTS = {"gpt2": ("resid_pdrop", "embd_pdrop"), "abc_lstm": ("dropout",)}
+KEPT = ("architectures", "header_fields")  # of a configuration, beside the fields of its class
+MOST = 10**7  # of any number in a configuration
+LARGEST = 1_000_000  # of any weight and of what they give; trained ones stay below a thousandth of it
+
+
+def load_config(source: str | Path, revision: str | None = None, dropout: float = 0.0) -> PreTrainedConfig:
+    """Return a model's configuration, with the dropout to train it with.
+
+    `source` is a folder or an id of the Hub. Only what the class of the configuration knows is taken from the file: no
+    kernel, quantisation or class of somebody else. Raises DoorError if there is none, or one of another kind of model.
+    """
+    return _read_config(source, _texts(source, revision), dropout)
+
+
+def load_model(source: str | Path, revision: str | None = None, dropout: float = 0.0) -> PreTrainedModel:
+    """Return a model in fp32, in evaluation mode. The arguments are those of `load_config`.
+
+    Raises DoorError also if its weights are missing, no safetensors, damaged, not those of its configuration, or if
+    they hold or give a number that is not finite or beyond LARGEST.
+    """
+    folder = _texts(source, revision)
+    config = _read_config(source, folder, dropout)
+    weights = _weights(source, folder)
+    try:
+        with safe_open(weights, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _damaged(source, f"{WEIGHTS}: {error}") from None
+    try:
+        _check_shapes(config, shapes)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            weights.parent,
+            config=config,
+            generation_config=GenerationConfig.from_model_config(config),
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+        with torch.inference_mode():
+            one = torch.ones(1, 1, dtype=torch.long)
+            logits = model(one, attention_mask=one).logits
+            sane = all(bool(values.abs().max() <= LARGEST) for values in [*model.state_dict().values(), logits])
+    except Exception as error:  # whatever a configuration that nobody has trained makes a model raise
+        raise _damaged(source, str(error) or type(error).__name__) from None
+    if not sane:
+        raise _damaged(source, f"{WEIGHTS} holds or gives numbers beyond ±{LARGEST:,} or that are none")
+    return model
+
+
+def weights_file(source: str | Path, revision: str | None = None) -> Path:
+    """Return the file of a model's weights. Raises DoorError if there is none of safetensors."""
+    return _weights(source, _texts(source, revision))
+
+
+def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerFast:
+    """Return a model's tokenizer. Raises DoorError if there is none, or if it is not one of the model's vocabulary."""
+    folder = _texts(source, revision)
+    config = _read_config(source, folder)
+    if not (folder / TOKENIZER).is_file():
+        raise _damaged(source, f"no {TOKENIZER}")
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        ids = sorted(tokenizer.get_vocab().values())
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise _damaged(source, f"{TOKENIZER}: {error or type(error).__name__}") from None
+    if ids != list(range(config.vocab_size)):
+        raise _damaged(source, f"{TOKENIZER} has not the model's {config.vocab_size} tokens")
+    if None in (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id):
+        raise _damaged(source, f"{TOKENIZER} has no token for the end, for padding or for what is unknown")
+    return tokenizer
+
+
+def _texts(source: str | Path, revision: str | None) -> Path:
+    """Return the folder of a model; of one on the Hub, that of its copy, which has no weights yet."""
+    if Path(source).is_dir():
+        return Path(source)
+    if not ON_THE_HUB.fullmatch(str(source)):
+        raise _missing(source, "one is named OWNER/NAME")
+    try:
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=[*TEXTS]))
+    except (OSError, ValueError, HTTPError) as error:
+        raise _missing(source, str(error)) from None
+
+
+def _weights(source: str | Path, folder: Path) -> Path:
+    """Return the file of a model's weights, fetched if it is one of the Hub: the folder's name is then its commit."""
+    path = folder / WEIGHTS
+    if not path.is_file() and not Path(source).is_dir():
+        try:
+            path = Path(hf_hub_download(str(source), WEIGHTS, revision=folder.name))
+        except (OSError, ValueError, HTTPError) as error:
+            raise _missing(source, f"{WEIGHTS}: {error}") from None
+    if not path.is_file():
+        raise _damaged(source, f"no {WEIGHTS}; weights of another format are not read")
+    if (folder / "adapter_config.json").exists():
+        raise _damaged(source, "adapter_config.json: an adapter has to be merged into its model first")
+    return path
+
+
+def _read_config(source: str | Path, folder: Path, dropout: float = 0.0) -> PreTrainedConfig:
+    try:
+        given: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _missing(source, f"no {CONFIG}") from None
+    except (ValueError, RecursionError):
+        raise _missing(source, f"{CONFIG} is damaged") from None
+    kind = given.get("model_type") if isinstance(given, dict) else None
+    if not isinstance(kind, str) or kind not in ARCHITECTURE_OF:
+        raise DoorError(f"{source}: a {kind} model, not one of {', '.join(ARCHITECTURE_OF)}")
+    try:
+        config = AutoConfig.for_model(kind)
+        known = {field.name for field in fields(config)} - {"quantization_config", "auto_map"} | {*KEPT}
+        taken = {name: value for name, value in given.items() if name in known}
+        if not isinstance(taken.get("header_fields", ""), str):
+            raise ValueError("header_fields is no text")
+        large = [name for name, value in taken.items() if isinstance(value, int | float) and not -MOST <= value <= MOST]
+        if large:
+            raise ValueError(f"{large[0]} {taken[large[0]]:.3g} is no number of a model")
+        taken |= dict.fromkeys(DROPOUTS[kind], dropout)
+        return type(config)(**taken)
+    except Exception as error:  # of the many kinds that a field of another type gives
+        raise _missing(source, f"{CONFIG}: {error}") from None
+
+
+def _check_shapes(config: PreTrainedConfig, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless a file's tensors are those of a model, whose size they bound before it takes memory."""
+    if config.num_hidden_layers > len(shapes):
+        raise ValueError(f"{WEIGHTS} has {len(shapes)} tensors, too few for {config.num_hidden_layers} layers")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    wanted = {name: tuple(values.shape) for name, values in model.state_dict().items()}
+    tied = {*getattr(model, "all_tied_weights_keys", {})}
+    for name in sorted(wanted.keys() - tied | shapes.keys()):
+        if wanted.get(name) != shapes.get(name):
+            raise ValueError(f"{WEIGHTS}: {name} is {shapes.get(name)}, not {wanted.get(name)} as {CONFIG} says")
+
+
+def _missing(source: str | Path, reason: str) -> DoorError:
+    return DoorError(f"{source}: no folder with a model, and no model of the Hub ({_line(reason)})")
+
+
+def _damaged(source: str | Path, reason: str) -> DoorError:
+    return DoorError(f"{source}: the model cannot be loaded ({_line(reason)})")
+
+
+def _line(reason: str) -> str:
+    return f"{' '.join(reason.split()):.300}"
