@@ -131,10 +131,10 @@ def test_what_judge_would_flag_is_not_written(text, wrong):
     ["GAB c9|", "GAB [c9e", "GAB (3c|", "GAB >>", "c/3", '"Am', "[K:D", "%a", "w:la", "G2|B2|", "!", "Zc0\ufffd"],
 )
 def test_a_body_that_is_wrong_already_is_read_on(wrong):
-    text, ended = walk(AUTOMATON, random.Random(0), HEADER + wrong, 400)
-    verdict = judge(text if ended else whole_bars(text))
-    assert verdict.bars > 2
-    assert all(bad.number <= 2 for bad in verdict.bad_bars)
+    walks = [walk(AUTOMATON, random.Random(seed), HEADER + wrong, 400) for seed in range(3)]
+    verdicts = [judge(text if ended else whole_bars(text)) for text, ended in walks]
+    assert max(verdict.bars for verdict in verdicts) > 2
+    assert all(bad.number <= 2 for verdict in verdicts for bad in verdict.bad_bars)
 
 
 @pytest.mark.parametrize("header", ["M:6/8\n", "X:1\nK:", "X:1\nM:6/9", "X:1\nM:6/8\nL:1/8\nK:H", "X:1\nA:b\nR: jig"])
