@@ -69,7 +69,7 @@ USUAL_SYMBOLS = {
     "~": "roll", "H": "fermata", "L": "accent", "M": "lowermordent", "O": "coda", "P": "uppermordent", "S": "segno",
     "T": "trill", "u": "upbow", "v": "downbow",
 }  # fmt: skip
-LINE = re.compile(r"^(?![A-Za-z]:)[^|\n]+\n?", re.MULTILINE)  # of music without a bar line
+LINE = re.compile(r"^(?![A-Za-z]:)[^|\n]+$\n?", re.MULTILINE)  # of music without a bar line
 # What mail made of signs and of lines that were too long for it: `=3D` for `=`, `=20` for a blank, `=` before a break.
 FROM_MAIL = re.compile(rf"({NO_MUSIC})|=(?:([2-7][0-9A-F])|[ \t]*\n(?![A-Za-z]:)|[ \t]*$)", re.MULTILINE)
 BLANKS = re.compile(r"[ \t]+")

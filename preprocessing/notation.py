@@ -28,14 +28,11 @@ LENGTH = r"(?:[0-9]{1,3}(?:/[0-9]{1,3}|/{0,8})|/{1,8}[0-9]{0,3})?"  # bounded, a
 ENDING = "[1-9][0-9,.-]{0,16}"
 
 # `+GB+` was a chord before ABC 1.6, `+trill+` a decoration of ABC 2.0: what holds notes alone is a chord.
-PLUS_CHORD = rf"\+(?!f{{1,4}}\+|D\.C)(?:[.~(]?(?:\^\^?|__?|=)?[A-Ga-g][',]{{0,8}}{LENGTH}[-)]?){{1,8}}\+"
-PLUS_DECORATION = rf"(?!{PLUS_CHORD})\+[^+\s|]{{1,30}}\+"
+PLUS_CHORD = rf"\+(?!f{{1,4}}\+|D\.C)(?:[.~(]?(?:\^\^?|__?|=)?[A-Ga-gxz][',]{{0,8}}{LENGTH}[-)]?){{1,8}}\+"
 UNDEFINED = "IJKNQRUVWhijklmnopqrstw"  # letters for decorations without a meaning of their own (ABC 2.1, section 4.16)
+WITH_BLANKS = rf"(?=[^!+|\n]{{0,40}}?(?:[{UNDEFINED}]{{2}}|\b(?i:al|dal|to|coda|D\.[ ]?[CS])\b))[^!+|\n]{{1,40}}"
 # A decoration; with blanks in it one that no music could be: `!D.C. al fine!`, `!da capo!`.
-DECORATION = (
-    rf"(?:![^!\s|]{{1,30}}!|!(?=[^!|\n]{{0,40}}?(?:[{UNDEFINED}]{{2}}|\b(?i:al|dal|to|coda|D\.[ ]?[CS])\b))"
-    rf"[^!|\n]{{1,40}}!|{PLUS_DECORATION})"
-)
+DECORATION = rf"(?:!(?:[^!\s|]{{1,30}}|{WITH_BLANKS})!|(?!{PLUS_CHORD})\+(?:[^+\s|_^=]{{1,30}}|{WITH_BLANKS})\+)"
 NOT_NOTES = rf'"[^"\n]*"|\[[A-Za-z]:[^\[\]\n]*\]|{DECORATION}'
 
 TOKEN = re.compile(
@@ -52,7 +49,7 @@ TOKEN = re.compile(
     | (?P<broken>>{{1,3}}|<{{1,3}})
     | (?P<tie>-) | (?P<slur>[()])
     | (?P<plus_chord>{PLUS_CHORD}{LENGTH}) | (?P<decoration>[.~H-Wh-w]|{DECORATION})
-    | (?P<overlay>&)
+    | (?P<overlay>&{{1,2}})
     | (?P<ignored>y[0-9]{{0,4}}|[\\$*;?@#!])
     | (?P<microtone>[\^_=][\^_=0-9/]{{1,8}}[A-Ga-g][',]{{0,8}}(?P<microtone_length>{LENGTH}))
     | (?P<line>\n)
@@ -67,10 +64,12 @@ WORDS = re.compile(re.sub(r"\?P<\w+>", "?:", TOKEN.pattern) + r"| [0-9]+ | .", r
 PROSE = re.compile(
     rf"[H-Wh-w]{{0,30}}?[{UNDEFINED}][H-Wh-w]{{0,30}}?[{UNDEFINED}][H-Wh-w]{{0,30}}"
     rf"|[H-Wh-w]{{0,30}}?[{UNDEFINED}](?=[ \t]*(?:\.?[ \t]*$|[,;?'])|[ \t]+[{UNDEFINED}])"
-    rf"|[h-tw](?=(?:[A-Za-z]{{0,30}}?[h-tw]){{2}})"
+    rf"|[h-tw](?=(?:[A-Za-z]{{0,30}}?[h-tw]){{2}})|(?<![A-Za-z])(?i:and|coda|end)(?![A-Za-z])"
 )
 MAY_BE_PROSE = re.compile(f"[{UNDEFINED}]").search
 WITHOUT_NOTES = re.compile(NOT_NOTES)
+
+UNREADABLE_ACCIDENTAL = re.compile(r"(?<![\^_=])(?!\^\^?[A-Ga-g]|__?[A-Ga-g]|=[A-Ga-g])[\^_=][\^_=0-9/]*[A-Ga-g]")
 
 IGNORED = ("space", "grace", "text", "decoration", "slur", "ignored")
 
@@ -80,6 +79,7 @@ KEY = re.compile(
     r"|(?:(?<!\s)[Mm]|[Mm](?!=))(?![A-Za-z]))?(?P<more>.*)"  # `C m=d` names a middle line
 )
 SPELLED_OUT = re.compile(r"^([A-Ga-g])[ -]?(sharp|flat|natural|♯|♭|♮)(?![a-z])", re.IGNORECASE)
+NATURAL_MINOR = re.compile(r"\bnatural\s+(?=min)", re.IGNORECASE)
 SIGNS = {"sharp": "#", "♯": "#", "flat": "b", "♭": "b", "natural": "", "♮": ""}
 EXPLICIT = re.compile(r"(\^\^?|__?|=)([A-Ga-g])")
 STAFF = re.compile(  # what a K: field may say of the staff: `clef=bass`, `middle=d`, `treble-8`, `8va`
@@ -110,6 +110,7 @@ WHOLE = 2**9 * 3**2 * 5 * 7  # ticks of a whole note
 NO_KEY = "no K: field that names a key"
 MICROTONE = "microtones or other accidentals that cannot be read"
 WORDS_IN_MUSIC = "words among the notes"
+LONG_OVERLAY = "a second voice over several bars (&&)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,8 @@ def canonical_key(value: str) -> str | None:
     abc2midi, clefs like `treble-8` and `bass+15`. Other clefs do not sound and are left out. A field with any other
     word (`D Hijaz`, `E harmonic minor`) or with microtones names no key.
     """
-    value = SPELLED_OUT.sub(lambda match: match[1].upper() + SIGNS[match[2].lower()], value.strip())
+    value = NATURAL_MINOR.sub("", value.strip())
+    value = SPELLED_OUT.sub(lambda match: match[1].upper() + SIGNS[match[2].lower()], value)
     tonic, mode, accidentals, rest = _read_key(value.translate(SIGN_OF_ACCIDENTAL))
     explicit = {step.upper(): sign for sign, step in accidentals}
     if (tonic is None and not explicit) or re.search(r"[\w^=/]", rest):
@@ -337,7 +339,7 @@ def _meaning(word: str) -> tuple[str, Any]:
         step = STEPS.index(match["letter"].upper())
         alteration = ALTERATION.get(match["accidental"])
         return kind, (step, 60 + 12 * height + PITCH_CLASS[step], alteration, *_ratio(match["note_length"]))
-    if kind == "grace" and re.search(r"[\^_=][0-9/]", word):
+    if kind == "grace" and UNREADABLE_ACCIDENTAL.search(word):
         return "microtone", None
     if kind == "plus_chord":
         notes, _, length = word[1:].rpartition("+")
@@ -626,8 +628,10 @@ class _Reader:
         self.voice.tuplet = time or TUPLET_TIME.get(notes, 3 if compound else 2), notes
         self.voice.tuplet_left = count or notes
 
-    def overlay(self, _: str) -> None:
+    def overlay(self, sign: str) -> None:
         voice = self.voice
+        if sign == "&&":
+            self.refuse(LONG_OVERLAY, "an overlay of several bars")
         voice.altered = voice.signature[:]  # it is another voice, for the rest of the bar
         if voice.total:
             voice.parts.append(voice.total)
