@@ -58,7 +58,7 @@ CHORD_SPELLINGS = [  # of jazz and of music21, and how ABC writes them (ABC 2.1,
     )
 ]
 QUOTED = re.compile(r'"[^"\n|]*"')  # with a bar line in it, a quote was left open: that is music
-INLINE = re.compile(r"\[([A-Za-z]):([^\]\n]*)\]")
+INLINE = re.compile(r"\[([A-Za-z]):([^\[\]\n]*)\]")
 NO_MUSIC = rf"^(?![A-Ga-gxz]:[|:])[A-Za-z]:.*$|{NOT_NOTES}"
 SPACER = re.compile(rf"({NO_MUSIC})|y\d*", re.MULTILINE)
 LINE_BREAK = re.compile(rf"({NO_MUSIC})|!", re.MULTILINE)

@@ -39,7 +39,7 @@ TOKEN = re.compile(
     rf"""
       (?P<space>[ \t`]+)
     | (?P<note>(?P<accidental>\^\^?|__?|=)?(?P<letter>[A-Ga-g])(?P<octave>[',]{{0,8}})(?P<note_length>{LENGTH}))
-    | (?P<bar>(?::{{0,8}}\|[\]|:]{{0,8}} | ::+ | \[\|[\]:]{{0,8}})(?:\[?{ENDING})? | :?\[{ENDING})
+    | (?P<bar>(?::{{0,8}}\[?\|[\]|:]{{0,8}} | ::+)(?:\[?{ENDING})? | :{{1,8}}\] | :?\[{ENDING})
     | (?P<inline>\[[A-Za-z]:[^\[\]\n]*\])
     | (?P<chord_open>\[) | (?P<chord_close>\](?P<chord_length>{LENGTH}))
     | (?P<rest>[zx](?P<rest_length>{LENGTH})) | (?P<bar_rest>[ZX](?P<bar_rest_count>[0-9]{{0,3}}))

@@ -325,7 +325,7 @@ ADDING_UP = {
     "endings after thick bars": "|:C8|C8[|1 C8:|]2 C8|]",
     "endings after double repeats": "|:C8|C8::1 C8::2 C8|]",
     "endings in brackets after invisible bars": "|:C8|C8[|][1,3 C8:|[|][2 C8|]",
-    "bars of any shape": "[|:::C8:::|C8|[|C8.|C8:||:C8|::C8::|",
+    "bars of any shape": "[|:::C8:::|C8|[|C8.|C8:||:C8|::C8::|C8:[|]|]C8:]",
     "a repeat at the end of all": "C8|C8|C8|:|",
     "both repeats in one": "C8::C8::C8|]",
     "a start of a repeat at the line's start": "|:C8|C8:|\n|:C8|C8:|",
