@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from preprocessing.notation import FIELD
+from preprocessing.notation import CONTINUES, FIELD
 
 MAX_CHARACTERS = 20_000  # of a tune; the longest of the bundled corpus has 1,904
 SECONDS = 20
@@ -92,9 +92,13 @@ def safe(abc: str) -> str:
         raise RenderingError(f"the tune has {len(abc):,} characters: more than {MAX_CHARACTERS:,} are not rendered")
     lines = ["X:1"]
     text = abc.encode("utf-8", "replace").decode().replace("\r", "\n")
-    for line in DROPPED_CHARACTERS.sub("", text).split("\n"):
-        line = line.partition("%")[0].strip(" \t\\")
+    in_text = False  # a field of text goes on in this line
+    for written in DROPPED_CHARACTERS.sub("", text).split("\n"):
+        line = written.partition("%")[0].strip()
         field = FIELD.match(line)
+        goes_on = in_text and not field
+        in_text = line.endswith("\\") if goes_on else CONTINUES.match(line) is not None
+        line = "" if goes_on else line.strip(" \t\\")
         if field and field[1] in KEPT_FIELDS:
             lines.append(line)
         elif line and not field:

@@ -9,15 +9,23 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from preprocessing.notation import (
     COMMENT,
+    CONTINUES,
     FIELD,
     FIELD_ORDER,
+    LENGTH,
+    NO_KEY,
+    NOT_NOTES,
+    PLUS_CHORD,
+    WORDS_IN_MUSIC,
     Verdict,
     canonical_key,
     default_unit_length,
     octave_shift,
+    words_in,
 )
 
 VOICES = "V"  # those that sound higher or lower than written are always kept, one line each
@@ -27,20 +35,50 @@ MIN_NOTES = 8  # shorter ones are exercises and fragments
 MAX_ERRORS_PER_NOTE = 0.05
 STRANGE = "characters outside ABC"
 
-QUALITY = r"(?:maj|min|dim|aug|sus|add|m|M|[+\-°#b()]|\d)*"
-CHORD_SYMBOL = re.compile(rf'"[A-G][#b]?{QUALITY}(?:/[A-Ga-g][#b+]?)?"')
+QUALITY = (
+    r"(?:[Mm]aj?|[Mm]in?|MAJ?|dim|aug|sus|add|alt|omit|no|dom|pedal|tristan|N6|(?:It|Fr|Gr)\+6|m|M|[+\-#b(,)]|\d)*"
+)
+CHORD_SYMBOL = re.compile(rf"[A-G][#b]?{QUALITY}(?:/[A-Ga-g][#b+]?)?")
+CHORD_SIGNS = str.maketrans("♯♭−–△∆ºØ", "#b--ΔΔ°ø", "♮")
+CHORD_SPELLINGS = [  # of jazz and of music21, and how ABC writes them (ABC 2.1, section 4.18)
+    (re.compile(rf"{written}"), by)
+    for written, by in (
+        (r"\((.*)\)", r"\1"),  # an optional chord
+        (r"(.+)\([A-G][^()]*\)", r"\1"),  # an alternative, which is not played
+        (r"(.+) add ?(.+)", r"\1add\2"),
+        (r"(.+) subtract ?(.+)", r"\1omit\2"),
+        (r"(.+) alter ?(.+)", r"\1\2"),
+        (r"([A-G][#b]?)(?:°|o(?=b?\d))(.*)", r"\1dim\2"),
+        (r"([A-G][#b]?)m?ø7?(/.*)?", r"\1m7b5\2"),
+        (r"([A-G][#b]?)m?ø(.*)", r"\1m\2b5"),
+        (r"([A-G][#b]?m?)Δ7?(/.*)?", r"\1maj7\2"),
+        (r"([A-G][#b]?m?)Δ(.*)", r"\1maj\2"),
+        (r"(.+)6/9(.*)", r"\g<1>69\2"),
+        (r"([A-G][#b]?)power", r"\g<1>5"),
+    )
+]
 QUOTED = re.compile(r'"[^"\n|]*"')  # with a bar line in it, a quote was left open: that is music
-INLINE = re.compile(r"\[([A-Za-z]):([^\]\n]*)\]")
-DECORATION = r"![^!\s|]{1,30}!"
-SPACER = re.compile(rf'(^[A-Za-z]:.*$|"[^"\n]*"|{DECORATION}|\[[A-Za-z]:[^\]\n]*\])|y\d*', re.MULTILINE)
-LINE_BREAK = re.compile(rf'(^[A-Za-z]:.*$|"[^"\n]*"|{DECORATION})|!', re.MULTILINE)
+INLINE = re.compile(r"\[([A-Za-z]):([^\[\]\n]*)\]")
+NO_MUSIC = rf"^(?![A-Ga-gxz]:[|:])[A-Za-z]:.*$|{NOT_NOTES}"
+SPACER = re.compile(rf"({NO_MUSIC})|y\d*", re.MULTILINE)
+LINE_BREAK = re.compile(rf"({NO_MUSIC})|!", re.MULTILINE)
+PLUS = re.compile(rf"({PLUS_CHORD}{LENGTH})|{NO_MUSIC}", re.MULTILINE)
+SYMBOL = re.compile(r'^U:[ \t]*([~H-Wh-w])[ \t]*=[ \t]*([!+"].*?[!+"])[ \t]*(?:%.*)?$', re.MULTILINE)
+NO_SYMBOL = ("!nil!", "!none!")
+USUAL_SYMBOLS = {
+    "~": "roll", "H": "fermata", "L": "accent", "M": "lowermordent", "O": "coda", "P": "uppermordent", "S": "segno",
+    "T": "trill", "u": "upbow", "v": "downbow",
+}  # fmt: skip
+LINE = re.compile(r"^(?![A-Za-z]:)[^|\n]+$\n?", re.MULTILINE)  # of music without a bar line
+# What mail made of signs and of lines that were too long for it: `=3D` for `=`, `=20` for a blank, `=` before a break.
+FROM_MAIL = re.compile(rf"({NO_MUSIC})|=(?:([2-7][0-9A-F])|[ \t]*\n(?![A-Za-z]:)|[ \t]*$)", re.MULTILINE)
 BLANKS = re.compile(r"[ \t]+")
 EDGE_BLANKS = re.compile(r"^[ \t\n]+|[ \t]+$", re.MULTILINE)
 OUTSIDE_ABC = re.compile(r"[^\x20-\x7e\n]|\\")  # a backslash that joins no lines means nothing
 BACK_QUOTES = re.compile("`+")
 MARKUP = re.compile(r"</?(?:br|p)\s*/?>|&(?:nbsp|lt|gt|amp|quot|#\d{1,5});", re.IGNORECASE)
-SIGNS = {"♯": "^", "♭": "_", "♮": "="}
-SIGN = re.compile("[♯♭♮]")
+SIGNS = {"♯": "^", "♭": "_", "♮": "=", "𝄪": "^^", "𝄫": "__", "𝄲": "^/", "𝄳": "_/"}
+SIGN = re.compile(f"[{''.join(SIGNS)}]")
 RHYTHM = re.compile(r"[a-z]+(?:[ -][a-z]+)?")
 
 ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|([`'^\"~=cvuHr/-])([A-Za-z])|(AE|ae|OE|oe|AA|aa|ss|DH|dh|TH|th))")
@@ -71,7 +109,7 @@ class Ledger:
         """Note that `before` was replaced by `after`, if it was, and return `after`."""
         if before != after:
             self.drop(reason, len(before))
-            self.added[reason] += len(after)
+            self.added.update({reason: len(after)} if after else {})
         return after
 
     def balanced(self, before: int, after: int) -> bool:
@@ -137,7 +175,7 @@ def clean_tune(raw: str, keep_fields: str, defaults: dict[str, str] | None = Non
             ledger.change(f"{letter}: respelled" if before else f"{letter}: written out", before, after)
         else:
             ledger.drop(f"field {letter}:", len(before))
-    clean = _clean_body("".join(body), ledger)
+    clean = _clean_body("".join(body), dict(SYMBOL.findall(raw)), ledger)
     return CleanTune(header, clean, _join(kept, clean), title, ledger)
 
 
@@ -146,6 +184,7 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
     found: dict[str, str] = {}
     body: list[str] = []
     in_text_block = False
+    continued = ""  # the letter of a field of text that goes on in this line
     for whole_line in raw.split("\n"):
         if whole_line.startswith(("%%begintext", "%%beginps", "%%beginsvg")):
             in_text_block = True
@@ -157,8 +196,12 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
         ledger.drop("comments and directives", len(whole_line) - len(line))
         ledger.drop("blanks", len(line) - len(line := line.strip()))
         match = FIELD.match(line)
+        goes_on, continued = continued, match[1] if match and CONTINUES.match(line) else ""
         if not line:
             ledger.drop("blanks", 1)
+        elif goes_on and not match:
+            ledger.drop(_field(goes_on), len(line) + 1)
+            continued = goes_on if line.endswith("\\") else ""
         elif match and "K" not in found:
             letter = match[1]
             value = BLANKS.sub(" ", match[2]).strip()
@@ -181,7 +224,7 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
                 spelled = f"{letter}:{_spell(letter, match[2])}"
                 body.append(ledger.change("fields in the body respelled", line, spelled) + "\n")
             else:
-                ledger.drop("lyrics" if letter in "wWs" else f"field {letter}:", len(line) + 1)
+                ledger.drop(_field(letter), len(line) + 1)
         elif "K" not in found:
             ledger.drop("no ABC, before the key", len(line) + 1)
         elif line.endswith("\\"):
@@ -195,19 +238,37 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
     return found, body
 
 
+def _field(letter: str) -> str:
+    """Return the reason under which a field's lines are dropped."""
+    return "lyrics" if letter in "wWs" else f"field {letter}:"
+
+
 def _spell(letter: str, value: str) -> str:
     value = BLANKS.sub(" ", value).strip()
     return (canonical_key(value) or OUTSIDE_ABC.sub("", value) or "none") if letter == "K" else value
 
 
-def _clean_body(body: str, ledger: Ledger) -> str:
-    """Return the body cleaned and without its last line end, which the ledger has as dropped if nothing is left."""
+def _clean_body(body: str, symbols: dict[str, str], ledger: Ledger) -> str:
+    """Return the body cleaned and without its last line end, which the ledger has as dropped if nothing is left.
+
+    `symbols` are the letters that U: fields define, and their meaning, which is written instead.
+    """
 
     def without(pattern: re.Pattern[str], by: str | Callable[[re.Match[str]], str], reason: str) -> None:
         nonlocal body
         before = len(body)
         body = pattern.sub(by, body)
         ledger.drop(reason, before - len(body))
+
+    def respell(pattern: re.Pattern[str], by: Callable[[re.Match[str]], str], reason: str) -> None:
+        nonlocal body
+        body = pattern.sub(lambda match: ledger.change(reason, match[0], by(match)), body)
+
+    def quoted(match: re.Match[str]) -> str:
+        chord = _chord_symbol(match[0])
+        if chord is None:
+            ledger.drop("annotations", len(match[0]))
+        return "" if chord is None else ledger.change("chord symbols respelled", match[0], chord)
 
     def field_inline(match: re.Match[str]) -> str:
         letter = match[1]
@@ -217,10 +278,20 @@ def _clean_body(body: str, ledger: Ledger) -> str:
         spelled = f"[{letter}:{_spell(letter, match[2])}]"
         return ledger.change("fields in the body respelled", match[0], spelled)
 
-    body = MARKUP.sub(lambda match: ledger.change("HTML", match[0], _without_markup(match[0])), body)
-    body = SIGN.sub(lambda match: ledger.change("accidentals respelled", match[0], SIGNS[match[0]]), body)
-    without(QUOTED, lambda match: match[0] if CHORD_SYMBOL.fullmatch(match[0]) else "", "annotations")
+    symbols = {letter: meant for letter, meant in symbols.items() if meant[1:-1] != USUAL_SYMBOLS.get(letter)}
+    if symbols:
+        letters = re.compile(rf"({NO_MUSIC})|[{''.join(symbols)}]", re.MULTILINE)
+        meant = {letter: "" if symbol in NO_SYMBOL else symbol for letter, symbol in symbols.items()}
+        respell(letters, lambda match: match[1] or meant[match[0]], "letters of U: written out")
+    body = QUOTED.sub(quoted, body)
+    respell(MARKUP, lambda match: _without_markup(match[0]), "HTML")
+    body = QUOTED.sub(quoted, body)  # of what was `&quot;`
+    respell(SIGN, lambda match: SIGNS[match[0]], "accidentals respelled")
+    if "+" in body:
+        respell(PLUS, _without_plus, "+chords+ and +decorations+ respelled")
     body = INLINE.sub(field_inline, body)
+    respell(FROM_MAIL, lambda match: match[1] or (chr(int(match[2], 16)) if match[2] else ""), "mail encoding")
+    without(LINE, lambda match: "" if words_in(match[0].rstrip("\n")) else match[0], WORDS_IN_MUSIC)
     without(SPACER, lambda match: match[1] or "", "spacers")
     without(LINE_BREAK, lambda match: match[1] or "", "line breaks written as !")
     body = body.replace("\t", " ")
@@ -229,6 +300,24 @@ def _clean_body(body: str, ledger: Ledger) -> str:
     without(BLANKS, " ", "blanks")
     without(EDGE_BLANKS, "", "blanks")
     return body.removesuffix("\n")
+
+
+@lru_cache(maxsize=1024)
+def _chord_symbol(quoted: str) -> str | None:
+    """Return a chord symbol with its quotes as ABC writes it, None if it is an annotation."""
+    chord = decode_text(quoted[1:-1]).translate(CHORD_SIGNS)
+    for written, by in CHORD_SPELLINGS:
+        if match := written.fullmatch(chord):
+            chord = match.expand(by)
+    return f'"{chord}"' if CHORD_SYMBOL.fullmatch(chord) else None
+
+
+def _without_plus(match: re.Match[str]) -> str:
+    """Return a chord or decoration between plus signs, of ABC before 1.6 and of ABC 2.0, as ABC 2.1 writes it."""
+    if match[1]:
+        notes, _, length = match[1][1:].rpartition("+")
+        return f"[{notes}]{length}"
+    return f"!{match[0][1:-1]}!" if match[0][0] == "+" else match[0]
 
 
 def _without_markup(markup: str) -> str:
@@ -257,8 +346,10 @@ def reason_to_drop(verdict: Verdict, ledger: Ledger) -> str | None:
 
     What cleaning took out because it is no ABC counts as an error like what is left.
     """
+    if verdict.unreadable is not None:
+        return verdict.unreadable
     if verdict.key is None:
-        return "no K: field that names a key"
+        return NO_KEY
     if not verdict.pitches:
         return "no notes"
     if len(verdict.pitches) < MIN_NOTES:

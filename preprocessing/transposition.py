@@ -8,18 +8,19 @@ import re
 from dataclasses import replace
 from functools import cache
 
-from preprocessing.notation import ALTERATION, MODE_SHIFT, SHARP_ORDER, Verdict
+from preprocessing.notation import ALTERATION, DECORATION, MODE_SHIFT, SHARP_ORDER, Verdict
 
 SHIFTS = (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6)  # semitones: every other key, by the smaller move
 KEY_LINE = re.compile(r"^K:(.*)", re.MULTILINE)
 MOVABLE = re.compile(
-    r"""(^(?![A-Ga-gxz]:[|:])[A-Za-z+]:.* | \[[A-Za-z]:[^\[\]\n]*\] | "[^"\n]*"
-    | ![^!\s|]{1,30}! | \+[^+\s|]{1,30}\+ | (?:[_^=][_^=/\d]*)?[A-Ga-g][',]*)""",
+    rf"""(^(?![A-Ga-gxz]:[|:])[A-Za-z+]:.* | \[[A-Za-z]:[^\[\]\n]*\] | "[^"\n]*" | {DECORATION}
+    | (?:[_^=][_^=/\d]*)?[A-Ga-g][',]*)""",
     re.VERBOSE | re.MULTILINE,
 )
 NOTE = re.compile(r"([_^=/\d]*)([A-Ga-g])([',]*)")
 KEY = re.compile(r"([A-G])([#b]?)([a-z]*)((?: .*)?)")
 KEY_ACCIDENTAL = re.compile(r"(?<![A-Za-z])([_^=]+)([a-g])")  # not the value of `middle=d`
+KEY_MICROTONE = re.compile(r"(?<![A-Za-z])[_^=]+[0-9/]")
 CLEF = re.compile(r"clef|treble|alto|tenor|bass|perc|middle|octave|t=|transpose|staff|style|stem")
 CHORD_SYMBOL = re.compile(r'"([A-G])([#b]?)([^"/]*)(?:/([A-Ga-g])([#b]?))?"')
 
@@ -177,6 +178,8 @@ def _key_parts(value: str) -> tuple[str, str, str, str]:
     match = KEY.fullmatch(value)
     if match is None or match[3] not in MODE_SHIFT or "exp" in match[4].split():
         raise TranspositionError("no tonic to move (K:none, HP, exp or no key)")
+    if KEY_MICROTONE.search(match[4]):
+        raise TranspositionError("an accidental that cannot be read")
     return match[1], match[2], match[3], match[4]
 
 

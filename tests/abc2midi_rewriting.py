@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocessing.notation import NO_TONIC, WORDS, Verdict, _meaning, _Reader, bar_length, canonical_key
+from preprocessing.notation import WORDS, Verdict, _meaning, _Reader, bar_length, canonical_key, describes_staff
 
 RULES = ("as it is", "line ends", "words without time", "repeats", "halves", "unequal broken rhythm")
 BAR = r"line-char (\d+)-\d+ :.* Bar (-?\d+) has (\S+) time units while the time signature has (\d+)"
@@ -28,7 +28,7 @@ class _Rewriter(_Reader):
 
     def field(self, letter: str, value: str) -> None:
         if self.level >= 2 and not self.in_line:
-            if letter == "K" and canonical_key(value) is None and not NO_TONIC.match(value):
+            if letter == "K" and canonical_key(value) is None and not describes_staff(value):
                 value = "C"
             if letter == "M" and bar_length(value) is None:
                 value = "none"
@@ -40,11 +40,16 @@ class _Rewriter(_Reader):
     def music(self, line: str) -> None:
         self.in_line = True
         for word in WORDS(line):
-            kind, _ = _meaning(word)
+            kind, value = _meaning(word)
             if (kind != "bar" or self.level < 3) and (kind not in self.dropped or self.level < 2 or word.isspace()):
-                self.out.append(word)
+                self.out.append(value if kind == "plus_chord" and self.level >= 2 else word)
             super().music(word)
         self.in_line = False
+
+    def plus_chord(self, chord: str) -> None:
+        written, self.out = self.out, []
+        super().plus_chord(chord)
+        self.out = written
 
     def end_line(self) -> None:
         if self.level < 3 and self.voice.total and self.voice.total == self.voice.wanted:

@@ -45,7 +45,7 @@ def test_given_fields_stand_in_the_header_of_one_tune_in_their_order(pipe):
 
 
 def test_a_given_key_is_spelled_as_in_a_corpus(pipe):
-    for key, spelled in (("A mixolydian", "Amix"), ("D major", "D"), ("B minor", "Bm")):
+    for key, spelled in (("A mixolydian", "Amix"), ("A natural minor", "Am"), ("D major", "D"), ("B minor", "Bm")):
         [tune] = pipe(key=key, metre="6/8", seed=0, bars="strict", max_characters=200)
         assert fields_of(tune["abc"])["K"] == spelled
 
@@ -139,6 +139,9 @@ def test_what_is_unfinished_in_time_is_cut_at_a_bar_line(pipe):
     ("settings", "words"),
     [
         ({"key": "H"}, "key 'H'"),
+        ({"key": "D Hijaz"}, "key 'D Hijaz'"),
+        ({"key": "E harmonic minor"}, "key 'E harmonic minor'"),
+        ({"key": "C _2B"}, "key 'C _2B'"),
         ({"metre": "six"}, "metre 'six'"),
         ({"unit_length": "1/0"}, "unit_length '1/0'"),
         ({"title": "one\ntwo"}, "title"),

@@ -5,9 +5,12 @@ import re
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from music21.harmony import CHORD_TYPES, ChordSymbol
 
 from preprocessing.cleaning import clean_tune, decode_text, reason_to_drop
-from preprocessing.notation import judge
+from preprocessing.conversion import _chord_symbol
+from preprocessing.notation import MICROTONE, WORDS_IN_MUSIC, judge
+from preprocessing.transposition import transpose
 
 
 def clean(body: str, header: str = "M:4/4\nL:1/8\nK:C") -> str:
@@ -47,6 +50,20 @@ CLEANED = {
     "text blocks": ("CDEF|\n%%begintext\nwords | of text\n%%endtext\nGABc|", "CDEF|\nGABc|"),
     "line breaks written as !": ("CDEF|!GABc|!\n!trill!c4|!", "CDEF|GABc|\n!trill!c4|"),
     "a section's end that looks like a field": ("CDE\nG:|\nA::\nz:|", "CDE\nG:|\nA::\nz:|"),
+    "lyrics continued by a backslash": ("CDEF|\nw:la la\\\n  a bad cab\\\nbed\nGABc|", "CDEF|\nGABc|"),
+    "remarks continued by a backslash": ("CDEF|\nN:see \\ % so\n a bag\nW:a\\\nbag\nGABc|", "CDEF|\nGABc|"),
+    "continued lyrics continued": ('CDEF|\nw:la\n+:la\\\nbed\ns:"C"\\\n"G" *\nGABc|', "CDEF|\nGABc|"),
+    "a field behind continued lyrics": ("CDEF|\nw:la\\\nK:G\\\nGABc|", "CDEF|\nK:G\nGABc|"),
+    "lines of prose": (
+        "CDEF|\nrepeat the whole tune again\nGABc|\n(Play twice.)\n\nD.C. al fine\n</html>\nend",
+        "CDEF|\nGABc|",
+    ),
+    "a line without a bar line that is no prose": ("CDEF\nkC uDvE RF\nTGABc|\nz4", "CDEF\nkC uDvE RF\nTGABc|\nz4"),
+    "chords between plus signs": ("+CE+D+^F=A++c/e/++C,E'G+2|", "[CE]D[^F=A][c/e/][C,E'G]2|"),
+    "decorations between plus signs": ("+f+C+trill+D+D.C.+E+D.S. al coda+F|", "!f!C!trill!D!D.C.!E!D.S. al coda!F|"),
+    "instructions with blanks": ("CD!D.C. al fine!EF|!da capo!GABc|!c y A!|", "CD!D.C. al fine!EF|!da capo!GABc|c A|"),
+    "line ends that mail has broken": ("CD=3DEF=20\nGA =\nBc|=20\n^C=D2=E|", "CD=EF\nGA Bc|\n^C=D2=E|"),
+    "entities inside quotes": ('"^&quot;a bag&quot;"CDEF|"_b &amp; d"GABc|&quot;Am&quot;c4|', 'CDEF|GABc|"Am"c4|'),
     "a continued line": ("CDEF|\\\nGABc|", "CDEF|GABc|"),
     "a continued line with a comment": ("CDEF|\\ % so\n  GABc|", "CDEF|GABc|"),
     "a line continued over lyrics": ("CDEF|\\\nw:la\nGABc|", "CDEF|GABc|"),
@@ -65,6 +82,50 @@ def test_cleaning_of(body, expected):
 )
 def test_chord_symbols_stay(symbol):
     assert clean(f'"{symbol}"C4|') == f'"{symbol}"C4|'
+
+
+CHORDS = {
+    "B♭": "Bb", "B♭7/D": "Bb7/D", "C♯m7♭5": "C#m7b5", "F♯dim": "F#dim", "C/B♭": "C/Bb", "E♮": "E", "B&#9837;": "Bb",
+    "E\\u266d": "Eb", "Cø7": "Cm7b5", "Cø": "Cm7b5", "F#ø9": "F#m9b5", "D°": "Ddim", "D°7/C": "Ddim7/C", "Bo7": "Bdim7",
+    "CΔ7": "Cmaj7", "C∆": "Cmaj7", "CΔ9": "Cmaj9", "AmΔ7": "Ammaj7", "C−7": "C-7", "D7(b9)": "D7(b9)",
+    "D7(♭9,♯11)": "D7(b9,#11)",
+    "G7alt": "G7alt", "CMaj7": "CMaj7", "Cmi7": "Cmi7", "Em7-5": "Em7-5", "Ebmaj7#11": "Ebmaj7#11", "C6/9": "C69",
+    "G(Em)": "G", "(G)": "G", "(B♭7)": "Bb7", "Am(maj7)": "Am(maj7)", "F+": "F+", "C7/Bb": "C7/Bb", "C5": "C5",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", CHORDS)
+def test_chord_symbols_of_any_spelling_are_written_as_abc_writes_them_and_transposed(written):
+    tune = clean_tune(f'X:1\nK:C\n"{written}"C4|', "K")
+    assert tune.text == f'K:C\n"{CHORDS[written]}"C4|'
+    assert tune.ledger.balanced(len(f'X:1\nK:C\n"{written}"C4|'), len(tune.text))
+    moved = transpose(tune.text, 2)
+    assert moved.startswith('K:D\n"')
+    assert transpose(moved, -2) == tune.text
+
+
+@pytest.mark.parametrize("kind", sorted(CHORD_TYPES))
+@pytest.mark.parametrize("root", ["C", "F#", "B-"])
+def test_every_chord_symbol_of_our_score_reader_survives(root, kind):
+    symbol = _chord_symbol(ChordSymbol(root=root, kind=kind))
+    cleaned = clean(f"{symbol}C4|")
+    assert re.fullmatch(rf'"{root.replace("-", "b")}[!-~]*"C4\|', cleaned)
+    assert cleaned.endswith('"C4|')
+
+
+@pytest.mark.parametrize(
+    "text", ["N.C.", "Am G", "hm", "Fine", "Coda", "D.S.", "Do", "Bad", "Add", "Dim.", "ø7", "Solo"]
+)
+def test_words_in_quotes_are_no_chord_symbols(text):
+    assert clean(f'"{text}"C4|') == "C4|"
+
+
+def test_letters_that_u_fields_define_are_written_out_and_the_usual_ones_stay():
+    raw = 'X:1\nU:n = !tenuto!\nU: k=!nil!\nU:m = "^+"\nU:T=!trill! % so\nU:H=+turn+\nK:Am\nknC4mnC4|"Am"TnC8|H[K:Em]C|'
+    tune = clean_tune(raw, "K")
+    assert tune.text == 'K:Am\n!tenuto!C4!tenuto!C4|"Am"T!tenuto!C8|!turn![K:Em]C|'
+    assert tune.ledger.balanced(len(raw), len(tune.text))
+    assert judge(tune.text).errors == []
 
 
 def test_what_changes_the_sound_in_the_body_stays():
@@ -152,7 +213,32 @@ def test_sharps_and_flats_of_a_key_may_be_words_or_signs(written, key):
     assert clean_tune(f"X:1\nK:{written}\nCDEF|", "K").header["K"] == key
 
 
-@pytest.mark.parametrize("key", ["H", "weird", "Ré"])
+LONG = "CDEF GABc|" * 20  # one error more or less is no reason to drop it
+
+
+@pytest.mark.parametrize(
+    "body", ["_/e4 c4|", "c4 ^3f4|", "{_/e}c8|", "C𝄳D6|", "♯/C8|", "[K:C _/e]c8|", "[C^3/2E]8|", "C𝄲F6|"]
+)
+def test_a_tune_with_one_microtone_is_dropped_and_counted_as_such(body):
+    tune = clean_tune(f"X:1\nM:4/4\nL:1/8\nK:C\n{LONG}{body}", "K")
+    assert reason_to_drop(judge(tune.whole), tune.ledger) == MICROTONE
+
+
+@pytest.mark.parametrize("key", ["C _2B _3e ^3f", "Ddor _/e", "C exp ^3/2f"])
+def test_a_tune_with_microtones_in_its_key_is_dropped_and_counted_as_such(key):
+    tune = clean_tune(f"X:1\nM:4/4\nL:1/8\nK:{key}\n{LONG}", "K")
+    assert reason_to_drop(judge(tune.whole), tune.ledger) == MICROTONE
+
+
+def test_a_tune_with_words_among_its_notes_is_dropped_and_counted_as_such_and_lines_of_words_are_left_out():
+    for words, reason in (("C4 then back|", WORDS_IN_MUSIC), ("\nthen back to the start\n", None)):
+        tune = clean_tune(f"X:1\nM:4/4\nL:1/8\nK:C\n{LONG}{words}", "K")
+        assert reason_to_drop(judge(tune.whole), tune.ledger) == reason
+        assert "back" not in tune.text or reason
+        assert bool(tune.ledger.dropped[WORDS_IN_MUSIC]) == (reason is None)
+
+
+@pytest.mark.parametrize("key", ["H", "weird", "Ré", "D Hijaz", "E harmonic minor", "Em blues", "D Freygish", "G dur"])
 def test_a_tune_in_a_key_that_is_none_is_no_tune(key):
     tune = clean_tune(f"X:1\nK:{key}\nCDEFGABc|cBAGFEDC|", "K")
     assert reason_to_drop(judge(tune.whole), tune.ledger) == "no K: field that names a key"

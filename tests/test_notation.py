@@ -14,9 +14,14 @@ from typing import NamedTuple
 import pytest
 from abc2midi_rewriting import RULES, complaints, rewritten, sounding
 
+from generation.quality import score_tune
 from preprocessing.families import melody_hash
 from preprocessing.notation import (
+    LONG_OVERLAY,
+    MICROTONE,
+    NO_KEY,
     WORDS,
+    WORDS_IN_MUSIC,
     Verdict,
     bar_length,
     canonical_key,
@@ -111,6 +116,17 @@ def test_all_modes_of_a_collection_have_its_signature(sharps):
         ("Am treble8", "Am"),
         ("C octave=0", "C"),
         ("D dorian bass", "Ddor"),
+        ("D Dorian mode", "Ddor"),
+        ("A natural minor", "Am"),
+        ("F# Natural Minor", "F#m"),
+        ("Bb natural minor", "Bbm"),
+        ("E natural", "E"),
+        ("C m=d", "C"),
+        ("D m=c middle=B", "D"),
+        ("A min -8va", "Am"),
+        ('G clef=treble_8 name="a b"', "G"),
+        ("D ♯c", "D"),
+        ("D ♭b", "D _b"),
     ],
 )
 def test_a_key_has_one_canonical_spelling(written, canonical):
@@ -121,6 +137,21 @@ def test_a_key_has_one_canonical_spelling(written, canonical):
 @pytest.mark.parametrize("written", ["", "H", "am", "clef=bass", "treble", "7", "major", "%"])
 def test_what_is_no_key_has_no_canonical_spelling(written):
     assert canonical_key(written) is None
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("D Freygish", "E harmonic minor", "D Hijaz", "A melodic minor", "Em blues", "D Ahava Raba", "G dur"),
+        *("A minor pentatonic", "Es", "Bn", "Em/G", "D phrygian dominant", "A mix (hexatonic)"),
+    ],
+)
+def test_a_word_that_is_no_mode_is_no_key_in_a_header_or_in_the_body(written):
+    assert canonical_key(written) is None
+    assert judge(tune("C8|", key=written)).key is None
+    verdict = judge(tune(f"C8|[K:{written}]C8|"))
+    assert len(verdict.errors) == 1
+    assert verdict.unreadable == NO_KEY
 
 
 @pytest.mark.parametrize(
@@ -186,6 +217,40 @@ def test_a_length_divided_by_zero_is_refused_by_itself_and_is_an_error_in_a_tune
     with pytest.raises(ValueError, match="zero"):
         parse_length("/0")
     assert ["zero" in error for error in judge(tune("C/0 C8|")).errors] == [True]
+
+
+TWO_METRES = {
+    "3/4 (4/4)": ("C6|C8|C6|]", "C7"),
+    "6/8 (9/8)": ("C6|C9|C6|C6|]", "C8"),
+    "2/4 (3/8)": ("C8|C6|C8|]", "C7"),
+    "C (3/4)": ("C8|C6|C8|]", "C7"),
+    "3/4 4/4": ("C6|C8|C6|]", "C5"),
+    "3/4(4/4)": ("C6|C8|C6|]", "C9"),
+}
+
+
+@pytest.mark.parametrize("metre", TWO_METRES)
+def test_of_two_metres_a_bar_may_have_either(metre):
+    body, wrong = TWO_METRES[metre]
+    unit = str(default_unit_length(metre))
+    assert judge(tune(body, metre=metre, unit=unit)).bars_add_up
+    assert [bad[0] for bad in bad_bars(f"{body}{wrong}|{body}", metre=metre, unit=unit)] == [body.count("|") + 1]
+    assert bad_bars(f"C8|[M:{metre}][L:{unit}]{body}") == []
+    assert bar_length(metre) == bar_length(re.match(r"\S+?(?=[ (])", metre)[0])
+
+
+def test_of_two_metres_a_full_bar_ends_with_its_line_and_two_halves_make_up_either():
+    assert bad_bars("C6\nC8\nC6|", metre="3/4 (4/4)") == []
+    assert bad_bars("C6|:C8|C3:|C5|C6|]", metre="3/4 (4/4)") == []
+    assert bad_bars("C6|:C8|C3:|C4|C6|]", metre="3/4 (4/4)") == [(3, "3/4", "3/8"), (4, "3/4", "1/2")]
+    [part] = transcribe(tune("C6|C8|C3|", metre="3/4 (4/4)")).parts
+    assert [bar.length for bar in part.bars] == [1, 1, Fraction(1, 2)]
+
+
+@pytest.mark.parametrize("metre", ["3/4 (free)", "2/4+3/8", "3/4 (0/4)", "3/4 (4/4) (2/4)"])
+def test_metres_of_which_one_cannot_be_read_are_an_error(metre):
+    assert bar_length(metre) is None
+    assert len(judge(tune("C8|", metre=metre)).errors) == 1
 
 
 BARS = {"4/4": 1, "C": 1, "C|": 1, "2/2": 1, "6/8": "3/4", "5/8": "5/8", "2+3/8": "5/8", "(2+2+3)/8": "7/8"}
@@ -256,6 +321,11 @@ ADDING_UP = {
     "endings of ranges": "|:C8|[1-3 C8:|[4 C8|]",
     "an ending inside a bar": "|:C8|C4|1 C4:|2 C4|C8|]",
     "an invisible bar": "C8|C8[|]C8|C8|]",
+    "endings after invisible bars": "|:C8|C8[|]1 C8:|[|]2 C8|]",
+    "endings after thick bars": "|:C8|C8[|1 C8:|]2 C8|]",
+    "endings after double repeats": "|:C8|C8::1 C8::2 C8|]",
+    "endings in brackets after invisible bars": "|:C8|C8[|][1,3 C8:|[|][2 C8|]",
+    "bars of any shape": "[|:::C8:::|C8|[|C8.|C8:||:C8|::C8::|C8:[|]|]C8:]",
     "a repeat at the end of all": "C8|C8|C8|:|",
     "both repeats in one": "C8::C8::C8|]",
     "a start of a repeat at the line's start": "|:C8|C8:|\n|:C8|C8:|",
@@ -267,6 +337,11 @@ ADDING_UP = {
     "a triplet": "C8|(3CDEF2C4|C8|",
     "tuplets of other numbers": "C8|(2CDC5|(4CDEFC5|(6CDEFGAC6|C8|",
     "a tuplet with its time": "C8|(5:4:5CDEFGC4|C8|",
+    "a tuplet of more than nine": "C8|(11:8:11CDEFGABcdef|C8|",
+    "a tuplet of more than nine, few notes": "C8|(12:8:4C3D3E3F3|C8|",
+    "a tuplet of more than nine, as many notes": "C8|(10:4cdefgabcdeC4|C8|",
+    "a tuplet of more than nine in the usual time": "C8|(13::13cdefgabcdefgaC6|C8|",
+    "one note in the time of two": "C8|(1:2:2CCC4|C8|",
     "a tuplet with its count": "C8|(3:2:2C4D2C4|C8|",
     "a tuplet with defaults left open": "C8|(3::2C4D2C4|C8|",
     "a tuplet of a chord and a rest": "C8|(3[CE]zGC6|C8|",
@@ -292,6 +367,17 @@ ADDING_UP = {
     "a slur": "C8|(C4(C2)C2)|C8|",
     "a chord over a line's end": "C8|[CE\nG]8|C8|",
     "a line break and its decoration": "C8|!C4 C4|!trill!C8|C4!C4|",
+    "line breaks around notes alone": "C8|!c2 d2 e2 f2!|C8|",
+    "instructions with blanks": "C8|C4!D.C. al fine!C4|!da capo!C8|!To Coda!C8|C8!D. S.!|!a tempo!C8|+D.S. al Coda+C8|",
+    "chords between plus signs": "C8|+CEG+4+^F=A+4|C8|",
+    "chords between plus signs with lengths and ties": "C8|+C2E2+-+C,E'+/+C3/2G+C4|+CE++CE+z6|",
+    "decorations between plus signs": "C8|+f+C4+ff+C4|+D.C.+C8|",
+    "lyrics continued by a backslash": "C8|C8|\nw:la la\\\n  a bad cab-bage\\\n bed\nC8|",
+    "text continued by a backslash": 'C8|\nN:see \\ % so\nbag a\nW:a\\\nbag\ns:"C"\\\n"G"\nC8|\nw:a\n+:b\\\nb\nC8|',
+    "a chord's tie before broken rhythm": 'C8|( "^I" !f! [CEG]- > [CEG] [F=AC]3/2"^V"[GBD]/ H[CEG]2 )C2|C8|',
+    "decorations of chords, spacers and bars": "C8|[!1!C!3!E!5!G]4 !coda! y !p! !trill! C4 !fermata!|C8|",
+    "reserved signs": '@a !pp! #b c2* [K:C#] d?e;f "@a $2 b" y |**C8|',
+    "letters for decorations": "kC4RC4|kC J D I ^F2 Q F4|uvTC8|(TGFK).FF5|",
     "directives and text": "C8|\n%%MIDI program 1\n%%begintext center\nC9|\n%%endtext\nC8|",
     "parts, symbols and continued words": "C8|\nP:B\nC8|\nw:la\n+:la la\ns:!f!\nU:T=!trill!\nTC8|",
     "a repeat like a field": "C8|C7\nc:|\nx7\nz::c8|",
@@ -382,6 +468,9 @@ PITCHES = {
     "an accidental until a repeat": ("^FF:|F", [66, 66, 65]),
     "an accidental in every octave": ("^Fff'F,|f", [66, 78, 90, 54, 77]),
     "an accidental of a high note in every octave": ("^f'f=FF'", [90, 78, 65, 77]),
+    "the notes of a chord between plus signs": ("+CE^G+4G4|", [60, 64, 68, 68]),
+    "a unison": ("[DD]4D4|", [D, D, D]),
+    "an octave mark of both kinds": ("C,',C'", [48, 72]),
     "an accidental in its overlay only": ("^F8&F8|F8", [66, 65, 65]),
     "an accidental of a grace note left out": ("{^f}fF", [77, 65]),
     "an accidental taken back": ("^F=FF", [66, 65, 65]),
@@ -450,6 +539,9 @@ def test_every_note_of_a_tied_chord_sounds_once():
         ("C8|C99999|", "'99' is not ABC"),
         ("C3/2/|", "'/' is not ABC"),
         ("z8|z8|", "no notes"),
+        ("(1C8|", "'1' is not ABC"),
+        ("(10CDEFGABcde|", "'10' is not ABC"),
+        ("+CzE+8|", "rest inside a chord"),
     ],
 )
 def test_what_is_not_abc_is_an_error_and_the_tune_does_not_parse(body, found):
@@ -457,6 +549,53 @@ def test_what_is_not_abc_is_an_error_and_the_tune_does_not_parse(body, found):
     assert any(found in error for error in verdict.errors)
     assert not verdict.parses
     assert not verdict.bars_add_up
+
+
+MICROTONES = ["_/e", "^3f", "^/4c", "_3/4B", "^3/2F", "__/E", "^^^f", "=^f", "^^_C"]
+
+
+@pytest.mark.parametrize("note", MICROTONES)
+def test_a_microtone_makes_a_tune_unreadable_and_is_no_natural(note):
+    for body in (f"C7{note}|", f"C7[C{note}]|", f"C7+C{note}+|", f"(3{note}CCC6|", f"C4-C3-{note}|"):
+        verdict = judge(tune(body))
+        assert not verdict.parses
+        assert set(verdict.pitches) <= {C}
+        assert verdict.unreadable == MICROTONE
+        assert verdict.bad_bars == [] or "+" in body
+    assert judge(tune(f"C4{{a{note}}}C4|")).unreadable == MICROTONE
+
+
+@pytest.mark.parametrize("words", ["C _2B ^3f", "Ddor _/e", "^/f", "C exp _3/4B", "D ^f _/b"])
+def test_a_microtone_in_a_key_is_no_key_and_makes_a_tune_unreadable(words):
+    assert canonical_key(words) is None
+    for text in (tune("C8|", key=words), tune(f"C8|[K:{words}]C8|"), tune(f"C8|\nK:{words}\nC8|")):
+        assert judge(text).unreadable == MICROTONE
+    assert transcribe(tune("C4_/e4|")).verdict == judge(tune("C4_/e4|"))
+
+
+PROSE = [
+    "repeat the whole tune again", "Play it twice.", "(second time slower)", "D.C. al fine", "Fine",
+    "And now the dance", "Tom's version, from a fiddler in Cork", "siehe oben", "</html>", "end", "to Coda",
+    "zweimal", "répété deux fois",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", PROSE)
+def test_prose_in_the_body_makes_a_tune_unreadable_and_is_not_valid(words):
+    for body in (f"C8|\n{words}\nC8|", f"C8|C8| {words}\nC8|"):
+        assert judge(tune(body)).unreadable == WORDS_IN_MUSIC
+        assert not score_tune(tune(body), ended=True)["no_errors"]
+
+
+def test_letters_that_u_fields_define_are_no_prose():
+    body = "knC4mC4|C8 n|"
+    assert judge(tune(body)).unreadable == WORDS_IN_MUSIC
+    assert judge("U:k = !tenuto!\n" + tune("U:n=!nil!\n" + body)).errors == []
+
+
+def test_a_second_voice_over_several_bars_makes_a_tune_unreadable():
+    assert judge(tune("C8|C8|\n&&E8|E8|")).unreadable == LONG_OVERLAY
+    assert judge(tune("C8&\\\nE8|C8|")).unreadable is None
 
 
 def test_an_error_names_its_bar():
@@ -746,6 +885,13 @@ def test_the_same_bars_are_wrong_as_in_abc2midi_once_the_reasons_are_taken_out(b
     differ = [i for i, bad in enumerate(ours) if bad != [(bar.number, bar.share) for bar in theirs.get(i, [])]]
     assert len({*differ} - unequal) <= 0.001 * len(tunes)
     assert sum(map(len, ours)) > 5000
+
+
+def test_no_tune_of_the_bundled_corpus_is_taken_for_prose(bundled):
+    assert Counter(verdict.unreadable for verdict in bundled.verdicts if verdict.unreadable) == {
+        NO_KEY: 5,
+        MICROTONE: 3,
+    }
 
 
 @needs_abc2midi

@@ -25,7 +25,7 @@ from preprocessing.corpus import SPLITS, Corpus, collect_tunes
 from preprocessing.notation import judge
 from preprocessing.sources import BUNDLED, Block, Reading, decode, fingerprint, read_source
 from preprocessing.tokens import BOUNDARY, PAD, UNKNOWN, build_tokenizer, build_vocabulary, encode_stream
-from preprocessing.tunes import Policy, Tally, Tune, read_blocks
+from preprocessing.tunes import Policy, Tally, Tune, read_blocks, transpose_tunes
 
 ROOT = Path(__file__).parent.parent
 
@@ -277,6 +277,27 @@ def test_drops_are_counted_by_reason_and_nothing_is_lost():
     together, tally_together = collect("\n\n".join(texts))
     assert [tune.text for tune in together] == [tune.text for tune in tunes]
     assert tally_together.drops == tally.drops
+
+
+def test_a_tune_that_cannot_be_read_to_its_end_is_dropped_by_reason_and_the_rest_is_right_in_every_key():
+    old = (
+        "+CEG+4 +^F=A+4|!D.C. al fine!c4 (11:8:11cdefgabc'bag|\nw:la la\\\n a bad cab\nplay it again\n[|]1C8:|[|]2E8|]"
+    )
+    texts = [
+        TUNE.replace("CDEFGABc", old).replace("K:C", "K:A natural minor"),
+        TUNE.replace("cBAG", "c_/BAG"),
+        TUNE.replace("K:C", "K:C _2B"),
+        TUNE.replace("K:C", "K:D Hijaz"),
+        TUNE.replace("cBAG", "then back to cBAG"),
+    ]
+    [tune], tally = collect(*texts)
+    reasons = {"microtones or other accidentals that cannot be read": 2, "no K: field that names a key": 1}
+    assert tally.drops == {**reasons, "words among the notes": 1}
+    verdict = judge(tune.text)
+    assert (verdict.key, verdict.errors, len(verdict.pitches)) == ("Am", [], 27)
+    made, failures = transpose_tunes([tune], 11)
+    assert (len(made), failures.total()) == (11, 0)
+    assert all("!D.C. al fine!" in one.text for one in made)
 
 
 def test_every_bundled_tune_is_kept_or_counted_as_dropped(bundled_corpus):

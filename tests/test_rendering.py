@@ -90,6 +90,8 @@ def test_the_music_of_a_tune_is_kept():
     before, after = judge(tune), judge(safe(tune))
     assert (after.key, after.metre, after.pitches) == (before.key, before.metre, before.pitches)
     assert "w:la la" in safe(tune)
+    continued = tune + "w:la\\\n  a bad cab\\\nbed\nc8|\n"
+    assert judge(safe(continued)).pitches == [*before.pitches, 73]
 
 
 def test_a_tune_of_any_length_is_refused_in_one_line():

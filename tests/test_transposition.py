@@ -80,6 +80,18 @@ def test_grace_notes_and_every_note_of_a_chord_are_transposed():
     assert moved("{/ga}b [CE^G]2", 2) == ("D", "{/ab}c' [DF^A]2")
 
 
+def test_every_note_of_a_chord_between_plus_signs_is_transposed():
+    assert moved("+G,B,+2+c^f'+ +f+D+ff+", 2) == ("D", "+A,^C+2+d^g'+ +f+E+ff+".replace("^C", "C"))
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    ["!D.C. al fine!", "!da capo!", "!To Coda!", "!dal segno al fine!", "!D. C.!", "+D.S. al coda+", "+accent+"],
+)
+def test_an_instruction_with_blanks_is_no_music_and_stays(instruction):
+    assert moved(f"C4{instruction}D4|", 2) == ("D", f"D4{instruction}E4|")
+
+
 def test_a_chord_symbol_is_transposed_with_its_bass():
     assert moved('"Am7/G"A "F#dim"F "Bb/d"B "C7#5"c', 2) == ("D", '"Bm7/A"B "G#dim"G "C/e"c "D7#5"d')
     assert moved('"Am7/G"A "E7b9"E', 1) == ("Db", '"Bbm7/Ab"B "F7b9"F')
@@ -173,6 +185,9 @@ def test_a_tune_without_a_tonic_is_not_transposed(key):
         ("^^^c", 2, "an accidental that cannot be read"),
         ("^3^F", 2, "an accidental that cannot be read"),
         ("^/c", 2, "an accidental that cannot be read"),
+        ("c{_/e}c", 2, "an accidental that cannot be read"),
+        ("c[K:C _/e]c", 2, "an accidental that cannot be read"),
+        ("c\nK:D _2B ^3f\nc", 2, "an accidental that cannot be read"),
         ('"D/f+"A', 2, "a chord symbol"),
         ('"slowly"A', 2, "a chord symbol"),
         ("__F ^^B", 4, "a triple"),
