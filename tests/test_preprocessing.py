@@ -413,7 +413,7 @@ print(json.dumps({"ours": ours, "splits": {k: [len(v), v.column_names, v[0]["tex
 
 def test_runs_on_the_same_corpus_agree_in_its_digest_and_on_another_do_not(built, small_source, tmp_path, build_from):
     [block] = read(small_source)
-    fewer = Block("made", "made.abc", block.content.replace(b"X:7\n", b"%"))
+    fewer = Block("made", "made.abc", block.content.split(b"X:150\n")[0])
     same = build_from(tmp_path / "again", [block], "XRMLK")
     other = build_from(tmp_path / "fewer", [fewer], "XRMLK")
     assert same.digest() == built.digest()

@@ -390,7 +390,7 @@ def test_the_sessions_dump_gets_its_headers_and_groups_alike_from_csv_and_json(t
     again, _ = read(write_table(tmp_path / "tunes.json", SETTINGS))
     assert texts(blocks) == texts(again)
     assert decode(blocks[1]) == (
-        "X:17569\nT:Banshee, The\nC:A. Body\nR:polka\nM:2/4\nL:1/8\nK:Gdorian\n|:GB dB|ef ge|!\r\ndB AG|AF ED:|"
+        "X:17569\nT:Banshee, The\nC:A. Body\nR:polka\nM:2/4\nL:1/8\nK:Gdorian\n|:GB dB|ef ge|!\ndB AG|AF ED:|"
     )
     assert {block.group for block in blocks + again} == {"thesession:5399"}
     assert {block.source for block in blocks} == {"thesession"}
