@@ -19,6 +19,7 @@ from preprocessing.notation import (
     default_unit_length,
     octave_shift,
 )
+from preprocessing.voices import leave_out_percussion
 
 VOICES = "V"  # those that sound higher or lower than written are always kept, one line each
 HEADER_ORDER = FIELD_ORDER.replace("K", VOICES + "K")
@@ -26,22 +27,48 @@ BODY_FIELDS = "KLMV"  # what changes the sound; lyrics, remarks and part names a
 MIN_NOTES = 8  # shorter ones are exercises and fragments
 MAX_ERRORS_PER_NOTE = 0.05
 STRANGE = "characters outside ABC"
+PERCUSSION = "voices of percussion"
 
 QUALITY = r"(?:maj|min|dim|aug|sus|add|m|M|[+\-°#b()]|\d)*"
 CHORD_SYMBOL = re.compile(rf'"[A-G][#b]?{QUALITY}(?:/[A-Ga-g][#b+]?)?"')
 QUOTED = re.compile(r'"[^"\n|]*"')  # with a bar line in it, a quote was left open: that is music
 INLINE = re.compile(r"\[([A-Za-z]):([^\]\n]*)\]")
+INLINE_VOICE = re.compile(r'\[(V):([^"\]\n]*(?:"[^"\n]*"[^"\]\n]*)*)\]')  # a name in quotes may hold a bracket
 DECORATION = r"![^!\s|]{1,30}!"
-SPACER = re.compile(rf'(^[A-Za-z]:.*$|"[^"\n]*"|{DECORATION}|\[[A-Za-z]:[^\]\n]*\])|y\d*', re.MULTILINE)
-LINE_BREAK = re.compile(rf'(^[A-Za-z]:.*$|"[^"\n]*"|{DECORATION})|!', re.MULTILINE)
+NO_MUSIC = rf'(^[A-Za-z]:.*$|"[^"\n]*"|{DECORATION}|\[[A-Za-z]:[^\]\n]*\])'
+SPACER = re.compile(rf"{NO_MUSIC}|y\d*", re.MULTILINE)
+IDLE = re.compile(rf"{NO_MUSIC}|[!$*;?@#]", re.MULTILINE)  # line breaks, and what the standard reserves (section 8.1)
+QUOTED_PRINTABLE = re.compile(rf"{NO_MUSIC}|=(?:([0-9][0-9A-F])|\n)", re.MULTILINE)  # no note begins by a digit
+EMPTY_BAR = re.compile(r"(?<![:|\[])\|(?:[ \t]|y\d*)+(?=:*\||\[\||::)|(?<=\|\|)\|+|(?<=[|\]:])\n\|(?=\n|$)")
+WRAPPED = re.compile(
+    rf"{NO_MUSIC}\n|(?<=[A-Ga-gzx,')\]])\n(?=[/\d,'])|(?<=[A-Ga-gzx\d/,')\]])\n(?=[<>])|(?<=[|:])\n(?=:(?![|:]))",
+    re.MULTILINE,
+)
 BLANKS = re.compile(r"[ \t]+")
 EDGE_BLANKS = re.compile(r"^[ \t\n]+|[ \t]+$", re.MULTILINE)
 OUTSIDE_ABC = re.compile(r"[^\x20-\x7e\n]|\\")  # a backslash that joins no lines means nothing
 BACK_QUOTES = re.compile("`+")
 MARKUP = re.compile(r"</?(?:br|p)\s*/?>|&(?:nbsp|lt|gt|amp|quot|#\d{1,5});", re.IGNORECASE)
+TAG_NAMES = (
+    "html|head|body|title|meta|link|script|style|pre|code|div|span|table|tbody|tr|th|font|center|hr|img|h[1-6]|ul|ol|li|"
+    "dl|form|input|blockquote|address|strong|em|small|big"  # not those that are notes between broken rhythms: A<b>c
+)
+TAG = re.compile(
+    r"<!--.*?(?:-->|$)|</[A-Za-z][A-Za-z0-9]*[ \t]*>|^[ \t]*<[A-Za-z!?/][^<>]*>[ \t]*$"
+    rf"|<(?:!doctype|a +(?:href|name|id|class|target)(?==)|{TAG_NAMES})\b[^<>\n]*>",
+    re.IGNORECASE,
+)
+NOTES_ONLY = re.compile(r"""(?:"[^"]*"|![^!]*!|[uvTHLMOPSR~.]*[\^_=]*[A-Ga-gzxZX]|[\s\d/,'|:\[\](){}<>&+*\\-])*""")
 SIGNS = {"♯": "^", "♭": "_", "♮": "="}
 SIGN = re.compile("[♯♭♮]")
-RHYTHM = re.compile(r"[a-z]+(?:[ -][a-z]+)?")
+RHYTHM_WORDS = 4  # "bourrée à 3 temps"; what has more, or commas, is a sentence
+MAY_BE_WRAPPED, MAY_BE_IDLE = re.compile(r"=[\d\n]|\n[/\d,'<>:]"), re.compile(r"[!$*;?@#]")  # much faster to look for
+VOICE_WORD = re.compile(r'[^\s="]+\s*=\s*(?:"[^"]*"?|\S*)|\S+')
+SOUNDING = re.compile(
+    r"(?:clef|octave|transpose|t|middle|m|score|sound|shift)=\S+"
+    r"|(?:treble|bass|alto|tenor|soprano|mezzosoprano|baritone|perc|none)[1-5]?(?:[+-](?:8|15))?"
+)
+FREE_METRE = re.compile(r"(?:frei|free)\b.*|frei\d.*", re.IGNORECASE)  # FREI6/8 of the Essen songs has no bars of 6/8
 
 ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|([`'^\"~=cvuHr/-])([A-Za-z])|(AE|ae|OE|oe|AA|aa|ss|DH|dh|TH|th))")
 COMBINING = {  # the accent of each mnemonic, as Unicode's combining character
@@ -118,15 +145,16 @@ def clean_tune(raw: str, keep_fields: str, defaults: dict[str, str] | None = Non
     lyrics, remarks, fingerings, spacers and blanks that say nothing are dropped; lines joined by a backslash are one.
     """
     ledger = Ledger()
-    found, body = _read_lines(raw, ledger)
+    sounding = leave_out_percussion(raw)
+    ledger.drop(PERCUSSION, len(raw) - len(sounding))
+    found, body = _read_lines(sounding, ledger)
     title = decode_text(found.get("T", ""))
     given = {**(defaults or {}), **{letter: value for letter, value in found.items() if value}}
-    metre = given.get("M", "none")
+    metre = FREE_METRE.sub("none", given.get("M", "none").strip("][ "))
     unit = given.get("L") or str(default_unit_length(metre))
-    rhythm = given.get("R", "").strip("][ ").lower()
     written = {"X": "1", "T": title, "M": metre, "L": unit}
     written |= {"K": _spell("K", found["K"])} if "K" in found else {}
-    written |= {"R": rhythm} if RHYTHM.fullmatch(rhythm) else {}
+    written |= {"R": spell_rhythm(given.get("R", ""))}
     written |= {letter: found[letter] for letter in ("Q", VOICES) if letter in found}
     header = {letter: written[letter] for letter in HEADER_ORDER if written.get(letter)}
     kept = {letter: value for letter, value in header.items() if letter in keep_fields + VOICES}
@@ -184,6 +212,12 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
                 ledger.drop("lyrics" if letter in "wWs" else f"field {letter}:", len(line) + 1)
         elif "K" not in found:
             ledger.drop("no ABC, before the key", len(line) + 1)
+        elif "<" in line and TAG.search(line):
+            rest = TAG.sub("", line)
+            rest = rest if NOTES_ONLY.fullmatch(rest) and rest.strip() else ""
+            ledger.change("HTML", line, rest)
+            body += [rest + "\n"] if rest else []
+            ledger.drop("HTML", not rest)
         elif line.endswith("\\"):
             body.append(line[:-1])
             ledger.drop("line continuation", 2)
@@ -197,7 +231,26 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
 
 def _spell(letter: str, value: str) -> str:
     value = BLANKS.sub(" ", value).strip()
+    if letter == "V":
+        name, *words = VOICE_WORD.findall(value) or [""]
+        words = [re.sub(r'\s*=\s*|"', lambda match: match[0].strip('" '), word) for word in words]
+        return " ".join([name.replace('"', ""), *filter(SOUNDING.fullmatch, words)])
     return (canonical_key(value) or OUTSIDE_ABC.sub("", value) or "none") if letter == "K" else value
+
+
+def spell_rhythm(value: str) -> str:
+    """Return the rhythm that an R: field names as the corpus spells it, or "" if it is none.
+
+    A rhythm is up to four words, in small letters of any alphabet, the later ones also numbers: `slip jig`.
+    """
+    rhythm = " ".join(unicodedata.normalize("NFC", decode_text(value).strip("][ ").lower()).split())
+    first, *others = words = re.split(r"[ '’-]", rhythm)
+    named = _is_word(first) and all(_is_word(word) or (word.isdecimal() and len(word) <= 2) for word in others)
+    return rhythm if named and len(words) <= RHYTHM_WORDS else ""
+
+
+def _is_word(word: str) -> bool:
+    return word[:1].isalpha() and all(unicodedata.category(character)[0] in "LM" for character in word)
 
 
 def _clean_body(body: str, ledger: Ledger) -> str:
@@ -217,18 +270,31 @@ def _clean_body(body: str, ledger: Ledger) -> str:
         spelled = f"[{letter}:{_spell(letter, match[2])}]"
         return ledger.change("fields in the body respelled", match[0], spelled)
 
+    if MAY_BE_WRAPPED.search(body):
+        without(QUOTED_PRINTABLE, _printed, "quoted-printable")
+        without(WRAPPED, lambda match: match[0] if match[1] else "", "lines broken inside a word")
+    body = INLINE_VOICE.sub(field_inline, body)
     body = MARKUP.sub(lambda match: ledger.change("HTML", match[0], _without_markup(match[0])), body)
     body = SIGN.sub(lambda match: ledger.change("accidentals respelled", match[0], SIGNS[match[0]]), body)
     without(QUOTED, lambda match: match[0] if CHORD_SYMBOL.fullmatch(match[0]) else "", "annotations")
     body = INLINE.sub(field_inline, body)
-    without(SPACER, lambda match: match[1] or "", "spacers")
-    without(LINE_BREAK, lambda match: match[1] or "", "line breaks written as !")
+    without(EMPTY_BAR, "", "empty bars")
+    if "y" in body:
+        without(SPACER, lambda match: match[1] or "", "spacers")
+    if MAY_BE_IDLE.search(body):
+        without(IDLE, lambda match: match[1] or "", "signs that say nothing")
     body = body.replace("\t", " ")
     without(BACK_QUOTES, "", "spacers")
     without(OUTSIDE_ABC, "", STRANGE)
     without(BLANKS, " ", "blanks")
     without(EDGE_BLANKS, "", "blanks")
     return body.removesuffix("\n")
+
+
+def _printed(match: re.Match[str]) -> str:
+    """Return what a code of quoted-printable stands for: a character, or nothing for a line that goes on."""
+    character = chr(int(match[2], 16)) if match[2] else ""
+    return match[1] or (character if character.isprintable() else " ")
 
 
 def _without_markup(markup: str) -> str:
@@ -260,7 +326,7 @@ def reason_to_drop(verdict: Verdict, ledger: Ledger) -> str | None:
     if verdict.key is None:
         return "no K: field that names a key"
     if not verdict.pitches:
-        return "no notes"
+        return "percussion alone" if ledger.dropped[PERCUSSION] else "no notes"
     if len(verdict.pitches) < MIN_NOTES:
         return f"fewer than {MIN_NOTES} notes"
     if len(verdict.errors) + ledger.dropped[STRANGE] > MAX_ERRORS_PER_NOTE * len(verdict.pitches):

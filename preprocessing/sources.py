@@ -69,6 +69,8 @@ DAMAGE = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFE
 FIRST_TUNE = re.compile(rb"(?:^|[\r\n])X:")
 BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 FILE_FIELDS = ("L", "M", "R")
+CONTROLS = re.compile("[\x80-\x84\x86-\x9f]")  # \x85 is also a line end
+DOS_LETTERS = {code: bytes([code]).decode("cp850") for code in (*range(0x80, 0xA0), 0xE1)}  # 0xE1 is ß
 CHARSET = re.compile(rb"(?:^|[\r\n])(?:%%|I:)abc-charset[ \t]+([\w.:-]+)")
 
 
@@ -217,8 +219,12 @@ def read_source(
 
 
 def decode(block: Block) -> str:
-    """Return a block as text: strict UTF-8, else the declared charset, else cp1252. A BOM stays as \\ufeff."""
-    return block.content if isinstance(block.content, str) else _decode(block.content, block.charset)
+    """Return a block as text: strict UTF-8, else the declared charset, else cp1252. A BOM stays as \\ufeff.
+
+    Control characters from \\x80 on, which no text has, are letters of DOS (code page 850) that were read as Latin-1.
+    """
+    text = block.content if isinstance(block.content, str) else _decode(block.content, block.charset)
+    return text.translate(DOS_LETTERS) if CONTROLS.search(text) else text
 
 
 def _decode(content: bytes, charset: str | None = None) -> str:

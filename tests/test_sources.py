@@ -161,6 +161,8 @@ def test_a_line_of_a_hundred_megabytes_costs_no_memory(tmp_path):
         ("X:1\r\nI:abc-charset koi8-r\r\nT:ж".encode("koi8-r"), "X:1\r\nI:abc-charset koi8-r\r\nT:ж"),
         (b"%%abc-charset no-such\nT:\xe9", "%%abc-charset no-such\nT:é"),
         ("X:1\nT:ł".encode("utf-16"), "X:1\nT:ł"),
+        ("T:Br\x84utigam, Gru\xe1".encode(), "T:Bräutigam, Gruß"),
+        ("T:Gr\xe1, Fl\xfate".encode(), "T:Grá, Flúte"),
         (b"\xfe\xff" + "X:1\nT:ł".encode("utf-16-be"), "X:1\nT:ł"),
     ],
 )
