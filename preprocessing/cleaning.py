@@ -5,7 +5,6 @@ Every character is accounted for: a tune's ledger says what was dropped from it 
 
 import html
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from preprocessing.notation import (
     default_unit_length,
     octave_shift,
 )
+from preprocessing.text_fields import decode_text, spell_rhythm
 from preprocessing.voices import leave_out_percussion
 
 VOICES = "V"  # those that sound higher or lower than written are always kept, one line each
@@ -61,7 +61,6 @@ TAG = re.compile(
 NOTES_ONLY = re.compile(r"""(?:"[^"]*"|![^!]*!|[uvTHLMOPSR~.]*[\^_=]*[A-Ga-gzxZX]|[\s\d/,'|:\[\](){}<>&+*\\-])*""")
 SIGNS = {"♯": "^", "♭": "_", "♮": "="}
 SIGN = re.compile("[♯♭♮]")
-RHYTHM_WORDS = 4  # "bourrée à 3 temps"; what has more, or commas, is a sentence
 MAY_BE_WRAPPED, MAY_BE_IDLE = re.compile(r"=[\d\n]|\n[/\d,'<>:]"), re.compile(r"[!$*;?@#]")  # much faster to look for
 VOICE_WORD = re.compile(r'[^\s="]+\s*=\s*(?:"[^"]*"?|\S*)|\S+')
 SOUNDING = re.compile(
@@ -69,17 +68,6 @@ SOUNDING = re.compile(
     r"|(?:treble|bass|alto|tenor|soprano|mezzosoprano|baritone|perc|none)[1-5]?(?:[+-](?:8|15))?"
 )
 FREE_METRE = re.compile(r"(?:frei|free)\b.*|frei\d.*", re.IGNORECASE)  # FREI6/8 of the Essen songs has no bars of 6/8
-
-ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|([`'^\"~=cvuHr/-])([A-Za-z])|(AE|ae|OE|oe|AA|aa|ss|DH|dh|TH|th))")
-COMBINING = {  # the accent of each mnemonic, as Unicode's combining character
-    "`": "\u0300", "'": "\u0301", "^": "\u0302", "~": "\u0303", "u": "\u0306",
-    '"': "\u0308", "r": "\u030a", "H": "\u030b", "v": "\u030c", "c": "\u0327",
-}  # fmt: skip
-STROKES = {"/O": "Ø", "/o": "ø", "/D": "Đ", "/d": "đ", "/L": "Ł", "/l": "ł"}
-LIGATURES = {
-    "AE": "Æ", "ae": "æ", "OE": "Œ", "oe": "œ", "AA": "Å", "aa": "å", "ss": "ß",
-    "DH": "Ð", "dh": "ð", "TH": "Þ", "th": "þ",
-}  # fmt: skip
 
 
 @dataclass
@@ -238,21 +226,6 @@ def _spell(letter: str, value: str) -> str:
     return (canonical_key(value) or OUTSIDE_ABC.sub("", value) or "none") if letter == "K" else value
 
 
-def spell_rhythm(value: str) -> str:
-    """Return the rhythm that an R: field names as the corpus spells it, or "" if it is none.
-
-    A rhythm is up to four words, in small letters of any alphabet, the later ones also numbers: `slip jig`.
-    """
-    rhythm = " ".join(unicodedata.normalize("NFC", decode_text(value).strip("][ ").lower()).split())
-    first, *others = words = re.split(r"[ '’-]", rhythm)
-    named = _is_word(first) and all(_is_word(word) or (word.isdecimal() and len(word) <= 2) for word in others)
-    return rhythm if named and len(words) <= RHYTHM_WORDS else ""
-
-
-def _is_word(word: str) -> bool:
-    return word[:1].isalpha() and all(unicodedata.category(character)[0] in "LM" for character in word)
-
-
 def _clean_body(body: str, ledger: Ledger) -> str:
     """Return the body cleaned and without its last line end, which the ledger has as dropped if nothing is left."""
 
@@ -299,23 +272,6 @@ def _printed(match: re.Match[str]) -> str:
 
 def _without_markup(markup: str) -> str:
     return "" if markup[0] == "<" else html.unescape(markup).replace("\xa0", " ")
-
-
-def decode_text(text: str) -> str:
-    r"""Return a text field as Unicode: HTML entities, `\u00e9` and the standard's mnemonics (ABC 2.1, section 8.2)."""
-
-    def character(match: re.Match[str]) -> str:
-        code, accent, letter, ligature = match.groups()
-        if code:
-            return "" if 0xD800 <= int(code, 16) < 0xE000 else chr(int(code, 16))  # half a surrogate pair is none
-        if ligature:
-            return LIGATURES[ligature]
-        if accent in COMBINING:
-            return unicodedata.normalize("NFC", letter + COMBINING[accent])
-        return STROKES.get(accent + letter, letter)
-
-    plain = ESCAPED.sub(character, html.unescape(text))
-    return "".join(c if c.isprintable() else " " for c in plain).strip()
 
 
 def reason_to_drop(verdict: Verdict, ledger: Ledger) -> str | None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from preprocessing.cleaning import clean_tune, decode_text, reason_to_drop, spell_rhythm
+from preprocessing.cleaning import clean_tune, reason_to_drop
 from preprocessing.notation import judge
+from preprocessing.text_fields import decode_text, spell_rhythm
 
 
 def clean(body: str, header: str = "M:4/4\nL:1/8\nK:C") -> str:
