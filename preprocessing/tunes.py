@@ -144,9 +144,10 @@ def read_blocks(blocks: list[Block], policy: Policy) -> tuple[list[Candidate], T
 
 
 def find_tunes(text: str) -> Iterator[str]:
-    """Yield the tunes of a text: those that begin by X:, and what lies outside them and has a K: and music.
+    """Yield the tunes of a text: those that begin by X:, and what lies outside them and has a header and music.
 
-    Some collections have no X: at all. There a tune without K: counts too, so that it is dropped for that.
+    Among tunes with X: a header is K: and another field (K: alone may go on with the tune above). Where no tune has X:,
+    any field will do: without K: the tune is dropped for that, and counted.
     """
     end, numbered = 0, TUNE_START.search(text) is not None
     for tune in split_tunes(text):
@@ -157,7 +158,7 @@ def find_tunes(text: str) -> Iterator[str]:
     yield from _unnumbered_tunes(text[end:], numbered)
 
 
-def _unnumbered_tunes(text: str, key_needed: bool) -> Iterator[str]:
+def _unnumbered_tunes(text: str, among_numbered: bool) -> Iterator[str]:
     """Yield the tunes of a text without X:. Each ends at a blank line below its music."""
     piece: list[str] = []
     letters: set[str] = set()
@@ -167,7 +168,7 @@ def _unnumbered_tunes(text: str, key_needed: bool) -> Iterator[str]:
         blank, remark = not line.strip(), line.startswith("%")
         in_header = "K" in letters and not music  # a blank line may follow it
         if piece and ((field or remark) and not piece[-1].strip() if in_header else blank):
-            if music and ("K" in letters or (letters and not key_needed)):
+            if music and letters and (not among_numbered or {"K"} < letters):
                 yield "".join(piece)
             piece, letters, music = [], set(), False
         if piece or not blank:

@@ -90,7 +90,8 @@ def test_fields_that_a_model_has_never_seen_are_written_and_not_fed(pipe):
 
 
 @pytest.mark.parametrize(
-    ("given", "spelled"), [("Reel", "reel"), ("Slip  Jig", "slip jig"), ("GÅNGLÅT", "gånglåt"), ("Bourr\\'ee", "bourrée")]
+    ("given", "spelled"),
+    [("Reel", "reel"), ("Slip  Jig", "slip jig"), ("GÅNGLÅT", "gånglåt"), ("Bourr\\'ee", "bourrée")],
 )
 def test_a_rhythm_is_spelled_as_the_corpus_spells_it(pipe, monkeypatch, given, spelled):
     [tune] = pipe(rhythm=given, seed=0, max_characters=60)

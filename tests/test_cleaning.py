@@ -380,6 +380,6 @@ def test_a_rhythm_may_have_the_letters_of_any_alphabet(rhythm, expected):
     assert clean_tune(f"X:1\nR:{rhythm}\nK:C\nCDEF|", "RK").header.get("R", "") == expected
 
 
-@pytest.mark.parametrize(("metre", "expected"), [("FREI6/8", "none"), ("free", "none"), ("2/2]", "2/2"), ("C|", "C|")])
+@pytest.mark.parametrize(("metre", "expected"), [("FREI6/8", "none"), ("free", "none"), ("2/2]", "2/2"), ("C|", "C|"), ("[", "none")])
 def test_a_free_metre_is_none(metre, expected):
     assert clean_tune(f"X:1\nM:{metre}\nK:C\nCDEF|", "MK").header["M"] == expected

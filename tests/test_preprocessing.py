@@ -600,6 +600,18 @@ def test_a_folder_that_holds_something_else_is_not_replaced(small_source, tmp_pa
     assert (tmp_path / "GPT_initial_training" / "record.json").read_text() == "{}"
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "[" * 50_000, '{"name": "a page", "outputs": 3}'])
+def test_a_folder_whose_manifest_is_of_something_else_is_not_replaced(
+    small_source, tmp_path, monkeypatch, capsys, text
+):
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "manifest.json").write_text(text)
+    with pytest.raises(SystemExit):
+        go_in(monkeypatch, "--source", small_source, "--output_dir", tmp_path / "page")
+    assert_one_clear_line(capsys.readouterr().err, "manifest.json")
+    assert (tmp_path / "page" / "manifest.json").read_text() == text
+
+
 def test_a_failure_while_writing_leaves_the_corpus_before_and_no_litter(
     small_source, tmp_path, monkeypatch, build_from
 ):

@@ -167,7 +167,11 @@ UNNUMBERED = {
     "a blank line below the header": (f"T:One\nK:G\n\n{MUSIC}\n\nT:Two\nK:A\n\n{MUSIC}\n", 2),
     "keys that change": (f"K:G\n{MUSIC}\nK:D\n{MUSIC}\n\nK:A\n{MUSIC}", 2),
     "a key alone before a header": (f"K:G\n\nT:Two\nK:A\n{MUSIC}", 1),
-    "beside tunes with a number": (f"X:1\nK:G\n{MUSIC}\n\nK:D\n{MUSIC}\n\nX:3\nK:A\n{MUSIC}\n\nK:E\n{MUSIC}", 4),
+    "beside tunes with a number": (
+        f"X:1\nK:G\n{MUSIC}\n\nL:1/8\nK:D\n{MUSIC}\n\nX:3\nK:A\n{MUSIC}\n\nT:4\nK:E\n{MUSIC}",
+        4,
+    ),
+    "a part that goes on below a blank line": (f"X:1\nL:1/16\nK:G\n{MUSIC}\n\nK:D\n{MUSIC}\n", 1),
     "a header of the file": (f"M:4/4\nL:1/8\n\nX:1\nK:G\n{MUSIC}\n", 1),
 }
 
