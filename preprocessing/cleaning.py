@@ -19,7 +19,7 @@ from preprocessing.notation import (
     octave_shift,
 )
 from preprocessing.text_fields import decode_text, spell_rhythm
-from preprocessing.voices import leave_out_percussion
+from preprocessing.voices import CLEF, leave_out_percussion
 
 VOICES = "V"  # those that sound higher or lower than written are always kept, one line each
 HEADER_ORDER = FIELD_ORDER.replace("K", VOICES + "K")
@@ -38,7 +38,7 @@ DECORATION = r"![^!\s|]{1,30}!"
 NO_MUSIC = rf'(^[A-Za-z]:.*$|"[^"\n]*"|{DECORATION}|\[[A-Za-z]:[^\]\n]*\])'
 SPACER = re.compile(rf"{NO_MUSIC}|y\d*", re.MULTILINE)
 IDLE = re.compile(rf"{NO_MUSIC}|[!$*;?@#]", re.MULTILINE)  # line breaks, and what the standard reserves (section 8.1)
-QUOTED_PRINTABLE = re.compile(rf"{NO_MUSIC}|=(?:([0-9][0-9A-F])|\n)", re.MULTILINE)  # no note begins by a digit
+QUOTED_PRINTABLE = re.compile(rf"{NO_MUSIC}|=(?:([0-9][0-9A-F])|\n(?!\Z))", re.MULTILINE)  # no note begins by a digit
 EMPTY_BAR = re.compile(r"(?<![:|\[])\|(?:[ \t]|y\d*)+(?=:*\||\[\||::)|(?<=\|\|)\|+|(?<=[|\]:])\n\|(?=\n|$)")
 WRAPPED = re.compile(
     rf"{NO_MUSIC}\n|(?<=[A-Ga-gzx,')\]])\n(?=[/\d,'])|(?<=[A-Ga-gzx\d/,')\]])\n(?=[<>])|(?<=[|:])\n(?=:(?![|:]))",
@@ -141,7 +141,8 @@ def clean_tune(raw: str, keep_fields: str, defaults: dict[str, str] | None = Non
     metre = FREE_METRE.sub("none", given.get("M", "").strip("][ ")) or "none"
     unit = given.get("L") or str(default_unit_length(metre))
     written = {"X": "1", "T": title, "M": metre, "L": unit}
-    written |= {"K": _spell("K", found["K"])} if "K" in found else {}
+    if "K" in found:  # a clef alone names no key
+        written["K"] = _spell("K", f"none {found['K']}" if CLEF.match(found["K"]) else found["K"])
     written |= {"R": spell_rhythm(given.get("R", ""))}
     written |= {letter: found[letter] for letter in ("Q", VOICES) if letter in found}
     header = {letter: written[letter] for letter in HEADER_ORDER if written.get(letter)}
@@ -254,6 +255,7 @@ def _clean_body(body: str, ledger: Ledger) -> str:
     without(EMPTY_BAR, "", "empty bars")
     if "y" in body:
         without(SPACER, lambda match: match[1] or "", "spacers")
+        without(EMPTY_BAR, "", "empty bars")
     if MAY_BE_IDLE.search(body):
         without(IDLE, lambda match: match[1] or "", "signs that say nothing")
     body = body.replace("\t", " ")

@@ -180,8 +180,28 @@ FIELDS = st.sampled_from(
 MUSIC = st.text(alphabet="ABCdefz|:[]()\"!%\\ \t`~^_=,'/2w{}yé<>-\n", max_size=60)
 
 
+PIECES = st.sampled_from(
+    [
+        "=20",
+        "=",
+        "| | | |",
+        "|y|",
+        "||y|",
+        "/2",
+        ">",
+        ":",
+        "</html>",
+        "<b>",
+        '<a href="x">Back</a>',
+        "V:1 clef=perc",
+        "V:2",
+    ]
+    + ["%%MIDI channel 10", '[V:1 nm="a ] b"]', "[K:perc]", "K:perc", "CDEF|", "+GB+", "\u2028", "\x0b", "*$;"]
+)
+
+
 @given(
-    st.lists(st.one_of(FIELDS, MUSIC, st.text(max_size=20)), max_size=12).map("\n".join),
+    st.lists(st.one_of(FIELDS, MUSIC, PIECES, st.text(max_size=20)), max_size=12).map("\n".join),
     st.sampled_from(["XRMLK", "K", "XTRMLQK"]),
 )
 def test_the_characters_of_any_text_add_up(raw, keep_fields):
@@ -380,6 +400,8 @@ def test_a_rhythm_may_have_the_letters_of_any_alphabet(rhythm, expected):
     assert clean_tune(f"X:1\nR:{rhythm}\nK:C\nCDEF|", "RK").header.get("R", "") == expected
 
 
-@pytest.mark.parametrize(("metre", "expected"), [("FREI6/8", "none"), ("free", "none"), ("2/2]", "2/2"), ("C|", "C|"), ("[", "none")])
+@pytest.mark.parametrize(
+    ("metre", "expected"), [("FREI6/8", "none"), ("free", "none"), ("2/2]", "2/2"), ("C|", "C|"), ("[", "none")]
+)
 def test_a_free_metre_is_none(metre, expected):
     assert clean_tune(f"X:1\nM:{metre}\nK:C\nCDEF|", "MK").header["M"] == expected
