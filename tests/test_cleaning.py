@@ -181,22 +181,24 @@ MUSIC = st.text(alphabet="ABCdefz|:[]()\"!%\\ \t`~^_=,'/2w{}yé<>-\n", max_size=
 
 
 PIECES = st.sampled_from(
-    [
-        "=20",
-        "=",
-        "| | | |",
-        "|y|",
-        "||y|",
-        "/2",
-        ">",
-        ":",
-        "</html>",
-        "<b>",
-        '<a href="x">Back</a>',
-        "V:1 clef=perc",
-        "V:2",
-    ]
-    + ["%%MIDI channel 10", '[V:1 nm="a ] b"]', "[K:perc]", "K:perc", "CDEF|", "+GB+", "\u2028", "\x0b", "*$;"]
+    (
+        *(
+            "=20",
+            "=",
+            "| | | |",
+            "|y|",
+            "||y|",
+            "/2",
+            ">",
+            ":",
+            "</html>",
+            "<b>",
+            '<a href="x">Back</a>',
+            "+GB+",
+            "*$;",
+        ),
+        *("%%MIDI channel 10", "V:1 clef=perc", "V:2", '[V:1 nm="a ] b"]', "[K:perc]", "K:perc", "\u2028", "\x0b"),
+    )
 )
 
 
