@@ -86,7 +86,7 @@ class Ledger:
         """Note that `before` was replaced by `after`, if it was, and return `after`."""
         if before != after:
             self.drop(reason, len(before))
-            self.added[reason] += len(after)
+            self.added.update({reason: len(after)} if after else {})
         return after
 
     def balanced(self, before: int, after: int) -> bool:
@@ -206,7 +206,7 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
             rest = rest if NOTES_ONLY.fullmatch(rest) and rest.strip() else ""
             ledger.change("HTML", line, rest)
             body += [rest + "\n"] if rest else []
-            ledger.drop("HTML", not rest)
+            ledger.drop("HTML", 0 if rest else 1)
         elif line.endswith("\\"):
             body.append(line[:-1])
             ledger.drop("line continuation", 2)
