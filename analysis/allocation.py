@@ -241,7 +241,7 @@ class Curves:
             log_c, place = np.unique(np.log(column(members, "flops")), return_inverse=True)
             log_loss = np.bincount(place, np.log(column(members, "validation_loss"))) / np.bincount(place)
             points.append((log_c, log_loss))
-            size.append(list(sizes).index(members[0]["recipe"]["size"]))
+            size.append(list(sizes).index(members[0]["size"]))
         log_n = np.log([members[0]["n_params"] for members in sizes.values()])
         of_size = np.array(size)
         draws = within_sizes(of_size) if draws is None else draws

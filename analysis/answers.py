@@ -21,6 +21,7 @@ from analysis.report import (
     find_fit,
     image,
     lead_sentence,
+    percent,
     position_lines,
     quantity,
     repetition_lines,
@@ -153,9 +154,9 @@ def _other_data(data: Data) -> str:
     found: dict[str, list[str]] = {}
     for name, rows in data["arms"].items():
         mine = [row for row in rows if row["budget"] == data["main_budget"] and row["against"] in (PART, KEYS)]
-        for row in sorted(mine, key=lambda row: (row["against"] == KEYS, row["one_in"])):
+        for row in sorted(mine, key=lambda row: (row["against"] == KEYS, -row["data_fraction"])):
             if row["size"] == mine[-1]["size"]:
-                part = "all tunes" if row["one_in"] == 1 else f"1/{row['one_in']} of the tunes"
+                part = "all tunes" if row["data_fraction"] == 1 else f"{percent(row['data_fraction'])} of the tunes"
                 more = (
                     f"in {row['keys']} keys instead of their own"
                     if row["against"] == KEYS
@@ -310,14 +311,12 @@ def data_answers(data: Data) -> list[str]:
 
 
 def _rise(row: Data) -> str:
-    passes = f"from {epochs_before(row):.0f} to {row['epochs']:.0f} epochs"
-    return (
-        f"{row['difference']:+.3f} {edges(row['interval'], '+')} ({row['size']}, 1/{row['one_in']} of them, {passes})"
-    )
+    what = f"{percent(row['data_fraction'])} of them, from {epochs_before(row):.0f} to {row['epochs']:.0f} epochs"
+    return f"{row['difference']:+.3f} {edges(row['interval'], '+')} ({row['size']}, {what})"
 
 
 def _change(row: Data) -> str:
-    part = "all tunes" if row["one_in"] == 1 else f"1/{row['one_in']} of them"
+    part = "all tunes" if row["data_fraction"] == 1 else f"{percent(row['data_fraction'])} of them"
     more = {PART: f", {row['epochs']:.0f} epochs", KEYS: f" in {row['keys']} keys", STATE: "", STATE_RESET: ""}
     what = f"{part}{more[row['against']]}"
     return f"{row['difference']:+.3f} {edges(row['interval'], '+')} ({row['size']}, {what})"
@@ -348,7 +347,7 @@ def arm_section(data: Data) -> list[str]:
                 NAMES[name],
                 row["size"],
                 short(row["budget"]),
-                "all" if row["one_in"] == 1 else f"1/{row['one_in']}",
+                "all" if row["data_fraction"] == 1 else percent(row["data_fraction"]),
                 str(row["keys"]),
                 f"{row['epochs']:.2f}",
                 str(row["seeds"]),

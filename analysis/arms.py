@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 
 from analysis.fitting import Interval
-from analysis.runs import Run, Runs, keys_used, mean_intervals
+from analysis.runs import Run, Runs, mean_intervals
 
 PART, KEYS, STATE, STATE_RESET, LONGER = "part", "keys", "state", "state reset", "longer"
 KINDS = (PART, KEYS, STATE, STATE_RESET, LONGER)
-Place = tuple[int, int, bool]  # one in how many tunes, in how many keys, whether state is carried
+Place = tuple[float, int, bool]  # fraction of the data, keys, whether training is stateful
 
 
 def arm_differences(runs: Runs) -> list[dict[str, Any]]:
     """Return what a part of the tunes, more keys and carried state change in the validation loss of one architecture.
 
-    A row is one size, budget, part (1 / one_in), number of keys and way with state. `difference` is its mean over
+    A row is one size, budget, fraction of the data, number of keys and way with state. `difference` is its mean over
     seeds, in nats per character, from the run of the same size, seed and budget on all of the tunes (`against` "part"),
     on the same part in its own keys ("keys"), or with windows that begin without state ("state"; in "state reset" the
     windows of the validation split begin without state for both, so that training alone differs). Under "longer" it is
@@ -26,28 +26,28 @@ def arm_differences(runs: Runs) -> list[dict[str, Any]]:
     by_place = {_place(run): run for run in runs}
     pairs: dict[tuple[Any, ...], list[tuple[Run, float, float]]] = defaultdict(list)
     for (size, seed, budget, arm), run in by_place.items():
-        one_in, keys, carried = arm
-        part_alone = one_in > 1 and keys == 1 and not carried
+        fraction, keys, carried = arm
+        part_alone = fraction < 1 and keys == 1 and not carried
         shorter = max((b for s, n, b, a in by_place if (s, n, a) == (size, seed, arm) and b < budget), default=0)
         for against, changed, from_budget, base, score in (
             (PART, part_alone, budget, (1, 1, False), "validation_loss"),
-            (KEYS, keys > 1 and not carried, budget, (one_in, 1, False), "validation_loss"),
-            (STATE, carried, budget, (one_in, keys, False), "validation_loss"),
-            (STATE_RESET, carried, budget, (one_in, keys, False), "validation_loss_reset"),
+            (KEYS, keys > 1 and not carried, budget, (fraction, 1, False), "validation_loss"),
+            (STATE, carried, budget, (fraction, keys, False), "validation_loss"),
+            (STATE_RESET, carried, budget, (fraction, keys, False), "validation_loss_reset"),
             (LONGER, part_alone, shorter, arm, "validation_loss"),
         ):
             other = by_place.get((size, seed, from_budget, base))
             if changed and other is not None:
                 members = run, run[score], other["validation_loss"]
-                pairs[against, run["n_params"], size, budget, one_in, keys, from_budget].append(members)
+                pairs[against, run["n_params"], size, budget, fraction, keys, from_budget].append(members)
     differences = {place: np.array([loss - base for _, loss, base in members]) for place, members in pairs.items()}
     means: dict[tuple[Any, ...], tuple[float, Interval]] = {}
     for kind in KINDS:
         places = [place for place in differences if place[0] == kind]
         means |= dict(zip(places, mean_intervals([differences[place] for place in places]), strict=True))
     rows = []
-    for place in sorted(differences):
-        against, _, size, budget, one_in, keys, from_budget = place
+    for place in sorted(differences, key=lambda place: (*place[:4], -place[4], *place[5:])):
+        against, _, size, budget, fraction, keys, from_budget = place
         mean, interval = means[place]
         rows.append(
             {
@@ -55,7 +55,7 @@ def arm_differences(runs: Runs) -> list[dict[str, Any]]:
                 "size": size,
                 "budget": budget,
                 "from_budget": from_budget,
-                "one_in": one_in,
+                "data_fraction": fraction,
                 "keys": keys,
                 "epochs": pairs[place][0][0]["epochs"],
                 "seeds": len(differences[place]),
@@ -68,6 +68,4 @@ def arm_differences(runs: Runs) -> list[dict[str, Any]]:
 
 
 def _place(run: Run) -> tuple[str, int, int, Place]:
-    recipe = run["recipe"]
-    arm = recipe.get("one_in", 1), round(keys_used(run)), bool(recipe.get("carry_state"))
-    return recipe["size"], recipe["seed"], recipe["tokens"], arm
+    return run["size"], run["seed"], run["budget"], (run["data_fraction"], run["n_keys"], run["stateful"])

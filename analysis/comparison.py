@@ -23,13 +23,13 @@ from analysis.fitting import (
     percentiles,
 )
 from analysis.laws import Array
-from analysis.runs import Run, Runs, by_size, clusters, column, mean_intervals, paired, weights_of, whole_corpus
+from analysis.runs import Runs, by_size, clusters, column, mean_intervals, paired, weights_of, whole_corpus
 
 AXES = ("n_params", "n_params_non_embedding", "flops")
 AT_ONE_BUDGET = ("power", "power_floor")
 MIN_BUDGETS = 3
 MIN_POSITIONS = 16
-RESOURCES = ("n_params", "n_params_non_embedding", "flops", "seconds", "memory_added_bytes")
+RESOURCES = ("n_params", "n_params_non_embedding", "flops", "seconds", "peak_memory_bytes")
 RESAMPLES_OF_RATIOS = 400
 SHARES_OF_OVERLAP = (0.25, 0.5, 0.75)  # of the losses that both reach, where the resources are compared
 BEYOND = 1e6  # a crossover is looked for this many times outside of what was measured
@@ -216,11 +216,11 @@ def compare(ladders: dict[str, Runs], delta: float = DELTA) -> Comparison:
     Raises ValueError if no run has a partner.
     """
     pairs = paired({architecture: whole_corpus(runs) for architecture, runs in ladders.items()})
-    counts = Counter(run["recipe"]["tokens"] for run in pairs["gpt"])
+    counts = Counter(run["budget"] for run in pairs["gpt"])
     if not counts:
         raise ValueError("no run has a partner of its size, budget and seed in the other ladder")
     budget = max(counts, key=lambda tokens: (counts[tokens], tokens))
-    at_budget = {a: [run for run in runs if run["recipe"]["tokens"] == budget] for a, runs in pairs.items()}
+    at_budget = {a: [run for run in runs if run["budget"] == budget] for a, runs in pairs.items()}
     left_out: dict[str, str] = {}
     laws = []
     wanted = [(law, axis, at_budget) for axis in AXES for law in AT_ONE_BUDGET]
@@ -236,13 +236,13 @@ def compare(ladders: dict[str, Runs], delta: float = DELTA) -> Comparison:
         else:
             laws.append(_contrast(law, axis, runs, sides, budget))
     everyone = [run for runs in at_budget.values() for run in runs]
-    resources = [name for name in RESOURCES if all(_amount(run, name) > 0 for run in everyone)]
+    resources = [name for name in RESOURCES if all(run[name] and run[name] > 0 for run in everyone)]
     left_out |= {f"ratios of {name}": "a run has none of it" for name in RESOURCES if name not in resources}
     ratios = _ratios(pairs, budget, sorted(counts), resources)
     if not ratios:
         left_out["ratios"] = "no loss is reached by both architectures inside what they measured"
     positions = None
-    if any(len(run.get("validation_loss_by_position", ())) < MIN_POSITIONS for run in everyone):
+    if any(len(run["validation_loss_by_position"] or ()) < MIN_POSITIONS for run in everyone):
         left_out["positions"] = f"a run has no validation_loss_by_position of {MIN_POSITIONS} places"
     else:
         positions = by_position(at_budget, budget)
@@ -275,7 +275,7 @@ def _side(law: str, axis: str, runs: Runs, delta: float) -> _Side:
     if law == "chinchilla":
         x["d"] = column(runs, "tokens")
     loss, labels = column(runs, "validation_loss"), clusters(runs)
-    sizes = [run["recipe"]["size"] for run in runs]
+    sizes = [run["size"] for run in runs]
     weights = weights_of(runs)
     fitted = fit(
         law,
@@ -454,12 +454,6 @@ def _ratios(pairs: dict[str, Runs], budget: int, budgets: list[int], resources: 
     return ratios
 
 
-def _amount(run: Run, name: str) -> float:
-    if name == "memory_added_bytes":  # the libraries take hundreds of megabytes that have nothing to do with the model
-        return float(run["peak_memory_bytes"] - run["memory_before_bytes"])
-    return float(run[name])
-
-
 def _resampled_means(pairs: dict[str, Runs], budgets: list[int], names: list[str]) -> tuple[list[str], Array, int]:
     """Return sizes, log means over seeds with their resamples, and the degrees of freedom of the noise.
 
@@ -469,9 +463,8 @@ def _resampled_means(pairs: dict[str, Runs], budgets: list[int], names: list[str
     """
     found: dict[tuple[str, int], dict[int, Array]] = defaultdict(dict)
     for pair in zip(pairs["gpt"], pairs["lstm"], strict=True):
-        recipe = pair[0]["recipe"]
-        amounts = [[_amount(run, name) for name in ("validation_loss", *names)] for run in pair]
-        found[recipe["size"], recipe["seed"]][recipe["tokens"]] = np.log(amounts)
+        amounts = [[run[name] for name in ("validation_loss", *names)] for run in pair]
+        found[pair[0]["size"], pair[0]["seed"]][pair[0]["budget"]] = np.log(amounts)
     seeds: dict[str, list[Array]] = {size: [] for size in by_size(pairs["gpt"])}
     for (size, _), cells in found.items():
         if cells.keys() >= set(budgets):
@@ -538,7 +531,7 @@ def by_position(runs: dict[str, Runs], budget: int) -> Positions:
     """Return the curves of the largest size from paired runs of one budget that carry validation_loss_by_position."""
     size = list(by_size(runs["gpt"]))[-1]
     gpt, lstm = (
-        np.array([run["validation_loss_by_position"] for run in runs[a] if run["recipe"]["size"] == size])
+        np.array([run["validation_loss_by_position"] for run in runs[a] if run["size"] == size])
         for a in ("gpt", "lstm")
     )
     visible = np.arange(1, gpt.shape[1] + 1)

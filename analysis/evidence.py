@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.report import short
-from analysis.runs import Run, Runs, keys_used
+from analysis.report import percent, short
+from analysis.runs import Runs, row_of
 from door import DoorError, read_json
 from training.record import (
     BASELINE,
@@ -16,19 +16,15 @@ from training.record import (
     NOT_RUN,
     RECORD,
     Ladder,
+    RunRecord,
     baseline_file,
     ladders_of,
     read_ladders,
     read_runs,
 )
-from training.runs_table import identity, read_runs_table
+from training.runs_table import read_runs_table
 
 SWEEPS = "rate_sweep_*.json"
-NEEDED = (  # columns of a table of runs, a field's fields as one
-    *("study", "arm", "status", "reason", "recipe", "corpus", "n_params", "n_params_non_embedding", "tokens", "epochs"),
-    *("unique_tokens", "flops", "seconds", "validation_loss", "validation_loss_standard_error", "validation_tokens"),
-    *("validation_curve", "train_curve", "tokens_per_second", "peak_memory_bytes", "memory_before_bytes"),
-)
 QUALITY = "quality.json"  # written by generation, which this room does not import
 
 
@@ -36,13 +32,14 @@ QUALITY = "quality.json"  # written by generation, which this room does not impo
 class Evidence:
     """The runs of a study and what is held against them.
 
-    `ladders` are of the tunes in their own keys; `others` the finished runs of the same tunes in more keys; `left_out`
-    says what is not fitted, and why. `sweeps` are the sweeps of learning rates. `quality` has what is said of the tunes
-    that the models write, if they were measured.
+    `main` holds the finished runs of the main budget by architecture, `runs` all finished ones on the tunes in their
+    own keys; `others` those of the same tunes in more keys; `left_out` says what is not fitted, and why. `sweeps` are
+    the sweeps of learning rates. `quality` has what is said of the tunes that the models write, if they were measured.
     """
 
     where: Path
-    ladders: dict[str, Ladder]
+    main: dict[str, Runs]
+    runs: dict[str, Runs]
     others: Runs
     left_out: list[str]
     baseline: dict[str, Any]
@@ -59,17 +56,17 @@ def of_folders(root: Path, also: Sequence[Path], sweeps: Path) -> Evidence:
     left_out = [_why(run) for ladder in ladders.values() for run in ladder.unfinished]
     folders = [path for folder in FOLDERS.values() for path in sorted((root / folder).rglob("seed_*"))]
     left_out += [f"{path}: no record, the run has not ended" for path in folders if not (path / RECORD).is_file()]
-    others: Runs = []
+    others: list[RunRecord] = []
     for folder in also:
         if not folder.is_dir():
             raise DoorError(f"--also {folder} is no folder: name one that holds the training folders of a study")
         found = [run for name in FOLDERS for run in read_runs(folder, name)]
         if not found:
             raise DoorError(f"--also {folder}: it holds no run")
-        others += [run for run in found if run["status"] == FINISHED]
-        left_out += [_why(run) for run in found if run["status"] != FINISHED]
+        others += [run for run in found if run.status == FINISHED]
+        left_out += [_why(run) for run in found if run.status != FINISHED]
         _check_held_out(f"--also {folder}", ladders, others)
-    return Evidence(root, ladders, others, left_out, read_json(baseline_file(root)), _read_sweeps(sweeps))
+    return _evidence(root, ladders, others, left_out, read_json(baseline_file(root)), _read_sweeps(sweeps), None)
 
 
 def of_table(path: Path, study: str) -> Evidence:
@@ -79,27 +76,22 @@ def of_table(path: Path, study: str) -> Evidence:
     if a file is missing or damaged.
     """
     rows = read_runs_table(path)
-    if absent := sorted(set(NEEDED) - set(rows[0] if rows else {})):
-        raise DoorError(
-            f"{path}: no {', '.join(absent)}: training/run.py STUDY.yaml --runs_file writes a table of runs"
-        )
-    mine = [row for row in rows if row["study"] == study and not row["recipe"]["init_from"]]
-    finished = [row for row in mine if row["status"] == FINISHED]
+    mine = [row.record for row in rows if row.study == study and row.record.config.init_from is None]
+    finished = [run for run in mine if run.status == FINISHED]
     if not finished:
-        studies = ", ".join(dict.fromkeys(row["study"] for row in rows))
+        studies = ", ".join(dict.fromkeys(row.study for row in rows))
         raise DoorError(f"--study {study}: no finished run of it in {path}, which has {studies}")
-    times = Counter(map(identity, finished))
-    for row in finished:
-        if times[identity(row)] > 1:
-            raise DoorError(f"{path}: {_name(row)}, stands there twice: intervals are of runs that stand there once")
-    corpus = min(finished, key=keys_used)["corpus"]
-    own = [row for row in mine if row["corpus"] == corpus and row["status"] != NOT_RUN]
-    ladders = ladders_of(own)
-    others = [row for row in finished if row["corpus"] != corpus]
+    times = Counter(run.config_hash for run in finished)
+    for run in finished:
+        if times[run.config_hash] > 1:
+            raise DoorError(f"{path}: {_name(run)}, stands there twice: intervals are of runs that stand there once")
+    corpus = min(finished, key=lambda run: run.config.n_keys).config.corpus
+    ladders = ladders_of([run for run in mine if run.config.corpus == corpus and run.status != NOT_RUN])
+    others = [run for run in finished if run.config.corpus != corpus]
     _check_held_out(str(path), ladders, others)
-    left_out = [_why(row) for row in mine if row["status"] not in (FINISHED, NOT_RUN)]
-    planned = Counter((row["study"], row["arm"]) for row in rows)
-    missing = Counter((row["study"], row["arm"]) for row in rows if row["status"] == NOT_RUN)
+    left_out = [_why(run) for run in mine if run.status not in (FINISHED, NOT_RUN)]
+    planned = Counter((row.study, row.arm) for row in rows)
+    missing = Counter((row.study, row.arm) for row in rows if row.record.status == NOT_RUN)
     left_out += [
         f"study {name}, {arm}: {n} of {planned[name, arm]} runs planned are not run"
         for (name, arm), n in missing.items()
@@ -107,38 +99,47 @@ def of_table(path: Path, study: str) -> Evidence:
     if not (path.parent / BASELINE).is_file():
         raise DoorError(f"{path.parent / BASELINE} is missing: a study's training leaves it in {FOLDERS['gpt']}")
     quality = read_json(path.parent / QUALITY) if (path.parent / QUALITY).is_file() else None
-    return Evidence(
-        path,
-        ladders,
-        others,
-        left_out,
-        read_json(path.parent / BASELINE),
-        _read_sweeps(path.parent),
-        quality and {name: quality[name] for name in ("findings", "headlines")},
-    )
+    said = quality and {name: quality[name] for name in ("findings", "headlines")}
+    baseline = read_json(path.parent / BASELINE)
+    return _evidence(path, ladders, others, left_out, baseline, _read_sweeps(path.parent), said)
+
+
+def _evidence(
+    where: Path,
+    ladders: dict[str, Ladder],
+    others: Sequence[RunRecord],
+    left_out: list[str],
+    baseline: dict[str, Any],
+    sweeps: list[dict[str, Any]],
+    quality: dict[str, Any] | None,
+) -> Evidence:
+    main = {name: [row_of(run) for run in ladder.finished] for name, ladder in ladders.items() if ladder.finished}
+    runs = {name: main.get(name, []) + [row_of(run) for run in ladder.others] for name, ladder in ladders.items()}
+    return Evidence(where, main, runs, [row_of(run) for run in others], left_out, baseline, sweeps, quality)
 
 
 def _read_sweeps(folder: Path) -> list[dict[str, Any]]:
     return [read_json(path) for path in sorted(folder.glob(SWEEPS))]
 
 
-def _check_held_out(where: str, ladders: dict[str, Ladder], others: Runs) -> None:
+def _check_held_out(where: str, ladders: dict[str, Ladder], others: Sequence[RunRecord]) -> None:
     """Raise DoorError if runs are not measured on the same held-out tunes."""
-    sizes = {run["validation_tokens"] for ladder in ladders.values() for run in ladder.finished}
+    sizes = {run.validation_tokens for ladder in ladders.values() for run in ladder.finished}
     for run in others:
-        if {run["validation_tokens"]} != sizes:
+        if {run.validation_tokens} != sizes:
             raise DoorError(
-                f"{where}: its runs are measured on {run['validation_tokens']:,} validation tokens, the others on "
-                f"{', '.join(f'{size:,}' for size in sorted(sizes))}: only runs on the same held-out tunes compare"
+                f"{where}: its runs are measured on {run.validation_tokens:,} validation tokens, the others on "
+                f"{', '.join(f'{size:,}' for size in sorted(filter(None, sizes)))}: "
+                "only runs on the same held-out tunes compare"
             )
 
 
-def _name(run: Run) -> str:
-    recipe = run["recipe"]
-    name = f"{recipe['architecture']} {recipe['size']} seed {recipe['seed']}, {short(recipe['tokens'])} tokens"
-    part = f" on 1/{recipe['one_in']} of the tunes" if recipe.get("one_in", 1) > 1 else ""
-    return f"{name}{part}{', carrying state' if recipe.get('carry_state') else ''}"
+def _name(run: RunRecord) -> str:
+    config = run.config
+    name = f"{config.architecture} {config.size} seed {config.seed}, {short(config.tokens)} tokens"
+    part = f" on {percent(config.data_fraction)} of the tunes" if config.data_fraction < 1 else ""
+    return f"{name}{part}{', stateful' if config.stateful else ''}"
 
 
-def _why(run: Run) -> str:
-    return f"{_name(run)}: {run['reason']}"
+def _why(run: RunRecord) -> str:
+    return f"{_name(run)}: {run.reason}"

@@ -120,10 +120,10 @@ def main_points(data: Data, architecture: str) -> dict[str, np.ndarray]:
     sizes = {row["size"] for row in data["sizes"] if architecture in row}
     chosen = [
         i
-        for i, (budget, part, keys, size) in enumerate(
-            zip(table["budget"], table["one_in"], table["keys"], table["size"], strict=True)
+        for i, (budget, fraction, keys, size) in enumerate(
+            zip(table["budget"], table["data_fraction"], table["n_keys"], table["size"], strict=True)
         )
-        if budget == data["main_budget"] and part in (None, 1) and round(keys) == 1 and size in sizes
+        if budget == data["main_budget"] and fraction == keys == 1 and size in sizes
     ]
     return {name: np.array(values)[chosen] for name, values in table.items()}
 
@@ -197,7 +197,7 @@ def training_curves(path: Path, data: Data, architectures: list[str]) -> None:
 
 QUANTITIES = {
     "seconds": "training time (s)",
-    "memory_added_bytes": "memory added by the run (bytes)",
+    "peak_memory_bytes": "memory added by the run (bytes)",
     "flops": "training compute (FLOPs)",
     "tokens_per_second": "speed (tokens per second)",
 }
@@ -360,9 +360,9 @@ def budgets(path: Path, data: Data) -> None:
             sheet = fitted["sheet"]
             colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(sheet)))
             for curve, colour in zip(sheet, colours, strict=True):
-                places = zip(table["budget"], table["one_in"], table["keys"], strict=True)
+                places = zip(table["budget"], table["data_fraction"], table["n_keys"], strict=True)
                 whole = (curve["budget"], 1, 1)  # the tunes that the law is fitted to: all of them, in their own keys
-                mine = [i for i, (t, one_in, keys) in enumerate(places) if (t, one_in or 1, round(keys)) == whole]
+                mine = [i for i, place in enumerate(places) if place == whole]
                 x, y = (np.array(table[name])[mine] for name in ("n_params", "validation_loss"))
                 draw_points(axes, x, y, architecture, color=colour)
                 axes.plot(
@@ -518,14 +518,14 @@ def draw_worths(axes: Axes, worths: dict[str, Data], rises: list[Data]) -> None:
 
 def draw_repeats(axes: Axes, table: dict[str, np.ndarray]) -> None:
     """Draw loss against epochs, a line a size and budget: the same tokens, from ever fewer tunes."""
-    own_keys = np.round(table["keys"]) == 1
+    own_keys = table["n_keys"] == 1
     budgets, sizes = np.unique(table["budget"]), list(dict.fromkeys(table["size"]))
     lines = {
         (budget, size): own_keys & (table["budget"] == budget) & (table["size"] == size)
         for size in sizes
         for budget in budgets
     }
-    repeated = {place: mine for place, mine in lines.items() if len(np.unique(table["one_in"][mine])) > 1}
+    repeated = {place: mine for place, mine in lines.items() if len(np.unique(table["data_fraction"][mine])) > 1}
     colours = dict(zip(budgets, mpl.colormaps["viridis"](np.linspace(0, 0.9, len(budgets))), strict=True))
     dashes = dict(zip(dict.fromkeys(size for _, size in repeated), cycle(DASHES), strict=False))
     for (budget, size), mine in repeated.items():

@@ -33,6 +33,11 @@ FACTORS = {"A", "B", "d"}  # fitted as logarithms
 UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3))
 
 
+def percent(fraction: float) -> str:
+    """Return a fraction in percent, to three digits: 6.25 %."""
+    return f"{100 * fraction:.3g} %"
+
+
 def short(number: float, _: Any = None) -> str:
     """Return a count as 15K, 1.2M, 3G."""
     for unit, size in UNITS:
@@ -360,7 +365,7 @@ RESOURCE_WORDS = {
     "tokens": "tokens",
     "flops": "training FLOPs",
     "seconds": "seconds of training",
-    "memory_added_bytes": "bytes of memory",
+    "peak_memory_bytes": "bytes of memory",
 }
 
 
@@ -668,7 +673,9 @@ def rate_section(data: Data, figures: set[str]) -> list[str]:
     if sweep is None:
         return []
     whose = (
-        "this corpus" if sweep["corpus"] == data["corpus"] else f"another corpus ({sweep['corpus']}) than this study's"
+        "this corpus"
+        if sweep["config"]["corpus"] == data["corpus"]
+        else f"another corpus ({sweep['config']['corpus']}) than this study's"
     )
     rules = [
         f"- {NAMES[name]}: best peak rate = {rule['coefficient']:.3g}·N^-{rule['exponent']:.3f} over "
@@ -687,7 +694,7 @@ def rate_section(data: Data, figures: set[str]) -> list[str]:
     return [
         "## Learning rate",
         "",
-        f"Swept on {whose}, at {short(sweep['recipe']['tokens'])} tokens; at other budgets another may be the best.",
+        f"Swept on {whose}, at {short(sweep['config']['tokens'])} tokens; at other budgets another may be the best.",
         "",
         *rules,
         *(f"- {line}" for line in [*rate_lines(data), *unswept_lines(data)]),

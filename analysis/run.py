@@ -97,7 +97,7 @@ def draw(drawings: dict[Path, Callable[[Path], None]]) -> None:
 
 def study_figures(data: dict[str, Any], gpt: Path, both: Path) -> dict[Path, Callable[[Path], None]]:
     """Return how to draw every figure that the study has the runs for."""
-    names, costs = list(data["fits"]), ["seconds", "memory_added_bytes"]
+    names, costs = list(data["fits"]), ["seconds", "peak_memory_bytes"]
     everything = [*costs, "flops", "tokens_per_second"]
     drawings: dict[Path, Callable[[Path], None]] = {}
     if "gpt" in names and gpt != both:

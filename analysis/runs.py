@@ -9,6 +9,7 @@ from scipy.stats import t as student
 
 from analysis.fitting import Interval, seed_weights
 from analysis.laws import Array
+from training.record import RunRecord
 
 FREEDOM_FOR_WEIGHTS = 12  # seeds beyond the first of their setting; fewer cannot tell a slope of the variance
 
@@ -21,18 +22,19 @@ def column(runs: Runs, name: str) -> Array:
     return np.array([run[name] for run in runs], dtype=float)
 
 
-def keys_used(run: Run) -> float:
-    """Return how many keys the training tunes were written in, on average: the training stream over U."""
-    return float(run["tokens"] / run["epochs"] / run["unique_tokens"])
+def row_of(record: RunRecord) -> Run:
+    """Return a run's record as one flat row: its fields and those of its configuration, whose tokens are the budget."""
+    config = record.config.to_dict()
+    budget = config.pop("tokens")
+    return {**vars(record), **config, "budget": budget, "stateful": record.config.stateful}
 
 
-def cluster_of(run: Run) -> tuple[str, int, int, int]:
+def cluster_of(run: Run) -> tuple[str, int, float, int]:
     """Return what a run shares its noise with: its size, seed, part of the data and keys, whatever the budget.
 
     Branches of one trunk are one cluster; budgets of one seed share their initial weights and the order of their data.
     """
-    recipe = run["recipe"]
-    return recipe["size"], recipe["seed"], recipe.get("one_in", 1), round(keys_used(run))
+    return run["size"], run["seed"], run["data_fraction"], run["n_keys"]
 
 
 def clusters(runs: Runs) -> list[str]:
@@ -42,20 +44,19 @@ def clusters(runs: Runs) -> list[str]:
 
 def setting_of(run: Run) -> tuple[Any, ...]:
     """Return what the seeds of one setting share."""
-    recipe = run["recipe"]
-    return recipe["size"], recipe["tokens"], recipe.get("one_in", 1), round(keys_used(run))
+    return run["size"], run["budget"], run["data_fraction"], run["n_keys"]
 
 
 def whole_corpus(runs: Runs) -> Runs:
     """Return the runs on all of the training tunes, in their own keys."""
-    return [run for run in runs if run["recipe"].get("one_in", 1) == 1 and round(keys_used(run)) == 1]
+    return [run for run in runs if run["data_fraction"] == run["n_keys"] == 1]
 
 
 def by_size(runs: Runs) -> dict[str, Runs]:
     """Group runs by size, in the order of the sizes."""
     groups: dict[str, Runs] = {}
     for run in sorted(runs, key=lambda run: run["n_params"]):
-        groups.setdefault(run["recipe"]["size"], []).append(run)
+        groups.setdefault(run["size"], []).append(run)
     return groups
 
 
@@ -63,7 +64,7 @@ def paired(ladders: dict[str, Runs]) -> dict[str, Runs]:
     """Return the runs that have a partner of the same setting and seed in every architecture, in the same order."""
 
     def key(run: Run) -> tuple[Any, ...]:
-        return (*setting_of(run), run["recipe"]["seed"], run["recipe"].get("schedule"))
+        return (*setting_of(run), run["seed"], run["schedule"])
 
     shared = set.intersection(*({key(run) for run in runs} for runs in ladders.values()))
     first: Sequence[Run] = next(iter(ladders.values()))

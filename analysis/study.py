@@ -14,7 +14,7 @@ from analysis.comparison import compare
 from analysis.evidence import Evidence
 from analysis.fitting import Fit, fit, percentiles
 from analysis.laws import LAWS, Array
-from analysis.runs import Run, Runs, by_size, clusters, column, keys_used, paired, setting_of, weights_of, whole_corpus
+from analysis.runs import Run, Runs, by_size, clusters, column, paired, setting_of, weights_of, whole_corpus
 from door import DoorError
 from training.record import FOLDERS
 
@@ -34,8 +34,9 @@ COLUMNS = (
     "flops",
     "seconds",
     "tokens_per_second",
-    "memory_added_bytes",
+    "peak_memory_bytes",
     "validation_loss",
+    *("size", "seed", "data_fraction", "n_keys", "schedule", "budget"),
 )
 
 
@@ -65,20 +66,14 @@ class Study:
     """
 
     def __init__(self, evidence: Evidence) -> None:
-        ladders = evidence.ladders
-        self.main = {name: ladder.finished for name, ladder in ladders.items() if ladder.finished}
-        self.runs = {name: ladder.finished + ladder.others for name, ladder in ladders.items()}
+        self.main = dict(evidence.main)
+        self.runs = {name: list(runs) for name, runs in evidence.runs.items()}
         self.left_out = list(evidence.left_out)
         for run in evidence.others:
-            self.runs.setdefault(run["recipe"]["architecture"], []).append(run)
+            self.runs.setdefault(run["architecture"], []).append(run)
         self.schedule = self._keep_one_schedule()
         self.every = self.runs
-        self.runs = {
-            name: [run for run in runs if not run["recipe"].get("carry_state")] for name, runs in self.every.items()
-        }
-        for run in (run for members in self.runs.values() for run in members):
-            # The libraries take hundreds of megabytes that have nothing to do with the model.
-            run["memory_added_bytes"] = run["peak_memory_bytes"] - run["memory_before_bytes"]
+        self.runs = {name: [run for run in runs if not run["stateful"]] for name, runs in self.every.items()}
         for name, members in self.main.items():
             if len(by_size(members)) < MIN_SIZES:
                 raise DoorError(
@@ -106,7 +101,7 @@ class Study:
 
 
 def _schedule(run: Run) -> str:
-    return str(run["recipe"].get("schedule", "cosine"))
+    return str(run["schedule"])
 
 
 def analyse(evidence: Evidence) -> dict[str, Any]:
@@ -120,18 +115,18 @@ def analyse(evidence: Evidence) -> dict[str, Any]:
 
 def _analyse(evidence: Evidence, study: Study) -> dict[str, Any]:
     everyone = [run for members in study.main.values() for run in members]
-    swept = [sweep for sweep in evidence.sweeps if sweep["recipe"]["schedule"] == study.schedule]
+    swept = [sweep for sweep in evidence.sweeps if sweep["config"]["schedule"] == study.schedule]
     fits = {name: _fits(study.main[name], study.runs[name]) for name in study.main}
     both = paired(study.runs) if len(study.runs) > 1 else {}
     compared = compare(both, DELTA).as_dict() if both and _sizes(both) >= MIN_SIZES else None
     return {
         "kind": "study",
         "corpus": everyone[0]["corpus"],
-        "main_budget": everyone[0]["recipe"]["tokens"],
+        "main_budget": everyone[0]["budget"],
         "tokens": everyone[0]["tokens"],
         "epochs": everyone[0]["epochs"],
-        "budgets": sorted({run["recipe"]["tokens"] for members in study.runs.values() for run in members}),
-        "seeds": sorted({run["recipe"]["seed"] for run in everyone}),
+        "budgets": sorted({run["budget"] for members in study.runs.values() for run in members}),
+        "seeds": sorted({run["seed"] for run in everyone}),
         "runs": {name: len(members) for name, members in study.runs.items()},
         "runs_of_main_budget": {name: len(members) for name, members in study.main.items()},
         "validation_tokens": everyone[0]["validation_tokens"],
@@ -168,10 +163,10 @@ def fit_runs(law: str, runs: Runs, axis: str = "n_params", resamples: int | None
         n=column(runs, axis),
         d=column(runs, "tokens") if "d" in needs else None,
         u=column(runs, "unique_tokens") if "u" in needs else None,
-        keys=np.maximum(1.0, [keys_used(run) for run in runs]) if "keys" in needs else None,
+        keys=column(runs, "n_keys") if "keys" in needs else None,
         weights=weights_of(runs),
         clusters=clusters(runs),
-        sizes=[run["recipe"]["size"] for run in runs],
+        sizes=[run["size"] for run in runs],
         delta=DELTA,
         resamples=resamples,
     )
@@ -189,19 +184,19 @@ def _fits(main: Runs, runs: Runs) -> list[Fitted]:
         best = frontier(whole)
         if len(best) > MIN_BUDGETS + 1:
             found += [Fitted("flops", best, _fit_one(law, best, c="flops")) for law in OF_N]
-    own_keys = [run for run in runs if round(keys_used(run)) == 1]
+    own_keys = [run for run in runs if run["n_keys"] == 1]
     repeated = any(run["epochs"] > REPEATED for run in own_keys) and len({run["unique_tokens"] for run in own_keys}) > 1
     for law in ("data_constrained", "mupt", "sms"):
         if repeated and len({setting_of(run) for run in own_keys}) > len(LAWS[law].parameters):
             found.append(Fitted("n_params", own_keys, fit_runs(law, own_keys)))
     settings = {setting_of(run) for run in runs}
-    if len({round(keys_used(run)) for run in runs}) > 1 and len(settings) > len(LAWS["transposition"].parameters):
+    if len({run["n_keys"] for run in runs}) > 1 and len(settings) > len(LAWS["transposition"].parameters):
         found.append(Fitted("n_params", runs, fit_runs("transposition", runs)))
     return found
 
 
 def _budgets(runs: Runs) -> set[int]:
-    return {run["recipe"]["tokens"] for run in runs}
+    return {run["budget"] for run in runs}
 
 
 def _fit_one(law: str, runs: Runs, d: str | None = None, c: str | None = None) -> Fit:
@@ -256,7 +251,7 @@ def _sheet(fitted: Fit, runs: Runs) -> list[dict[str, Any]] | None:
     at = np.geomspace(low / 1.3, high * 1.3, 40)
     sheet = []
     for budget in sorted(_budgets(runs)):
-        tokens = np.mean([run["tokens"] for run in runs if run["recipe"]["tokens"] == budget])
+        tokens = np.mean([run["tokens"] for run in runs if run["budget"] == budget])
         loss = fitted.predict(n=at, d=np.full(len(at), tokens))
         sheet.append({"budget": budget, "n_params": at.tolist(), "loss": loss.tolist()})
     return sheet
@@ -279,7 +274,7 @@ def rates_used(sweep: dict[str, Any], main: dict[str, Runs]) -> dict[str, list[d
             {
                 "size": size,
                 "n": members[0]["n_params_non_embedding"],
-                "rate": (rate := members[0]["recipe"]["learning_rate"]),
+                "rate": (rate := members[0]["learning_rate"]),
                 "best": optima[size]["rate"] if size in optima else None,
                 "rise": optima[size]["bend"] * np.log(rate / optima[size]["rate"]) ** 2 if size in optima else None,
             }
@@ -289,18 +284,14 @@ def rates_used(sweep: dict[str, Any], main: dict[str, Runs]) -> dict[str, list[d
 
 
 def _points(runs: Runs) -> dict[str, list[Any]]:
-    table: dict[str, list[Any]] = {name: [run[name] for run in runs] for name in COLUMNS}
-    table |= {name: [run["recipe"].get(name) for run in runs] for name in ("size", "seed", "one_in", "schedule")}
-    table["budget"] = [run["recipe"]["tokens"] for run in runs]
-    table["keys"] = [keys_used(run) for run in runs]
-    return table
+    return {name: [run[name] for run in runs] for name in COLUMNS}
 
 
 def _curves(runs: Runs) -> list[dict[str, Any]]:
     return [
         {
-            "size": run["recipe"]["size"],
-            "seed": run["recipe"]["seed"],
+            "size": run["size"],
+            "seed": run["seed"],
             "n_params": run["n_params"],
             "train": {name: run["train_curve"][name] for name in ("tokens", "loss")},
             "validation": {name: run["validation_curve"][name] for name in ("tokens", "seconds", "loss", "characters")},
@@ -327,16 +318,14 @@ def describe_sizes(ladders: dict[str, Runs]) -> list[dict[str, Any]]:
                 "seed_deviation": float(losses.std(ddof=1)) if len(losses) > 1 else None,
                 "bits_per_character": float(losses.mean() / np.log(2)),
                 "seconds": float(column(group[size], "seconds").mean()),
-                "memory_added_bytes": float(column(group[size], "memory_added_bytes").mean()),
+                "peak_memory_bytes": float(column(group[size], "peak_memory_bytes").mean()),
             }
         rows.append(row)
     return sorted(rows, key=lambda row: min(entry["n_params"] for entry in row.values() if isinstance(entry, dict)))
 
 
 def _by_budget(sizes: list[Runs]) -> list[tuple[int, Runs]]:
-    return [
-        (b, [run for run in size if run["recipe"]["tokens"] == b]) for size in sizes for b in sorted(_budgets(size))
-    ]
+    return [(b, [run for run in size if run["budget"] == b]) for size in sizes for b in sorted(_budgets(size))]
 
 
 def extrapolate(architecture: str, main: Runs, runs: Runs) -> list[dict[str, Any]]:
@@ -368,10 +357,10 @@ def extrapolate(architecture: str, main: Runs, runs: Runs) -> list[dict[str, Any
                         "law": law,
                         "fitted_sizes": kept,
                         "largest_fitted": small[-1]["n_params"],
-                        "size": group[0]["recipe"]["size"],
+                        "size": group[0]["size"],
                         "n_params": group[0]["n_params"],
                         "budget": budget,
-                        "main": budget == main[0]["recipe"]["tokens"],
+                        "main": budget == main[0]["budget"],
                         "times": group[0]["n_params"] / small[-1]["n_params"],
                         "loss": found,
                         "foretold": foretold,
@@ -406,7 +395,7 @@ def _repetition(fits: list[Fitted], runs: Runs) -> dict[str, Any] | None:
         def multiplier(w: Array, keys: int) -> Array:
             return 1 + w * (keys - 1)
 
-        used = sorted({round(keys_used(run)) for run in runs} - {1})
+        used = sorted({run["n_keys"] for run in runs} - {1})
         share = transposed.parameters["w"]
         rows = [{"keys": k, **_derived(transposed, "w", partial(multiplier, keys=k))} for k in used]
         found["keys"] = {"identified": share.identified, "reason": share.reason, "rows": rows}

@@ -9,13 +9,10 @@ if a run does not agree.
 """
 
 import argparse
-import platform
 import tempfile
 from collections import defaultdict
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +20,12 @@ from tqdm import tqdm
 
 from door import DoorError, open_door, write_json
 from preprocessing.corpus import Corpus
-from training.loop import LIBRARIES, Conduct, Plan, hardware, train
-from training.recipe import Recipe
-from training.record import FINISHED, TRUNK, folder_of
+from training.config import RunConfig
+from training.loop import ExecutionConfig, Plan, train
+from training.measurements import hardware, library_versions
+from training.record import FINISHED, RunRecord, run_folder
 from training.runs_table import read_runs_table
 
-Run = dict[str, Any]
 TABLE = Path(__file__).parent.parent / "results" / "runs.parquet"
 DEVIATIONS = 3  # of seeds
 
@@ -37,84 +34,73 @@ DEVIATIONS = 3  # of seeds
 class Again:
     """A run trained again: losses and the pooled deviation of seeds in nats per character.
 
-    `freedom` is that of the deviation, `seeds` those of the run's own setting.
+    `degrees_of_freedom` are those of the deviation, `seeds` those of the run's own setting.
     """
 
     run: str
     recorded: float
-    now: float | None  # of one that diverges there is none
+    now: float | None  # None: it diverged
     difference: float | None
     deviation: float
-    freedom: int
+    degrees_of_freedom: int
     seeds: int
     agrees: bool
 
 
-def candidates(finished: list[Run], corpus: str, max_params: float, max_tokens: float) -> list[Run]:
+def candidates(finished: list[RunRecord], corpus: str, max_params: float, max_tokens: float) -> list[RunRecord]:
     """Return the finished runs on a corpus, of new models, that are no larger and no longer than asked.
 
     Raises DoorError if there is none.
     """
-    mine = [row for row in finished if row["corpus"] == corpus]
+    mine = [run for run in finished if run.config.corpus == corpus]
     if not mine:
-        others = ", ".join(sorted({row["corpus"] for row in finished}))
+        others = ", ".join(sorted({run.config.corpus for run in finished}))
         raise DoorError(
-            f"--corpus: its digest is {corpus}, the runs are of {others}: give the corpus they were made on"
+            f"--corpus: its hash is {corpus}, the runs are of {others}: give the corpus that they were trained on"
         )
     some = [
-        row
-        for row in mine
-        if row["recipe"]["init_from"] is None
-        and row["recipe"]["schedule"] != TRUNK
-        and row["n_params"] <= max_params
-        and row["recipe"]["tokens"] <= max_tokens
-        and seeds_of(row, mine)[1] > 0
+        run
+        for run in mine
+        if run.config.init_from is None
+        and run.n_params <= max_params
+        and run.config.tokens <= max_tokens
+        and seeds_of(run, mine)[1] > 0
     ]
     if not some:
         raise DoorError("--max_params, --max_tokens: no finished run as small as that has seeds to compare it with")
     return some
 
 
-def seeds_of(run: Run, finished: list[Run]) -> tuple[float, int, int]:
-    """Return the pooled standard deviation of seeds at a run's size, its freedom, and the seeds of the run's setting.
+def seeds_of(run: RunRecord, finished: list[RunRecord]) -> tuple[float, int, int]:
+    """Return the pooled standard deviation of seeds at a run's size, its degrees of freedom, and its setting's seeds.
 
     The deviation is infinite if no setting of that size has two seeds.
     """
-    settings: dict[Recipe, list[float]] = defaultdict(list)
-    for row in finished:
-        same = all(row["recipe"][name] == run["recipe"][name] for name in ("architecture", "size"))
-        if same and row["corpus"] == run["corpus"]:
-            settings[_setting(row)].append(row["validation_loss"])
+    settings: dict[RunConfig, list[float]] = defaultdict(list)
+    for other in finished:
+        if all(getattr(other.config, name) == getattr(run.config, name) for name in ("architecture", "size", "corpus")):
+            settings[replace(other.config, seed=0)].append(other.measured_loss)
     freedom = sum(len(losses) - 1 for losses in settings.values())
     squares = sum(float(np.var(losses)) * len(losses) for losses in settings.values())
-    return (squares / freedom) ** 0.5 if freedom else float("inf"), freedom, len(settings[_setting(run)])
+    return (squares / freedom) ** 0.5 if freedom else float("inf"), freedom, len(settings[replace(run.config, seed=0)])
 
 
-def _setting(run: Run) -> Recipe:
-    return Recipe(**{**run["recipe"], "seed": 0})
-
-
-def name_of(run: Run) -> str:
-    """Return a run's place in a study."""
-    return str(folder_of(Path(), run["recipe"]))
-
-
-def train_again(run: Run, finished: list[Run], corpus: Corpus, root: Path) -> Again:
-    """Train a run again below `root` and hold it against its row."""
+def train_again(run: RunRecord, finished: list[RunRecord], corpus: Corpus, root: Path) -> Again:
+    """Train a run again below `root` and compare it with its row."""
     deviation, freedom, seeds = seeds_of(run, finished)
-    recipe = Recipe(**run["recipe"])
-    torch.set_num_threads(run["threads"])
-    conduct = Conduct(windows_at_once=run["windows_at_once"], compile="on" if run["compiled"] else "off")
-    with tqdm(total=run["tokens"], desc=name_of(run), unit=" tokens", leave=False, disable=None) as bar:
+    name = str(run_folder(Path(), run.config))
+    torch.set_num_threads(run.threads or 1)
+    compiled = "on" if run.compiled else "off"
+    execution = ExecutionConfig(micro_batch_size=run.micro_batch_size or 0, compile=compiled)
+    with tqdm(total=run.tokens, desc=name, unit=" tokens", leave=False, disable=None) as bar:
 
-        def tell(done: int, _: float | None) -> None:
+        def progress(done: int, _: float | None) -> None:
             bar.update(done - bar.n)
 
-        record = train(Plan(recipe, folder_of(root, run["recipe"])), corpus, tell, conduct)
-    now = record.get("validation_loss")
-    difference = None if now is None else now - run["validation_loss"]
+        now = train(Plan(run.config, run_folder(root, run.config)), corpus, progress, execution).validation_loss
+    difference = None if now is None else now - run.measured_loss
     agrees = difference is not None and abs(difference) <= DEVIATIONS * deviation
-    return Again(name_of(run), run["validation_loss"], now, difference, deviation, freedom, seeds, agrees)
+    return Again(name, run.measured_loss, now, difference, deviation, freedom, seeds, agrees)
 
 
 def line(again: Again) -> str:
@@ -123,7 +109,7 @@ def line(again: Again) -> str:
     now = "diverged | –" if again.now is None else f"{again.now:.6f} | {again.difference:+.2g}"
     return (
         f"| {again.run} | {again.recorded:.6f} | {now} | "
-        f"{again.deviation:.4f} ({again.freedom}) | {again.seeds} | {verdict} |"
+        f"{again.deviation:.4f} ({again.degrees_of_freedom}) | {again.seeds} | {verdict} |"
     )
 
 
@@ -140,14 +126,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file of the table")
     options = parser.parse_args()
     corpus = Corpus.open(options.corpus)
-    finished = [row for row in read_runs_table(options.table) if row["status"] == FINISHED]
+    finished = [row.record for row in read_runs_table(options.table) if row.record.status == FINISHED]
     some = candidates(finished, corpus.digest(), options.max_params, options.max_tokens)
     drawn = np.random.default_rng(options.seed).choice(len(some), min(options.runs, len(some)), replace=False)
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+    versions = library_versions()
     print(f"{hardware(device)}; {', '.join(f'{name} {number}' for name, number in versions.items())}")
     print(f"{len(drawn)} of {len(some)} runs, seed {options.seed}; nats per character\n")
-    print("| run | in the record | now | difference | seeds' deviation (freedom) | seeds of the setting | |")
+    print("| run | in the record | now | difference | seeds' deviation (degrees of freedom) | seeds of the setting | |")
     print("|---" * 7 + "|", flush=True)
     found = []
     with tempfile.TemporaryDirectory() as temporary:

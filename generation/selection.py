@@ -67,10 +67,10 @@ def read_draws(root: Path, cells: Sequence[Cell], corpus: Corpus) -> list[dict[s
     """
     draws: list[dict[str, Any]] = []
     for cell in cells:
-        record = read_record(cell.folder) or {}
-        if record.get("corpus") != corpus.digest():
+        record = read_record(cell.folder)
+        if record is None or record.config.corpus != corpus.digest():
             raise DoorError(f"{corpus.folder}: not the corpus that {cell.folder} was trained on (--corpus FOLDER)")
-        model = {name: getattr(cell, name) for name in MODEL} | {"tokens": record["recipe"]["tokens"]}
+        model = {name: getattr(cell, name) for name in MODEL} | {"tokens": record.config.tokens}
         kept = read_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json")["tunes"]
         draws += [{**model, "draw": number, **tune} for number, tune in enumerate(kept, start=1)]
     return draws

@@ -31,7 +31,7 @@ from generation.report import findings, headlines, report
 from generation.structure import structure, summary
 from preprocessing.corpus import HEADER, Corpus
 from preprocessing.notation import TOKEN, WORDS, judge
-from training.record import BEST, folder_of, read_ladders, read_record
+from training.record import BEST, read_ladders, read_record, run_folder
 
 QUALITY_FOLDER = "generation_analysis"
 CELLS = "tunes"  # the folder of the cells' tunes
@@ -78,18 +78,18 @@ def plan_cells(root: Path, temperatures: Sequence[float], bars: str) -> list[Cel
     runs = []
     for ladder in read_ladders(root).values():
         for run in ladder.finished:
-            runs.append((run, folder_of(root, run["recipe"]), False))
+            runs.append((run, run_folder(root, run.config), False))
     best = read_record(root / BEST)
     if best is not None:
         runs.append((best, root / BEST, True))
     return [
         Cell(
-            run["recipe"]["architecture"],
-            run["recipe"]["size"],
-            run["recipe"]["seed"],
-            run["n_params"],
-            run["n_params_non_embedding"],
-            run["validation_loss"],
+            run.config.architecture,
+            run.config.size,
+            run.config.seed,
+            run.n_params,
+            run.n_params_non_embedding,
+            run.measured_loss,
             temperature,
             bars,
             is_best,

@@ -8,13 +8,14 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from analysis.report import AXIS_WORDS, chosen_fit, exponent_sentence, find_comparison, law_line
-from analysis.runs import keys_used
 from generation.abc_pipeline import TASK
 from generation.quality import Z95
 from model_cards.releases import MAIN, Release
 from model_cards.results import Results, model_lines, percent, share_lines, shown_tunes
 from model_cards.screen import facts_of
 from preprocessing.dataset_card import UNKNOWN_LICENCE, non_commercial
+from training.config import RunConfig
+from training.record import RunRecord
 
 LAWS_COMPARED = ("power_floor", "power")  # of N: exponents with a floor and without one are not alike
 LAW_FIGURE, QUALITY_FIGURE = "combined_scaling_laws.png", "quality_over_size.png"
@@ -37,15 +38,15 @@ class Place:
 
 def model_card(
     results: Results,
-    record: dict[str, Any],
+    record: RunRecord,
     tunes: Sequence[dict[str, Any]],
     place: Place,
     shelf: Sequence[Release] = (),
 ) -> str:
     """Return the card of a record's model; `tunes` are written by it, `shelf` its architecture's releases."""
-    recipe = record["recipe"]
-    name = f"abc-{recipe['architecture']}-{recipe['size']}"
-    kind = "the best run of a scaling study, trained further" if recipe["init_from"] else "one size of a scaling study"
+    config = record.config
+    name = f"abc-{config.architecture}-{config.size}"
+    kind = "the best run of a scaling study, trained further" if config.init_from else "one size of a scaling study"
     sections = [
         f"---\n{_metadata(results, record, name, place).to_yaml()}\n---\n\n# {name}",
         f"A character-level language model of ABC notation, {kind}.",
@@ -67,12 +68,13 @@ def _listed(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _metadata(results: Results, record: dict[str, Any], name: str, place: Place) -> ModelCardData:
+def _metadata(results: Results, record: RunRecord, name: str, place: Place) -> ModelCardData:
     """Return what the Hub reads of a card; intervals (95 %) stand in the metrics' arguments."""
     values: list[tuple[str, str, float, dict[str, Any]]] = []
     for split in ("test", "validation"):
-        if f"{split}_loss" in record:
-            loss, error = record[f"{split}_loss"], Z95 * record[f"{split}_loss_standard_error"]
+        loss, error = getattr(record, f"{split}_loss"), getattr(record, f"{split}_loss_standard_error")
+        if loss is not None:
+            error = Z95 * error
             ends = loss - error, loss + error
             bits, perplexities = [end / log(2) for end in ends], [exp(end) for end in ends]
             values += [
@@ -100,7 +102,7 @@ def _metadata(results: Results, record: dict[str, Any], name: str, place: Place)
         license=licence(results),
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["music", "abc-notation", "symbolic-music", "scaling-laws", record["recipe"]["architecture"]],
+        tags=["music", "abc-notation", "symbolic-music", "scaling-laws", record.config.architecture],
         datasets=[place.dataset] if place.dataset else None,
         model_name=name,
         eval_results=evaluated,
@@ -113,16 +115,16 @@ def _sizes(results: Results, shelf: Sequence[Release], place: Place) -> str:
     rows = []
     for release in shelf:
         record = release.record
-        error = Z95 * record["test_loss_standard_error"] / log(2)
+        error = Z95 * (record.test_loss_standard_error or 0.0) / log(2)
         valid = "; ".join(
             f"{percent(cell['shares']['valid'])} at {cell['temperature']:.2g}" for cell in results.cells(record)
         )
-        further = ", trained further" if record["recipe"]["init_from"] else ""
+        further = ", trained further" if record.config.init_from else ""
         rows.append(
             f"| `{release.revision}`{' (this one)' if release.revision == place.revision else ''} "
-            f"| {record['recipe']['size']}{further} | {record['n_params']:,} "
-            f"| {record['test_bits_per_character']:.4f} ± {error:.4f} "
-            f"| {record['validation_bits_per_character']:.4f} | {valid} |"
+            f"| {record.config.size}{further} | {record.n_params:,} "
+            f"| {record.test_bits_per_character:.4f} ± {error:.4f} "
+            f"| {record.validation_bits_per_character:.4f} | {valid} |"
         )
     return "\n".join(
         [
@@ -139,8 +141,8 @@ def _sizes(results: Results, shelf: Sequence[Release], place: Place) -> str:
     )
 
 
-def _use(record: dict[str, Any], place: Place) -> str:
-    lstm = record["recipe"]["architecture"] == "lstm"
+def _use(record: RunRecord, place: Place) -> str:
+    lstm = record.config.architecture == "lstm"
     trust = ", trust_remote_code=True" if lstm else ""
     why = (
         "The LSTM is not among the architectures of transformers: `configuration_abc_lstm.py` and "
@@ -156,11 +158,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained({place.arguments}{trust})
 model = AutoModelForCausalLM.from_pretrained({place.arguments}{trust})
 prompt = tokenizer("X:1\\nM:6/8\\nL:1/8\\nK:D\\n", return_tensors="pt")
-tune = model.generate(**prompt, do_sample=True, max_new_tokens={record["recipe"]["context"] - 32})
+tune = model.generate(**prompt, do_sample=True, max_new_tokens={record.config.context - 32})
 print(tokenizer.decode(tune[0], skip_special_tokens=True))
 ```
 
-A GPT takes {record["recipe"]["context"]} characters at most, prompt and tune together. Whole tunes with a verdict,
+A GPT takes {record.config.context} characters at most, prompt and tune together. Whole tunes with a verdict,
 several times faster and of any length:
 
 ```python
@@ -174,19 +176,20 @@ for tune in tunes(key="Dmix", metre="6/8", n=3, temperature=0.9, seed=1):
 {why} None of them reads files, starts programs or uses the network."""
 
 
-def _law(results: Results, record: dict[str, Any], place: Place) -> str:
-    architecture = record["recipe"]["architecture"]
+def _law(results: Results, record: RunRecord, place: Place) -> str:
+    architecture = record.config.architecture
     fitted = chosen_fit(results.analysis, architecture)
     lines = [f"{law_line(architecture, fitted)}. (Losses in nats per character.)"]
-    if record["recipe"]["init_from"]:
+    if record.config.init_from:
         lines.append("This model was trained further than the runs of that law, and does not lie on it.")
     else:
         parameters = {name: row["value"] for name, row in fitted["parameters"].items()}
-        told = parameters.get("E", 0.0) + parameters["A"] * record[fitted["axis"]] ** -parameters["alpha"]
-        found = record["validation_loss"]
+        n = getattr(record, fitted["axis"])
+        expected = parameters.get("E", 0.0) + parameters["A"] * n ** -parameters["alpha"]
+        found = record.validation_loss
         lines.append(
-            f"For this size's N = {record[fitted['axis']]:,} ({AXIS_WORDS[fitted['axis']]}) it gives {told:.4f}; "
-            f"the run has {found:.4f} ({100 * (found / told - 1):+.1f} %)."
+            f"For this size's N = {n:,} ({AXIS_WORDS[fitted['axis']]}) it gives {expected:.4f}; "
+            f"the run has {found:.4f} ({100 * (found / expected - 1):+.1f} %)."
         )
     lines += [exponent_sentence(law) for name in LAWS_COMPARED if (law := find_comparison(results.analysis, name))]
     figure = f"![Validation loss of GPT and LSTM against parameters]({place.figures}/{LAW_FIGURE})"
@@ -216,7 +219,7 @@ def _quality(results: Results, place: Place) -> str:
     return f"## Quality of the tunes\n\n{_listed(results.quality['headlines'])}\n\n{figure}"
 
 
-def _memorisation(results: Results, record: dict[str, Any]) -> str:
+def _memorisation(results: Results, record: RunRecord) -> str:
     lines = share_lines(results, record, "copied", "copied")
     return (
         "## Memorisation\n\nA tune counts as copied if it follows one training tune, in any key or rhythm, over 18 or "
@@ -224,8 +227,8 @@ def _memorisation(results: Results, record: dict[str, Any]) -> str:
     )
 
 
-def _limits(record: dict[str, Any]) -> str:
-    context = record["recipe"]["context"]
+def _limits(record: RunRecord) -> str:
+    context = record.config.context
     return f"""## Limits
 
 - It knows the characters and header fields of its corpus alone, no lyrics and in general no titles.
@@ -235,39 +238,38 @@ def _limits(record: dict[str, Any]) -> str:
 - One corpus, one budget of training: the laws hold there."""
 
 
-def _training(results: Results, record: dict[str, Any]) -> str:
-    recipe = record["recipe"]
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    keys = round(keys_used(record))
+def _training(results: Results, record: RunRecord) -> str:
+    config = record.config
+    versions = ", ".join(f"{name} {version}" for name, version in (record.versions or {}).items())
     lines = [
-        f"commit {record['git_commit']}, seed {recipe['seed']}, {recipe['precision']}, batches of "
-        f"{recipe['batch_size']} × {recipe['context']} characters",
-        f"{record['seconds']:.0f} s on {record['hardware']}; {record['flops']:.3g} FLOPs, "
-        f"{record['tokens_per_second']:.0f} tokens per second, {record['epochs']:.2f} epochs"
-        + (f" of the training tunes in {keys} keys each" if keys > 1 else ""),
+        f"commit {record.git_commit}, seed {config.seed}, {config.precision}, batches of "
+        f"{config.batch_size} × {config.context} characters",
+        f"{record.seconds:.0f} s on {record.hardware}; {record.flops:.3g} FLOPs, "
+        f"{record.tokens_per_second:.0f} tokens per second, {record.epochs:.2f} epochs"
+        + (f" of the training tunes in {config.n_keys} keys each" if config.n_keys > 1 else ""),
         f"versions: {versions}",
     ]
-    if not recipe["init_from"]:
-        return f"## Training\n\n```sh\n{_command(recipe)}\n```\n\n{_listed(lines)}"
+    if not config.init_from:
+        return f"## Training\n\n```sh\n{_command(config)}\n```\n\n{_listed(lines)}"
     rows = [
-        f"| {run['recipe']['learning_rate']:.3g} | {run['recipe']['dropout']} | {run['recipe']['weight_decay']} "
-        f"| {run['validation_bits_per_character']:.4f} |"
+        f"| {run.config.learning_rate:.3g} | {run.config.dropout} | {run.config.weight_decay} "
+        f"| {run.validation_bits_per_character:.4f} |"
         for run in results.search
     ]
     table = "\n".join(["| rate | dropout | weight decay | validation bpc |", "|---|---|---|---|", *rows])
-    command = f"accelerate launch training/run.py --part best --best_tokens {recipe['tokens']}"
+    command = f"accelerate launch training/run.py --part best --best_tokens {config.tokens}"
     return (
         f"## Training\n\n```sh\n{command}\n```\n\n{_listed(lines)}\n\nThe short runs that chose its rate, dropout and "
-        f"weight decay, of {results.search[0]['tokens'] if results.search else 0:,} tokens each:\n\n{table}"
+        f"weight decay, of {results.search[0].tokens if results.search else 0:,} tokens each:\n\n{table}"
     )
 
 
-def _command(recipe: dict[str, Any]) -> str:
-    """Return what trains a ladder's run again; the rate is the rule's."""
-    named = ("tokens", "one_in", "schedule", "batch_size", "context", "weight_decay", "precision")
-    flags = "".join(f" --{name} {recipe[name]}" for name in named)
-    sizes = f"--{recipe['architecture']}_sizes {recipe['size']}"
-    return f"accelerate launch training/run.py {sizes} --seeds {recipe['seed']}{flags}"
+def _command(config: RunConfig) -> str:
+    """Return what trains a ladder's run again."""
+    named = ("tokens", "data_fraction", "sequences", "schedule", "warmup_tokens", "batch_size", "context")
+    flags = "".join(f" --{name} {getattr(config, name)}" for name in (*named, "weight_decay", "precision"))
+    model = f"--{config.architecture}_sizes {config.size} --{config.architecture}_rate_rule {config.learning_rate}"
+    return f"accelerate launch training/run.py {model} --seeds {config.seed}{flags}"
 
 
 def _data(results: Results, place: Place) -> str:

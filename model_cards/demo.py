@@ -37,7 +37,7 @@ Choose two of a study's models and ask them for a tune: each comes as a score th
 bits per character and the training tune that is most like it. The figures of the study are on the second tab.
 
 The code is under the Apache License 2.0, abcjs under the MIT licence (vendor/abcjs/LICENSE.md). """
-OF_RECIPE = ("architecture", "size", "seed", "learning_rate", "batch_size")
+OF_CONFIG = ("architecture", "size", "seed", "learning_rate", "batch_size")
 OF_RECORD = (
     *("n_params", "n_params_non_embedding", "tokens", "epochs", "flops", "validation_loss"),
     *("validation_loss_standard_error", "validation_bits_per_character", "seconds", "tokens_per_second", "hardware"),
@@ -131,7 +131,7 @@ def _models(root: Path, namespace: str | None) -> list[dict[str, Any]]:
             continue
         folders.add(release.folder)
         record = release.record
-        size = record["recipe"]["size"] + (", trained further" if release.revision == MAIN else "")
+        size = record.config.size + (", trained further" if release.revision == MAIN else "")
         place = (
             str(release.folder.resolve()) if namespace is None else model_repository(namespace, release.architecture)
         )
@@ -142,12 +142,12 @@ def _models(root: Path, namespace: str | None) -> list[dict[str, Any]]:
                 "size": size,
                 "model": place,
                 "revision": None if namespace is None else release.revision,
-                "n_params": record["n_params"],
-                "n_params_non_embedding": record["n_params_non_embedding"],
-                "tokens": record["tokens"],
-                "validation_bits_per_character": record["validation_bits_per_character"],
-                "validation_bits_per_character_standard_error": record["validation_loss_standard_error"] / log(2),
-                "commit": record["git_commit"],
+                "n_params": record.n_params,
+                "n_params_non_embedding": record.n_params_non_embedding,
+                "tokens": record.tokens,
+                "validation_bits_per_character": record.validation_bits_per_character,
+                "validation_bits_per_character_standard_error": (record.validation_loss_standard_error or 0.0) / log(2),
+                "commit": record.git_commit,
             }
         )
     return models
@@ -162,7 +162,7 @@ def _figures(root: Path) -> dict[str, Any]:
     laws = {architecture: chosen_fit(fits, architecture) for architecture in fits["fits"]}
     return {
         "points": [
-            {name: run["recipe"][name] for name in OF_RECIPE} | {name: run[name] for name in OF_RECORD}
+            {name: getattr(run.config, name) for name in OF_CONFIG} | {name: getattr(run, name) for name in OF_RECORD}
             for ladder in read_ladders(root).values()
             for run in ladder.finished
         ],

@@ -4,17 +4,16 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 from analysis.answers import headline, study_words
-from door import DoorError, read_json, whole_folder, write_json, write_text
+from door import DoorError, read_json, whole_folder, write_text
 from generation.study import FINDINGS, QUALITY, QUALITY_FOLDER, WEIGHTS
 from generation.travel import add_pipeline
 from model_cards.card import LAW_FIGURE, Place, model_card
 from model_cards.releases import MAIN, Release, releases
 from model_cards.results import CORPUS, STATS, Results
-from training.loop import load_model
-from training.record import BASELINE, BEST, baseline_file, read_ladders, read_record
+from training.models import load_model
+from training.record import BASELINE, BEST, RunRecord, baseline_file, read_ladders, read_record, write_record
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- findings:.*?-->\n).*?(<!-- end of findings -->)", re.DOTALL)
@@ -59,12 +58,12 @@ def write_small_model(results: Results, folder: Path, before: Path) -> None:
         shares = [cell["shares"]["valid"] for cell in cells if (cell["architecture"], cell["size"]) == place]
         return float(sum(share["count"] for share in shares) / max(1, sum(share["total"] for share in shares)))
 
-    small = [release for release in releases(results.root) if 2 * release.record["n_params"] <= MOST_BYTES]
+    small = [release for release in releases(results.root) if 2 * release.record.n_params <= MOST_BYTES]
     chosen = max((release for release in small if release.revision != MAIN), key=valid)
     record, source = chosen.record, chosen.folder
     if (source / WEIGHTS).is_file():
         load_model(str(source)).half().save_pretrained(folder)
-    elif (read_record(before) or {}) == record:
+    elif read_record(before) == record:
         source = before
         for name in (WEIGHTS, *CONFIGURATION_FILES):
             shutil.copyfile(before / name, folder / name)
@@ -72,8 +71,8 @@ def write_small_model(results: Results, folder: Path, before: Path) -> None:
         raise DoorError(f"{source / WEIGHTS} is missing, and {before} holds another model: train {source} again")
     for name in TOKENIZER_FILES:
         shutil.copyfile(source / name, folder / name)
-    add_code(folder, record["recipe"]["architecture"])
-    write_json(folder / "record.json", record)
+    add_code(folder, record.config.architecture)
+    write_record(folder, record)
     write_text(folder / CARD, model_card(results, record, [], Place(f"results/{MODEL}", figures="..")))
 
 
@@ -95,10 +94,10 @@ def copy_results(results: Results, folder: Path) -> None:
             if path.is_file() and path.suffix not in (".svg", ".html") and path.name != FINDINGS:
                 shutil.copyfile(path, folder / path.name)
     shutil.copyfile(root / CORPUS / STATS, folder / CORPUS_STATS)
-    write_text(folder / RECORDS, "".join(json.dumps(record) + "\n" for record in records_of(results)))
+    write_text(folder / RECORDS, "".join(json.dumps(record.to_dict()) + "\n" for record in records_of(results)))
 
 
-def records_of(results: Results) -> list[dict[str, Any]]:
+def records_of(results: Results) -> list[RunRecord]:
     """Return the records of all runs of a study, the best model's last."""
     ladders = read_ladders(results.root).values()
     runs = [run for ladder in ladders for run in ladder.finished + ladder.others + ladder.unfinished]

@@ -7,9 +7,8 @@ a repository of its own. `main` holds the best model, which is what somebody wit
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from training.record import BEST, folder_of, read_ladders, read_record
+from training.record import BEST, RunRecord, read_ladders, read_record, run_folder
 
 MAIN = "main"
 DATASET, DEMO = "abc-tunes", "abc-scaling-demo"  # the latter is a Space, as is every metric
@@ -23,7 +22,7 @@ class Release:
     architecture: str
     revision: str
     folder: Path
-    record: dict[str, Any]
+    record: RunRecord
 
 
 def model_repository(namespace: str, architecture: str) -> str:
@@ -44,12 +43,12 @@ def releases(root: Path) -> list[Release]:
             continue
         of_size: dict[str, Release] = {}
         for record in ladder.finished:  # by size, then by seed
-            size, folder = record["recipe"]["size"], folder_of(root, record["recipe"])
+            size, folder = record.config.size, run_folder(root, record.config)
             of_size.setdefault(size, Release(architecture, size, folder, record))
         found += of_size.values()
-        if best is not None and best["recipe"]["architecture"] == architecture:
+        if best is not None and best.config.architecture == architecture:
             found.append(Release(architecture, MAIN, root / BEST, best))
         else:
-            lowest = min(of_size.values(), key=lambda release: float(release.record["validation_loss"]))
+            lowest = min(of_size.values(), key=lambda release: release.record.measured_loss)
             found.append(Release(architecture, MAIN, lowest.folder, lowest.record))
     return found

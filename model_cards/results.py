@@ -7,7 +7,7 @@ from typing import Any
 
 from door import DoorError, read_json
 from generation.study import QUALITY, QUALITY_FOLDER
-from training.record import BEST, SEARCH, read_record
+from training.record import BEST, SEARCH, RunRecord, read_record
 
 CORPUS, STATS = "processed_music_data", "stats.json"
 TUNES_SHOWN = 3
@@ -19,8 +19,8 @@ class Results:
 
     root: Path
     corpus: dict[str, Any]
-    best: dict[str, Any]
-    search: list[dict[str, Any]]
+    best: RunRecord
+    search: list[RunRecord]
     analysis: dict[str, Any]
     quality: dict[str, Any]
     samples: dict[str, Any]
@@ -47,11 +47,11 @@ class Results:
             read_json(root / BEST / "samples" / "samples.json"),
         )
 
-    def cells(self, record: dict[str, Any]) -> list[dict[str, Any]]:
+    def cells(self, record: RunRecord) -> list[dict[str, Any]]:
         """Return what was measured on the tunes of a record's model, by temperature."""
-        recipe = record["recipe"]
-        key = (recipe["architecture"], recipe["size"], recipe["seed"])
-        cells = self.quality["best"] if recipe["init_from"] else self.quality["cells"]
+        config = record.config
+        key = (config.architecture, config.size, config.seed)
+        cells = self.quality["best"] if config.init_from else self.quality["cells"]
         return [cell for cell in cells if (cell["architecture"], cell["size"], cell["seed"]) == key]
 
 
@@ -61,7 +61,7 @@ def percent(share: dict[str, Any]) -> str:
     return f"{100 * share['share']:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of {share['total']}"
 
 
-def share_lines(results: Results, record: dict[str, Any], tier: str, word: str) -> list[str]:
+def share_lines(results: Results, record: RunRecord, tier: str, word: str) -> list[str]:
     """Return a line for each temperature of a model with the share of a tier, and one for tunes that people wrote."""
     lines = [
         f"temperature {cell['temperature']:.2g}: {word} {percent(cell['shares'][tier])}"
@@ -71,23 +71,23 @@ def share_lines(results: Results, record: dict[str, Any], tier: str, word: str) 
     return [*lines, f"human tunes of the test split, same test: {word} {percent(people)}"]
 
 
-def model_lines(record: dict[str, Any]) -> list[str]:
+def model_lines(record: RunRecord) -> list[str]:
     """Return what a model is and how well it predicts."""
-    recipe = record["recipe"]
-    origin = f"trained on from {_run(recipe['init_from'])}" if recipe["init_from"] else "trained"
-    more = " more" if recipe["init_from"] else ""
-    loss = f"validation: {record['validation_bits_per_character']:.4f}"
-    if "test_loss" in record:
-        error = record["test_loss_standard_error"] / log(2)
+    config = record.config
+    origin = f"trained on from {_run(config.init_from)}" if config.init_from else "trained"
+    more = " more" if config.init_from else ""
+    loss = f"validation: {record.validation_bits_per_character:.4f}"
+    if record.test_loss is not None:
+        error = (record.test_loss_standard_error or 0.0) / log(2)
         loss = (
-            f"test: {record['test_bits_per_character']:.4f} bits per character (± {error:.4f} s.e. over tunes), "
-            f"perplexity {exp(record['test_loss']):.3f}; {loss}"
+            f"test: {record.test_bits_per_character:.4f} bits per character (± {error:.4f} s.e. over tunes), "
+            f"perplexity {exp(record.test_loss):.3f}; {loss}"
         )
     return [
-        f"{recipe['architecture'].upper()} {recipe['size']}, {record['n_params']:,} parameters "
-        f"({record['n_params_non_embedding']:,} without tables), {origin} "
-        f"for {record['tokens']:,}{more} tokens (rate {recipe['learning_rate']:.3g}, dropout {recipe['dropout']}, "
-        f"weight decay {recipe['weight_decay']})",
+        f"{config.architecture.upper()} {config.size}, {record.n_params:,} parameters "
+        f"({record.n_params_non_embedding:,} without tables), {origin} "
+        f"for {record.tokens:,}{more} tokens (rate {config.learning_rate:.3g}, dropout {config.dropout}, "
+        f"weight decay {config.weight_decay})",
         loss,
     ]
 

@@ -25,7 +25,7 @@ from preprocessing.corpus import Corpus
 from preprocessing.dataset_card import dataset_card
 from preprocessing.notation import judge
 from training.evaluation import held_out_losses
-from training.loop import load_model
+from training.models import load_model
 from training.record import BEST
 
 RESULTS, MANIFEST = "results", "manifest.json"
@@ -84,7 +84,7 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
     Raises DoorError if the weights cannot be read, or do not have the validation loss that the record says.
     """
     try:
-        model, context = load_model(str(release.folder)), release.record["recipe"]["context"]
+        model, context = load_model(str(release.folder)), release.record.config.context
     except (OSError, ValueError, RuntimeError) as error:
         line = str(error).split("\n")[0]
         raise DoorError(
@@ -96,7 +96,7 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
         found = {split: held_out_losses(model, corpus, split, context).whole for split in ("validation", "test")}
         losses[key] = {split: asdict(loss) for split, loss in found.items()}
         write_json(kept, losses)
-    told, validation, test = release.record["validation_loss"], losses[key]["validation"], losses[key]["test"]
+    told, validation, test = release.record.validation_loss, losses[key]["validation"], losses[key]["test"]
     if not abs(validation["loss"] - told) <= TOLERANCE:
         raise DoorError(
             f"{release.folder}: the weights have a validation loss of {validation['loss']:.4f} nats per character, "
@@ -108,7 +108,8 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
         "test_bits_per_character": test["loss"] / log(2),
         "test_tokens": test["tokens"],
     }
-    return replace(release, record={**scored, **release.record})
+    record = release.record
+    return replace(release, record=record if record.test_loss is not None else replace(record, **scored))
 
 
 def stage_dataset(corpus: Corpus, repository: str, folder: Path) -> None:

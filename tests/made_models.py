@@ -1,12 +1,14 @@
 """Untrained models that know the characters of ABC."""
 
+from functools import partial
+
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from modeling.ladder import gpt_config, lstm_config, new_model
+from modeling.ladder import ladder_config, new_model
 from preprocessing.tokens import build_tokenizer, build_vocabulary
 
-BUILD = {"gpt": gpt_config, "lstm": lstm_config}
+BUILD = {name: partial(ladder_config, name) for name in ("gpt", "lstm")}
 CHARACTERS = "\n #'(,-./0123456789:<>=ABCDEFGKLMXT[]^_abcdefgmixz{|}"
 CONTEXT = 64
 

@@ -1,19 +1,21 @@
 """A whole study in a moment: records of the committed study around models that were never trained."""
 
 import shutil
+from dataclasses import replace
 from math import log
 from pathlib import Path
 
 import torch
 from made_models import BUILD
+from small_runs import with_config
 
 from door import read_json, write_json
 from generation.against_size import analyse
 from generation.study import CELLS, FINDINGS, QUALITY, QUALITY_FOLDER, plan_cells
 from modeling.ladder import new_model
 from training.evaluation import held_out_losses
-from training.loop import save_model
-from training.record import BASELINE, BEST, FINISHED, baseline_file, folder_of, write_record
+from training.models import save_model
+from training.record import BASELINE, BEST, FINISHED, baseline_file, run_folder, write_record
 from training.runs_table import read_runs_table
 
 PUBLISHED = Path(__file__).parent.parent / "results"
@@ -26,21 +28,20 @@ TUNE = "X:1\nM:4/4\nL:1/8\nK:C\nC2EG c2ec|C2EG {}4|]\n"
 
 def committed_records():
     """The finished records of the committed study at its main budget: those of the ladders, the best model's last."""
-    rows = [row for row in read_runs_table(PUBLISHED / "runs.parquet") if row["status"] == FINISHED]
-    ladders = [row for row in rows if row["arm"] in ("ladders", "tiny", "largest")]
-    return [row for row in ladders if row["recipe"]["tokens"] == MAIN_BUDGET] + [
-        row for row in rows if row["arm"] == "best"
-    ]
+    rows = [row for row in read_runs_table(PUBLISHED / "runs.parquet") if row.record.status == FINISHED]
+    ladders = [row.record for row in rows if row.arm in ("ladders", "tiny", "largest")]
+    main = [record for record in ladders if record.config.tokens == MAIN_BUDGET]
+    return main + [row.record for row in rows if row.arm == "best"]
 
 
 def made_results(root, corpus):
     """Write a study below `root`: two sizes of both architectures with two seeds each, and the best model."""
     shutil.copytree(corpus.folder, root / "processed_music_data")
     records = committed_records()
-    for record in [record for record in records if not record["recipe"]["init_from"]]:
-        recipe = record["recipe"]
-        if recipe["size"] in SIZES and recipe["seed"] in SEEDS:
-            write_run(folder_of(root, recipe), record, recipe["size"], corpus)
+    for record in records:
+        config = record.config
+        if config.init_from is None and config.size in SIZES and config.seed in SEEDS:
+            write_run(run_folder(root, config), record, config.size, corpus)
     write_run(root / BEST, records[-1], SIZES[0], corpus)
     shutil.copytree(PUBLISHED / BEST / "samples", root / BEST / "samples")
     (root / "GPT_analysis").mkdir()
@@ -62,20 +63,20 @@ def made_results(root, corpus):
 
 def write_run(folder, record, size, corpus):
     """Write a run's folder: an untrained model, and the record with the losses that it has."""
-    recipe = {**record["recipe"], "context": CONTEXT}
-    torch.manual_seed(recipe["seed"])
+    torch.manual_seed(record.config.seed)
     tokenizer = corpus.tokenizer()
-    config = BUILD[recipe["architecture"]](
+    config = BUILD[record.config.architecture](
         size, len(tokenizer), CONTEXT, tokenizer.eos_token_id, tokenizer.pad_token_id
     )
     model = new_model(config).eval()
     save_model(config, model.state_dict(), corpus, folder)
     losses = {}
-    for split in ("validation", "test") if "test_loss" in record else ("validation",):
+    for split in ("validation", "test") if record.test_loss is not None else ("validation",):
         found = held_out_losses(model, corpus, split, CONTEXT).whole
         losses |= {
             f"{split}_loss": found.loss,
             f"{split}_loss_standard_error": found.standard_error,
             f"{split}_bits_per_character": found.loss / log(2),
         }
-    write_record(folder, {**record, "recipe": recipe, "n_params": model.num_parameters(), **losses})
+    record = with_config(record, context=CONTEXT)
+    write_record(folder, replace(record, n_params=model.num_parameters(), **losses))

@@ -58,7 +58,7 @@ def made_runs(flops=None, tokens=None, sizes=SIZES, seeds=(0, 1, 2), noise=0.002
                 loss = true_loss(n, d, law) * np.exp(of_seed + draw.normal(0, noise))
                 runs.append(
                     {
-                        "recipe": {"architecture": "gpt", "size": f"{n / 1e3:.0f}k", "seed": seed, "tokens": d},
+                        **{"architecture": "gpt", "size": f"{n / 1e3:.0f}k", "seed": seed, "budget": d},
                         "n_params": int(n),
                         "tokens": d,
                         "epochs": d / 1e6,

@@ -21,6 +21,7 @@ from made_runs import (
     repeated_law,
     write_study,
 )
+from small_runs import made_config
 
 from analysis import figures, report, run
 from analysis.evidence import of_folders
@@ -95,7 +96,7 @@ def rich(tmp_path_factory):
         law = repeated_law(0.9, 25, 0.35, 300, 0.42, 6)
         shared = {"sizes": SIZES[:5], "seeds": (0, 1), "noise": 0.003}
         main = made_ladder("gpt", law, tokens=(500_000, 1_000_000, 2_000_000, 4_000_000), **shared)
-        main += made_ladder("gpt", law, tokens=(4_000_000,), parts=(4, 16), **{**shared, "sizes": SIZES[:4]})
+        main += made_ladder("gpt", law, tokens=(4_000_000,), fractions=(0.25, 1 / 16), **{**shared, "sizes": SIZES[:4]})
         write_study(root, {"gpt": main})
         transposed = made_ladder("gpt", law, tokens=(1_000_000, 8_000_000), keys=4, corpus="in four keys", **shared)
         write_study(root / "four_keys", {"gpt": transposed})
@@ -235,7 +236,7 @@ def test_all_laws_are_ranked_on_the_same_runs(rich_data):
 def test_runs_of_another_schedule_than_most_are_left_out_and_said(tmp_path):
     ladders = made_ladders()
     for record in ladders["gpt"][:3]:
-        record["recipe"]["schedule"] = "wsd"
+        record["schedule"] = "wsd"
     write_study(tmp_path, ladders)
     study = Study(of_folders(tmp_path, [], tmp_path))
     assert len(study.runs["gpt"]) == len(study.main["gpt"]) == len(ladders["gpt"]) - 3
@@ -468,12 +469,12 @@ def test_a_size_beyond_the_sweep_is_named(data):
 def test_what_the_rates_of_the_runs_cost_is_told_for_every_size_swept(data, tmp_path):
     runs = made_ladder("gpt", GPT_LAW, sizes=(2e4, 2e5, 2e6), seeds=(0,))
     for made, rate in zip(runs, (0.01, 0.004, 0.001), strict=True):
-        made["recipe"]["learning_rate"] = rate
+        made["learning_rate"] = rate
     optima = [
         {"size": "20k", "n": 13_000, "rate": 0.01, "bend": 0.1},
         {"size": "200k", "n": 175_000, "rate": 0.002, "bend": 0.05},
     ]
-    sweep = {"corpus": data["corpus"], "recipe": {"tokens": 1_000_000}}
+    sweep = {"config": {"corpus": data["corpus"], "tokens": 1_000_000}}
     sweep["rules"] = {"gpt": {"coefficient": 1.0, "exponent": 0.5, "optima": optima}}
     used = rates_used(sweep, {"gpt": runs, "lstm": []})
     assert used["lstm"] == []
@@ -613,10 +614,10 @@ DAMAGES = {
     "cut off": lambda record: json.dumps(record)[:200],
     "empty": lambda _: "",
     "a list": lambda record: json.dumps([record]),
-    "no recipe": lambda record: json.dumps(without(record, "recipe")),
+    "no config": lambda record: json.dumps(without(record, "config")),
     "no corpus": lambda record: json.dumps(without(record, "corpus")),
     "no loss": lambda record: json.dumps(without(record, "validation_loss")),
-    "an empty recipe": lambda record: json.dumps({**record, "recipe": {}}),
+    "an empty config": lambda record: json.dumps({**record, "config": {}}),
 }
 
 
@@ -647,7 +648,7 @@ def test_damaged_fits_are_refused_by_name(study, tmp_path, monkeypatch, capsys):
 
 def test_a_run_without_a_record_is_named_in_the_report(data, tmp_path):
     write_study(tmp_path, some_runs())
-    folder = run_folder(tmp_path, "gpt", "20k", "tokens_1000000-one_in_1", 7)
+    folder = run_folder(tmp_path, made_config("gpt", "20k", tokens=1_000_000, seed=7))
     folder.mkdir()
     [line] = Study(of_folders(tmp_path, [], tmp_path)).left_out
     assert folder.name in line

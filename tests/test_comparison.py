@@ -45,7 +45,8 @@ def made_run(architecture, size, seed, n_params, tokens, loss, text, **changes):
     """A record as training writes it, as far as the comparison reads it, of a run that never took place."""
     record = {
         "status": FINISHED,
-        "recipe": {"architecture": architecture, "size": size, "seed": seed, "tokens": tokens},
+        **{"architecture": architecture, "size": size, "seed": seed, "budget": tokens, "schedule": "cosine"},
+        **{"data_fraction": 1.0, "n_keys": 1, "stateful": False},
         "n_params": int(n_params),
         "n_params_non_embedding": int(n_params * 0.9) - 5000,
         "tokens": tokens,
@@ -53,8 +54,7 @@ def made_run(architecture, size, seed, n_params, tokens, loss, text, **changes):
         "epochs": tokens / BUDGET,
         "flops": 6.0 * n_params * tokens,
         "seconds": 20.0 * n_params**0.5,
-        "peak_memory_bytes": int(4e8 + 16 * n_params),
-        "memory_before_bytes": int(3.5e8),
+        "peak_memory_bytes": int(5e7 + 16 * n_params),
         "validation_loss": loss,
         "validation_loss_by_position": places(loss, text, 0.02 if architecture == "gpt" else 0.0),
     }
@@ -219,7 +219,7 @@ def test_the_order_in_which_runs_are_read_changes_nothing(plain):
 def test_ladders_without_a_shared_run_are_refused():
     ladders = made_ladders()
     for run in ladders["lstm"]:
-        run["recipe"]["seed"] += 10
+        run["seed"] += 10
     with pytest.raises(ValueError, match="partner"):
         compare(ladders, DELTA)
 
@@ -233,7 +233,7 @@ def test_runs_of_another_arm_are_left_out(plain, arm):
             if arm == "more keys":
                 run["epochs"] /= 12
             else:
-                run["recipe"]["one_in"] = 4
+                run["data_fraction"] = 0.25
         ladders[architecture] += runs
     assert compare(ladders, DELTA).as_dict() == plain.as_dict()
 
@@ -372,7 +372,7 @@ def test_a_size_that_is_worse_than_a_smaller_one_is_passed_over(of_shifted):
     ladders = made_ladders(*SHIFTED)
     clean = ratios(of_shifted, "n_params")
     for run in ladders["gpt"]:
-        if run["recipe"]["size"] == "386k":
+        if run["size"] == "386k":
             run["validation_loss"] *= 1.3
     for found, before in zip(ratios(compare(ladders, DELTA), "n_params"), clean, strict=True):
         assert found.ratio == pytest.approx(before.ratio, rel=0.3)

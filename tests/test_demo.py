@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from math import log
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from generation.rendering import RenderingError
 from model_cards.demo import ROOT, SPACE, closure, describe_study, requirements, space_card, stage
 from model_cards.space import studio
 from model_cards.space.studio import Studio, bits_per_character, load
-from training.record import BEST, RECORD, folder_of, read_record, write_record
+from training.record import BEST, RECORD, read_record, run_folder, write_record
 
 HTML = '<img src=x onerror="alert(1)">'
 ARGUMENTS = ("GPT 15k", "G", "4/4", 1.0, 3, True)
@@ -55,12 +56,12 @@ def study(tmp_path_factory):
     write_record(root / BEST, runs[-1])
     save("lstm", 9, root / BEST)
     for number, run in enumerate(runs):
-        recipe = run["recipe"]
-        if recipe["size"] in SIZES and recipe["init_from"] is None and recipe["seed"] in SEEDS:
-            folder = folder_of(root, recipe)
+        config = run.config
+        if config.size in SIZES and config.init_from is None and config.seed in SEEDS:
+            folder = run_folder(root, config)
             write_record(folder, run)
-            if recipe["seed"] == 0:
-                save(recipe["architecture"], number, folder)
+            if config.seed == 0:
+                save(config.architecture, number, folder)
     fits = read_json(PUBLISHED / "fits.json")
     write_json(root / "comparison_analysis" / "fits.json", fits)
     write_json(root / "GPT_initial_training" / "ngram_baseline.json", fits["baseline"])
@@ -169,7 +170,7 @@ def test_a_folder_with_other_files_is_left_alone(study, tmp_path):
 
 def test_the_models_are_those_that_are_shared_and_the_best_of_an_architecture_only_if_it_is_another(study):
     here, there = describe_study(study, None), describe_study(study, "somebody")
-    best = committed_records()[-1]["recipe"]["size"]
+    best = committed_records()[-1].config.size
     names = ["GPT 15k", "GPT 30k", f"GPT {best}, trained further", "LSTM 15k", "LSTM 30k"]
     assert [model["name"] for model in here["models"]] == names
     assert all(Path(model["model"], "config.json").is_file() for model in here["models"])
@@ -187,17 +188,17 @@ def test_the_numbers_are_the_records(study, tmp_path):
     folder = next(path.parent for path in root.rglob(f"30k/**/seed_0/{RECORD}") if "LSTM" in str(path))
     record = read_record(folder)
     [model] = [model for model in before["models"] if model["name"] == "LSTM 30k"]
-    assert model["n_params"] == record["n_params"]
-    assert model["validation_bits_per_character"] == record["validation_bits_per_character"]
+    assert model["n_params"] == record.n_params
+    assert model["validation_bits_per_character"] == record.validation_bits_per_character
     changed = {"validation_loss": 0.5, "validation_bits_per_character": 0.7, "n_params": 77, "seconds": 3.0}
-    write_record(folder, record | changed)
+    write_record(folder, replace(record, **changed))
     after = describe_study(root, "somebody")
     [model] = [model for model in after["models"] if model["name"] == "LSTM 30k"]
     assert (model["n_params"], model["validation_bits_per_character"]) == (77, 0.7)
     [point] = [point for point in after["figures"]["points"] if point["n_params"] == 77]
     assert {name: point[name] for name in changed} == changed
     assert (point["architecture"], point["size"], point["seed"]) == ("lstm", "30k", 0)
-    assert point["learning_rate"] == record["recipe"]["learning_rate"]
+    assert point["learning_rate"] == record.config.learning_rate
     assert len(after["figures"]["points"]) == len(before["figures"]["points"]) == 8
 
 

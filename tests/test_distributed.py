@@ -18,14 +18,15 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from forks import FORKS
-from test_training import OFTEN, RECIPE, assert_same_run, quiet
+from small_runs import train
+from test_study import exhausted_above
+from test_training import CONFIG, OFTEN, assert_same_run, quiet
 from torch.distributed import TCPStore
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 from training.checkpoint import BEFORE
 from training.evaluation import token_losses
-from training.loop import Conduct, Plan, train
-from training.recipe import Recipe
+from training.loop import ExecutionConfig, Plan
 from training.record import read_record
 from training.tracking import Tracking
 
@@ -83,37 +84,84 @@ def assert_close(found, expected):
     for curve in ("train_curve", "validation_curve"):
         assert found[curve]["step"] == expected[curve]["step"]
         assert found[curve]["loss"] == pytest.approx(expected[curve]["loss"], abs=1e-5)
-    assert found["train_curve"]["gradient_norm"] == pytest.approx(expected["train_curve"]["gradient_norm"], rel=1e-3)
-    assert found["validation_loss"] == pytest.approx(expected["validation_loss"], abs=1e-5)
+    assert found.train_curve["gradient_norm"] == pytest.approx(expected.train_curve["gradient_norm"], rel=1e-3)
+    assert found.validation_loss == pytest.approx(expected.validation_loss, abs=1e-5)
 
 
-def test_the_door_launched_in_two_processes_trains_as_one_process_does(small_corpus, tmp_path):
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", CPU),
-        *("--main_process_port", 0, ROOT / "training" / "run.py", "--corpus", small_corpus.folder),
-        *("--output_root", tmp_path / "two", "--gpt_sizes", "15k", "--lstm_sizes", "15k", "--tokens", 5_000),
-        *("--context", 64, "--precision", "fp32", "--log_with", "none"),
-    ]
-    with (tmp_path / "log").open("w+") as log:
-        launcher = psutil.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT)
+def launch(log, *arguments, hash_seed=0):
+    """Run the training command as the README says for two processes; return how it ended, and what it printed."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CPU, "--main_process_port", 0]
+    command = [str(part) for part in (*command, ROOT / "training" / "run.py", *arguments)]
+    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+    with log.open("w+") as output:
+        launcher = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         try:
-            ended = launcher.wait(90)
+            ended = launcher.wait(120)
         finally:
             for process in [*launcher.children(recursive=True), launcher] if launcher.is_running() else []:
                 process.kill()
-        assert ended == 0, (tmp_path / "log").read_text()
+    return ended, log.read_text()
+
+
+@pytest.mark.parametrize("hash_seed", [0, 1, 2])
+def test_the_launch_of_the_readme_trains_as_one_process_does(small_corpus, tmp_path, hash_seed):
+    """With all defaults: only the corpus and what makes the runs short is given."""
+    ended, output = launch(
+        tmp_path / "log",
+        *("--corpus", small_corpus.folder, "--output_root", tmp_path / "two"),
+        *("--gpt_sizes", "15k", "--lstm_sizes", "15k", "--tokens", 5_000, "--context", 64, "--warmup_tokens", 252),
+        hash_seed=hash_seed,
+    )
+    assert ended == 0, output
+    assert output.count("all 2 runs are finished") == 1
     records = [read_record(path.parent) for path in (tmp_path / "two").rglob("record.json")]
-    assert sorted(record["recipe"]["architecture"] for record in records) == ["gpt", "lstm"]
+    assert sorted(record.config.architecture for record in records) == ["gpt", "lstm"]
     for record in records:
-        assert record["processes"] == 2
-        recipe = Recipe(**record["recipe"])
-        assert_close(record, train(Plan(recipe, tmp_path / recipe.architecture), small_corpus, quiet, Conduct()))
+        assert record.processes == 2
+        plan = Plan(record.config, tmp_path / record.config.architecture)
+        assert_close(record, train(plan, small_corpus, quiet, ExecutionConfig()))
+
+
+def test_a_dry_run_launched_in_two_processes_says_what_the_runs_cost_once(small_corpus, tmp_path):
+    ended, output = launch(
+        tmp_path / "log",
+        *("--corpus", small_corpus.folder, "--output_root", tmp_path / "two", "--dry_run"),
+        *("--gpt_sizes", "15k", "30k", "--lstm_sizes", "15k", "--context", 64),
+    )
+    assert ended == 0, output
+    assert output.count("disk, MB") == 1
+
+
+def test_what_is_wrong_for_one_process_is_wrong_for_all(small_corpus, tmp_path):
+    ended, output = launch(
+        tmp_path / "log",
+        *("--corpus", small_corpus.folder, "--output_root", tmp_path / "two", "--gpt_sizes", "15k", "--batch_size", 3),
+    )
+    assert ended == 1
+    assert "--batch_size 3" in output
+
+
+class LittleMemory(Tracking):
+    """Rank 1 has memory for one sequence, rank 0 for all."""
+
+    def accelerator(self, folder):
+        if os.environ["RANK"] == "1":
+            GPT2LMHeadModel.forward = exhausted_above(1)
+        return super().accelerator(folder)
+
+
+def test_where_one_process_is_short_of_memory_all_take_fewer_sequences_at_once(small_corpus, tmp_path):
+    plan = Plan(replace(CONFIG, tokens=3_000), tmp_path / "two")
+    assert train_by_two(plan, small_corpus, ExecutionConfig(tracking=LittleMemory())) == [0, 0]
+    record = read_record(plan.folder)
+    assert record.micro_batch_size == 1
+    assert_close(record, train(Plan(plan.config, tmp_path / "one"), small_corpus, quiet, ExecutionConfig()))
 
 
 def test_a_killed_run_of_two_processes_ends_with_the_same_bits(small_corpus, tmp_path):
-    recipe = replace(RECIPE, dropout=0.1, tokens=6_000)
-    conduct = replace(OFTEN, windows_at_once=1)  # of two that each process has: gradients are accumulated
-    whole, killed = Plan(recipe, tmp_path / "whole"), Plan(recipe, tmp_path / "killed")
+    config = replace(CONFIG, dropout=0.1, tokens=6_000)
+    conduct = replace(OFTEN, micro_batch_size=1)  # of two that each process has: gradients are accumulated
+    whole, killed = Plan(config, tmp_path / "whole"), Plan(config, tmp_path / "killed")
     assert train_by_two(whole, small_corpus, conduct) == [0, 0]
     ends = train_by_two(killed, small_corpus, conduct, kill_at_second_checkpoint=True)
     assert -signal.SIGKILL in ends
@@ -121,25 +169,25 @@ def test_a_killed_run_of_two_processes_ends_with_the_same_bits(small_corpus, tmp
     assert read_record(killed.folder) is None
     assert train_by_two(killed, small_corpus, conduct) == [0, 0]
     assert_same_run(killed.folder, whole.folder)
-    assert read_record(killed.folder)["windows_at_once"] == 1
+    assert read_record(killed.folder).micro_batch_size == 1
 
 
 @pytest.mark.parametrize("architecture", ["gpt", "lstm"])
 def test_a_sharded_run_that_was_killed_trains_as_one_process_does_and_its_model_loads(
     small_corpus, tmp_path, architecture
 ):
-    recipe = replace(RECIPE, architecture=architecture, tokens=4_000)
-    plan = Plan(recipe, tmp_path / "sharded")
+    config = replace(CONFIG, architecture=architecture, tokens=4_000)
+    plan = Plan(config, tmp_path / "sharded")
     ends = train_by_two(plan, small_corpus, sharded=True, kill_at_second_checkpoint=True)
     assert -signal.SIGKILL in ends
     assert 0 not in ends  # the other may have noticed first that it is alone
     assert train_by_two(plan, small_corpus, sharded=True) == [0, 0]
     record = read_record(plan.folder)
-    assert record["processes"] == 2
-    assert_close(record, train(Plan(recipe, tmp_path / "one"), small_corpus, quiet, Conduct()))
+    assert record.processes == 2
+    assert_close(record, train(Plan(config, tmp_path / "one"), small_corpus, quiet, ExecutionConfig()))
     model = AutoModelForCausalLM.from_pretrained(plan.folder)
     losses = token_losses(model, np.asarray(small_corpus.tokens("validation")), 64)
-    assert losses.mean() == pytest.approx(record["validation_loss"], rel=1e-5)
+    assert losses.mean() == pytest.approx(record.validation_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from forks import exit_code
-from test_training import OFTEN, RECIPE, assert_same_run, assert_same_weights, quiet
+from small_runs import RECIPE, train
+from test_training import CONFIG, OFTEN, assert_same_run, assert_same_weights, quiet
 
 from training.checkpoint import BEFORE, LATEST
+from training.config import WSD
 from training.grid import Axes, plan_ladders
-from training.loop import Conduct, Plan, train
-from training.recipe import WSD
+from training.loop import ExecutionConfig, Plan
 from training.record import read_record
 
 
@@ -49,16 +50,16 @@ def dies_in_checkpoint(number, kept):
 # --- a run -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("architecture", "windows_at_once"), [("gpt", 3), ("lstm", 1)])
+@pytest.mark.parametrize(("architecture", "micro_batch_size"), [("gpt", 3), ("lstm", 1)])
 def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bits(
-    small_corpus, tmp_path, architecture, windows_at_once
+    small_corpus, tmp_path, architecture, micro_batch_size
 ):
-    recipe = replace(RECIPE, architecture=architecture, dropout=0.1, tokens=8_000)
-    conduct = replace(OFTEN, windows_at_once=windows_at_once)
+    config = replace(CONFIG, architecture=architecture, dropout=0.1, tokens=8_000)
+    conduct = replace(OFTEN, micro_batch_size=micro_batch_size)
     start = time.perf_counter()
-    train(Plan(recipe, tmp_path / "whole"), small_corpus, quiet, conduct)
+    train(Plan(config, tmp_path / "whole"), small_corpus, quiet, conduct)
     whole = time.perf_counter() - start
-    draw, killed = random.Random(0), Plan(recipe, tmp_path / "killed")
+    draw, killed = random.Random(0), Plan(config, tmp_path / "killed")
     ends = []
     while 0 not in ends:
         assert set(ends) <= {-signal.SIGKILL}
@@ -69,8 +70,8 @@ def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bits(
 
 
 def test_a_run_killed_between_all_changes_of_its_folder_ends_with_the_same_bits(small_corpus, tmp_path):
-    recipe = replace(RECIPE, dropout=0.1, tokens=3 * RECIPE.tokens_per_step)
-    whole, killed = Plan(recipe, tmp_path / "whole"), Plan(recipe, tmp_path / "killed")
+    config = replace(CONFIG, dropout=0.1, tokens=3 * CONFIG.tokens_per_step)
+    whole, killed = Plan(config, tmp_path / "whole"), Plan(config, tmp_path / "killed")
     train(whole, small_corpus, quiet, OFTEN)
     seen = set()
     for dies_before in chain([4], count(1)):  # the fourth is the second checkpoint's name: the first stands aside
@@ -94,12 +95,14 @@ class Grid:
 
     def __init__(self, corpus, root, architecture="gpt"):
         self.corpus, self.root = corpus, root
-        self.shared = replace(RECIPE, schedule=WSD, dropout=0.1)
+        self.recipe = replace(RECIPE, schedule=WSD, dropout=0.1)
         self.sizes = {architecture: ["15k"]}
 
     def plans(self, *budgets):
-        axes = Axes(self.sizes, [0], [steps * RECIPE.tokens_per_step for steps in budgets], [], [1])
-        return [job.plan for job in plan_ladders(axes, self.shared, self.corpus, self.root)]
+        tokens = [steps * CONFIG.tokens_per_step for steps in budgets]
+        rules = dict.fromkeys(self.sizes, (CONFIG.learning_rate, 0.0))
+        axes = Axes(self.sizes, [0], tokens, [], [1.0], rules)
+        return [job.plan for job in plan_ladders(axes, self.recipe, self.corpus, self.root)]
 
     def train(self, *budgets):
         """Train as a study does; return the first step that each run took, None for one that was finished."""
@@ -107,7 +110,7 @@ class Grid:
         for plan in self.plans(*budgets):
             first = []
             train(plan, self.corpus, lambda tokens, _, first=first: first.append(tokens), OFTEN)
-            heard.append(first[0] // RECIPE.tokens_per_step if first else None)
+            heard.append(first[0] // CONFIG.tokens_per_step if first else None)
         return heard
 
     def kill_trunk(self, *budgets, dies_before):
@@ -120,14 +123,14 @@ def alone(small_corpus, tmp_path_factory):
     root = tmp_path_factory.mktemp("alone")
     folders = {}
     for plan in Grid(small_corpus, root).plans(10, 15, 20)[1:]:
-        train(replace(plan, trunk=None), small_corpus, quiet, Conduct())
-        folders[plan.recipe.steps] = plan.folder
+        train(replace(plan, trunk=None), small_corpus, quiet, ExecutionConfig())
+        folders[plan.config.steps] = plan.folder
     return folders
 
 
 def assert_branches_are(grid, alone, *budgets):
     for plan, budget in zip(grid.plans(*budgets)[1:], budgets, strict=True):
-        assert read_record(plan.folder)["trunk"]["step"] == round(0.8 * budget)
+        assert read_record(plan.folder).trunk["step"] == round(0.8 * budget)
         assert_same_weights(plan.folder, alone[budget])
 
 

@@ -13,6 +13,7 @@ import torch
 from conftest import made_tunes
 from hub_server import hub_server
 from safetensors.torch import load_file, save_file
+from small_runs import RECIPE, made_config, train
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoConfig
 
 import training.run
@@ -23,14 +24,11 @@ from preprocessing.sources import Block
 from training.best import loss_before, plan_fine_tuning
 from training.checkpoint import LATEST
 from training.evaluation import token_losses
-from training.loop import Conduct, Plan, train
-from training.recipe import Recipe, learning_rate
+from training.learning_rate import learning_rate
+from training.loop import ExecutionConfig, Plan
 from training.record import FINE_TUNED
 
 ROOT = Path(__file__).parent.parent
-RECIPE = Recipe(
-    "", "15k", seed=0, tokens=12_000, batch_size=4, context=64, learning_rate=0.0, weight_decay=0.1, warmup=1
-)
 ARCHITECTURES = ["gpt", "lstm"]
 
 
@@ -43,8 +41,8 @@ def models(tmp_path_factory, small_corpus) -> Path:
     """A folder with a model of each architecture, trained on the small corpus."""
     folder = tmp_path_factory.mktemp("hub") / "band"
     for architecture in ARCHITECTURES:
-        recipe = replace(RECIPE, architecture=architecture, learning_rate=5e-3)
-        train(Plan(recipe, folder / architecture), small_corpus, quiet, Conduct())
+        config = made_config(architecture)
+        train(Plan(config, folder / architecture), small_corpus, quiet, ExecutionConfig())
     return folder
 
 
@@ -90,14 +88,14 @@ def test_the_loss_on_new_tunes_falls_and_the_last_lines_say_so_and_how_to_go_on(
 
 def test_budget_and_rate_follow_from_the_corpus_and_the_rule(models, new_tunes, tmp_path):
     job = plan_fine_tuning(RECIPE, str(models / "gpt"), new_tunes, tmp_path, epochs=3, rate_share=0.5)
-    recipe = job.plan.recipe
-    assert recipe.tokens == 3 * (len(new_tunes.tokens("train")) - 1)
-    assert recipe.learning_rate == pytest.approx(0.5 * learning_rate("gpt", job.n_params_non_embedding), rel=0.01)
-    assert (recipe.architecture, recipe.init_from) == ("gpt", str(models / "gpt"))
+    config = job.plan.config
+    assert config.tokens == 3 * (len(new_tunes.tokens("train")) - 1)
+    assert config.learning_rate == pytest.approx(0.5 * learning_rate("gpt", job.n_params_non_embedding), rel=0.01)
+    assert (config.architecture, config.init_from) == ("gpt", str(models / "gpt"))
 
 
 def test_an_interrupted_fine_tuning_goes_on_to_the_same_weights(models, new_tunes, tmp_path):
-    often = Conduct(checkpoint_seconds=0)
+    often = ExecutionConfig(checkpoint_seconds=0)
     shared = replace(RECIPE, dropout=0.1)
     job, again = (
         plan_fine_tuning(shared, str(models / "lstm"), new_tunes, tmp_path / name, 0.5, 0.3)
@@ -105,7 +103,7 @@ def test_an_interrupted_fine_tuning_goes_on_to_the_same_weights(models, new_tune
     )
 
     def stop_half_way(tokens, _):
-        if tokens > job.plan.recipe.tokens / 2:
+        if tokens > job.plan.config.tokens / 2:
             raise KeyboardInterrupt
 
     train(job.plan, new_tunes, quiet, often)
@@ -114,7 +112,7 @@ def test_an_interrupted_fine_tuning_goes_on_to_the_same_weights(models, new_tune
     assert (again.plan.folder / LATEST).is_file()
     started = []
     train(again.plan, new_tunes, lambda tokens, _: started.append(tokens), often)
-    assert started[0] > job.plan.recipe.tokens / 3
+    assert started[0] > job.plan.config.tokens / 3
     whole, cut = (load_file(plan.folder / "model.safetensors") for plan in (job.plan, again.plan))
     assert all(whole[name].equal(cut[name]) for name in whole)
 
@@ -127,8 +125,8 @@ from transformers import AutoModelForCausalLM
 from door import DoorError
 from preprocessing.corpus import Corpus
 from training.best import loss_before, plan_fine_tuning
-from training.loop import Conduct, train
-from training.recipe import Recipe
+from training.loop import ExecutionConfig, train
+from training.config import Recipe
 
 corpus, root, shared = Corpus.open(sys.argv[1]), Path(sys.argv[2]), Recipe(**json.loads(sys.argv[3]))
 for name in ("gpt", "lstm"):
@@ -136,8 +134,8 @@ for name in ("gpt", "lstm"):
     model = AutoModelForCausalLM.from_pretrained(f"band/{name}")
     assert model(expected["ids"]).logits.equal(expected["logits"]), name
     job = plan_fine_tuning(shared, f"band/{name}", corpus, root / name, 0.5, 0.3)
-    record = train(job.plan, corpus, lambda tokens, loss: None, Conduct())
-    print(record["recipe"]["architecture"], loss_before(job, corpus), record["validation_loss"])
+    record = train(job.plan, corpus, lambda tokens, loss: None, ExecutionConfig())
+    print(record.config.architecture, loss_before(job, corpus), record.validation_loss)
 try:
     plan_fine_tuning(shared, "band/none", corpus, root, 1, 0.3)
 except DoorError as error:

@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from conftest import made_tunes
 from made_models import BUILD, made_model
+from made_runs import made_run, record_of
+from small_runs import made_config
 
 import generation.run
 from door import open_door, write_json
@@ -29,8 +30,7 @@ from generation.study import (
 )
 from preprocessing.notation import judge
 from preprocessing.sources import Block
-from training.recipe import Recipe
-from training.record import FINISHED, run_folder, write_record
+from training.record import run_folder, write_record
 
 ROOT = Path(__file__).parent.parent
 
@@ -152,11 +152,10 @@ def study(small_corpus, tmp_path_factory):
     for architecture in BUILD:
         for number, size in enumerate(("15k", "30k", "60k")):
             for seed in (0, 1):
-                recipe = Recipe(architecture, size, seed, 1000, 4, 64, 0.01, 0.1, 1, 0.0)
-                folder = run_folder(root, architecture, size, "tokens_1000", seed)
-                n = save_model(folder, architecture, size, seed)
-                record = {"status": FINISHED, "recipe": asdict(recipe), "corpus": small_corpus.digest(), "n_params": n}
-                record |= {"n_params_non_embedding": n // 2, "validation_loss": 2.0 - 0.2 * number + 0.01 * seed}
+                folder = run_folder(root, made_config(architecture, size, seed=seed, tokens=1000))
+                n, loss = save_model(folder, architecture, size, seed), 2.0 - 0.2 * number + 0.01 * seed
+                row = made_run(architecture, size, seed, n, loss, 1000, corpus=small_corpus.digest())
+                record = record_of(row | {"n_params_non_embedding": n // 2})
                 write_record(folder, record)
     save_model(root / "best_model", "lstm", "60k")
     write_record(root / "best_model", record)

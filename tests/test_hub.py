@@ -16,6 +16,7 @@ from conftest import made_tunes
 from hub_server import Faults, hub_server
 from huggingface_hub import HfApi, ModelCard
 from made_results import made_results
+from small_runs import with_config
 
 from door import DoorError, read_arguments, read_json
 from model_cards import hub
@@ -111,9 +112,9 @@ def test_sizes_are_branches_and_main_is_the_best_model_or_the_lowest_loss(study,
     shared = {(release.architecture, release.revision): release for release in releases(study)}
     assert set(shared) == {(a, r) for a in ("gpt", "lstm") for r in ("15k", "30k", MAIN)}
     assert shared["gpt", MAIN].folder == study / "best_model"
-    lowest = min(shared["lstm", size].record["validation_loss"] for size in ("15k", "30k"))
-    assert shared["lstm", MAIN].record["validation_loss"] == lowest
-    assert {shared[key].record["recipe"]["seed"] for key in shared if key[1] != MAIN} == {0}
+    lowest = min(shared["lstm", size].record.validation_loss for size in ("15k", "30k"))
+    assert shared["lstm", MAIN].record.validation_loss == lowest
+    assert {shared[key].record.config.seed for key in shared if key[1] != MAIN} == {0}
     names = [(branch.kind, branch.repository, branch.revision) for branch in staged]
     assert names.index(("model", "band/abc-gpt", "30k")) < names.index(("model", "band/abc-gpt", MAIN))
 
@@ -357,7 +358,7 @@ def test_a_number_of_the_record_that_changes_changes_in_the_card(study, staged):
 
     results = Results.open(study)
     branch = models(staged)[0]
-    record = read_json(branch.folder / "record.json")
+    record = read_record(branch.folder)
     place = Place(branch.repository, branch.revision, "band/abc-tunes")
     before = model_card(results, record, [], place)
     told = (
@@ -366,11 +367,11 @@ def test_a_number_of_the_record_that_changes_changes_in_the_card(study, staged):
         *("tokens_per_second", "epochs"),
     )
     for name in told:
-        assert model_card(results, {**record, name: record[name] * 3 + 1}, [], place) != before, name
+        assert model_card(results, replace(record, **{name: getattr(record, name) * 3 + 1}), [], place) != before, name
     bare = replace(results, quality={**results.quality, "cells": []})  # a seed chooses among its tunes
     before = model_card(bare, record, [], place)
     for name in ("seed", "learning_rate", "weight_decay", "batch_size", "context"):
-        changed = {**record, "recipe": {**record["recipe"], name: record["recipe"][name] * 3 + 1}}
+        changed = with_config(record, **{name: getattr(record.config, name) * 3 + 1})
         assert model_card(bare, changed, [], place) != before, name
 
 
@@ -378,10 +379,10 @@ def test_every_number_of_a_pushed_card_is_what_its_record_gives(staged):
     """A card that was edited by hand, or is of another record, is found."""
     for branch in models(staged):
         text = (branch.folder / "README.md").read_text(encoding="utf-8")
-        record = read_json(branch.folder / "record.json")
-        assert f"test: {record['test_bits_per_character']:.4f} bits per character" in text
-        assert f"{record['n_params']:,} parameters" in text
-        assert f"{record['flops']:.3g} FLOPs" in text
+        record = read_record(branch.folder)
+        assert f"test: {record.test_bits_per_character:.4f} bits per character" in text
+        assert f"{record.n_params:,} parameters" in text
+        assert f"{record.flops:.3g} FLOPs" in text
 
 
 def test_the_command_of_a_card_plans_that_run_alone(staged):
@@ -390,12 +391,13 @@ def test_the_command_of_a_card_plans_that_run_alone(staged):
     branch = models(staged)[0]
     text = (branch.folder / "README.md").read_text(encoding="utf-8")
     flags = re.search(r"```sh\naccelerate launch training/run\.py (.*)\n```", text)[1].split()
-    record = read_json(branch.folder / "record.json")["recipe"]
+    config = read_record(branch.folder).config
     read = read_arguments(StudyArguments, "", argv=flags)
-    assert (read.gpt_sizes, read.lstm_sizes, read.seeds) == ([record["size"]], [], [record["seed"]])
-    assert (read.tokens, read.one_in) == ([record["tokens"]], [record["one_in"]])
-    for name in ("schedule", "batch_size", "context", "weight_decay", "precision"):
-        assert getattr(read, name) == record[name]
+    assert (read.gpt_sizes, read.lstm_sizes, read.seeds) == ([config.size], [], [config.seed])
+    assert (read.tokens, read.data_fraction) == ([config.tokens], [config.data_fraction])
+    assert read.lr_rules == {config.architecture: (config.learning_rate, 0.0)}
+    for name in ("schedule", "sequences", "warmup_tokens", "batch_size", "context", "weight_decay", "precision"):
+        assert getattr(read, name) == getattr(config, name)
 
 
 def test_the_data_s_card_names_the_repository_and_non_commercial_sources(staged):

@@ -1,10 +1,13 @@
+from functools import partial
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from modeling.counting import count_flops, count_parameters
-from modeling.ladder import LADDER, gpt_config, lstm_config, new_model
+from modeling.ladder import LADDER, ladder_config, new_model
 
+gpt_config, lstm_config = partial(ladder_config, "gpt"), partial(ladder_config, "lstm")
 VOCABULARY, CONTEXT = 84, 256  # the bundled corpus's
 NAMED = {"tiny": 1e6, "small": 5e6, "medium": 20e6, "large": 50e6, "xl": 100e6}
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 from made_results import PUBLISHED, committed_records, made_results
+from small_runs import with_config
 
 from analysis.answers import headline
-from door import DoorError, read_json, write_json
+from door import DoorError, read_json
 from model_cards.publish import CORPUS_STATS, best_card, publish, write_findings
 from model_cards.results import Results, share_lines, shown_tunes
 from model_cards.screen import screen
-from training.record import BEST, folder_of
+from training.record import BEST, read_record, run_folder, write_record
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def published():
     """The committed study as Results."""
-    started = [run for run in committed_records() if run["recipe"]["init_from"]]
+    started = [run for run in committed_records() if run.config.init_from is not None]
     files = CORPUS_STATS, "fits.json", "quality.json", f"{BEST}/samples/samples.json"
     corpus, analysis, quality, samples = (read_json(PUBLISHED / file) for file in files)
     return Results(Path("data/cpu"), corpus, started[-1], started[:-1], analysis, quality, samples)
@@ -93,13 +94,13 @@ def test_the_small_model_stays_where_its_weights_are_not_here(small_corpus, tmp_
     root, folder = made_results(tmp_path / "study", small_corpus), tmp_path / "published"
     publish(Results.open(root), folder)
     weights = folder / "model" / "model.safetensors"
-    before, record = weights.read_bytes(), read_json(folder / "model" / "record.json")
-    chosen = folder_of(root, record["recipe"]) / "model.safetensors"
+    before, record = weights.read_bytes(), read_record(folder / "model")
+    chosen = run_folder(root, record.config) / "model.safetensors"
     chosen.unlink()
     publish(Results.open(root), folder)
     assert weights.read_bytes() == before
     assert (folder / "model" / "tokenizer.json").is_file()
-    write_json(folder / "model" / "record.json", record | {"recipe": record["recipe"] | {"learning_rate": 1.0}})
+    write_record(folder / "model", with_config(record, learning_rate=1.0))
     with pytest.raises(DoorError, match=re.escape(f"{chosen} is missing, and {folder / 'model'} holds another model")):
         publish(Results.open(root), folder)
     assert weights.read_bytes() == before

@@ -50,16 +50,16 @@ def test_twenty_tunes_of_each_architecture_are_published_with_scores_by_the_stat
 
 def test_the_table_holds_the_study_and_the_plan_of_the_larger_one():
     rows = read_runs_table(PUBLISHED / "runs.parquet")
-    seen = {status: [row for row in rows if row["status"] == status] for status in (FINISHED, NOT_RUN)}
+    seen = {status: [row for row in rows if row.record.status == status] for status in (FINISHED, NOT_RUN)}
     for architecture, least in (("gpt", 7), ("lstm", 6)):
-        mine = [r for r in seen[FINISHED] if r["recipe"]["architecture"] == architecture and r["study"] == "cpu"]
-        sizes = {row["n_params"] for row in mine}
+        mine = [r for r in seen[FINISHED] if r.record.config.architecture == architecture and r.study == "cpu"]
+        sizes = {row.record.n_params for row in mine}
         assert len(sizes) >= least
         assert max(sizes) / min(sizes) >= 10**1.7
         for size in sizes:
-            seeds = {row["recipe"]["seed"] for row in mine if row["n_params"] == size and row["arm"] != "best"}
+            seeds = {r.record.config.seed for r in mine if r.record.n_params == size and r.arm != "best"}
             assert len(seeds) >= (2 if size > 10**6 else 3)
-    assert {row["study"] for row in seen[NOT_RUN]} <= {"cpu", "gpu"}
+    assert {row.study for row in seen[NOT_RUN]} <= {"cpu", "gpu"}
     report = (PUBLISHED / "report.md").read_text(encoding="utf-8")
-    for arm in {(row["study"], row["arm"]) for row in seen[NOT_RUN]}:
+    for arm in {(row.study, row.arm) for row in seen[NOT_RUN]}:
         assert f"tudy {arm[0]}, {arm[1]}: " in report

@@ -1,14 +1,13 @@
 """Which runs may be trained again, and what their losses are held against."""
 
 import importlib.util
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_runs import made_run, record_of
 
 from door import DoorError
-from training.recipe import Recipe
-from training.record import DIVERGED, FINISHED
 
 
 @pytest.fixture(scope="module")
@@ -20,31 +19,30 @@ def benchmark():
     return module
 
 
-def rows(losses, **changes):
+def runs_of(losses, n_params=15_000, **changes):
     """A run for each loss, seed after seed."""
-    recipe = replace(Recipe("gpt", "15k", 0, 1_000_000, 4, 256, 0.01, 0.1, 20), **changes)
-    shared = {"status": FINISHED, "corpus": "mine", "n_params": 15_000}
+    given = {"architecture": "gpt", "size": "15k", "tokens": 1_000_000, "corpus": "mine"} | changes
+    architecture, size, tokens = (given.pop(name) for name in ("architecture", "size", "tokens"))
     return [
-        {**shared, "recipe": asdict(replace(recipe, seed=seed)), "validation_loss": loss}
+        record_of(made_run(architecture, size, seed, n_params, loss, tokens, **given))
         for seed, loss in enumerate(losses)
     ]
 
 
 def test_the_deviation_is_pooled_over_the_settings_of_one_size(benchmark):
-    runs = rows([1.0, 1.2, 1.4]) + rows([0.5, 0.7], tokens=2_000_000) + rows([9.0], architecture="lstm")
-    other_corpus = [run | {"corpus": "another"} for run in rows([5.0, 6.0])]
-    deviation, freedom, seeds = benchmark.seeds_of(runs[0], runs + other_corpus)
+    runs = runs_of([1.0, 1.2, 1.4]) + runs_of([0.5, 0.7], tokens=2_000_000) + runs_of([9.0], architecture="lstm")
+    deviation, freedom, seeds = benchmark.seeds_of(runs[0], runs + runs_of([5.0, 6.0], corpus="another"))
     assert deviation == pytest.approx(((0.04 + 0.04 + 0.02) / 3) ** 0.5)
     assert (freedom, seeds) == (3, 3)
 
 
 def test_runs_of_other_corpora_without_seeds_or_larger_than_asked_are_not_drawn(benchmark):
-    small, large = rows([1.0, 1.2]), [run | {"n_params": 10**6} for run in rows([1.0, 1.1], size="tiny")]
-    lonely, tuned = rows([1.0], architecture="lstm"), rows([1.0], init_from="a/model")
-    longer, foreign = rows([1.0, 1.1], tokens=2_000_000), [run | {"corpus": "another"} for run in rows([1.0, 1.2])]
+    small, large = runs_of([1.0, 1.2]), runs_of([1.0, 1.1], 10**6, size="tiny")
+    lonely, tuned = runs_of([1.0], architecture="lstm"), runs_of([1.0], init_from="a/model")
+    longer, foreign = runs_of([1.0, 1.1], tokens=2_000_000), runs_of([1.0, 1.2], corpus="another")
     runs = small + large + lonely + tuned + longer + foreign
     assert benchmark.candidates(runs, "mine", 10**5, 1e6) == small
-    with pytest.raises(DoorError, match=r"--corpus: its digest is third, the runs are of another, mine: give"):
+    with pytest.raises(DoorError, match=r"--corpus: its hash is third, the runs are of another, mine: give"):
         benchmark.candidates(runs, "third", 10**5, 1e6)
     with pytest.raises(DoorError, match="--max_params, --max_tokens: no finished run"):
         benchmark.candidates(runs, "mine", 10, 1e6)
@@ -52,9 +50,8 @@ def test_runs_of_other_corpora_without_seeds_or_larger_than_asked_are_not_drawn(
 
 @pytest.mark.parametrize(("loss", "agrees"), [(1.29, True), (1.45, False), (None, False)])
 def test_a_run_agrees_within_three_deviations_and_never_if_it_diverges(benchmark, monkeypatch, tmp_path, loss, agrees):
-    runs = [run | {"threads": 1, "windows_at_once": 4, "compiled": False, "tokens": 10**6} for run in rows([1.0, 1.2])]
-    record = {"status": DIVERGED} if loss is None else {"validation_loss": loss}
-    monkeypatch.setattr(benchmark, "train", lambda *_: record)
+    runs = runs_of([1.0, 1.2])
+    monkeypatch.setattr(benchmark, "train", lambda *_: replace(runs[0], validation_loss=loss))
     again = benchmark.train_again(runs[0], runs, None, tmp_path)
     assert again.agrees is agrees
     assert ("DOES NOT AGREE" in benchmark.line(again)) is not agrees

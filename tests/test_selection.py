@@ -3,12 +3,13 @@
 import json
 import re
 import sys
-from dataclasses import asdict
 
 import pytest
 import torch
 from conftest import made_tunes
 from made_models import CONTEXT, made_model
+from made_runs import made_run, record_of
+from small_runs import made_config
 
 import generation.run
 from door import open_door, write_json
@@ -17,8 +18,7 @@ from generation.quality import TIERS
 from generation.rendering import render
 from generation.selection import RULE, SHOWN, account, as_markdown_text, own_loss, pick, slim
 from generation.study import CELLS, FINDINGS, QUALITY_FOLDER
-from training.recipe import Recipe
-from training.record import FINISHED, run_folder, write_record
+from training.record import run_folder, write_record
 
 BROKEN = "X:1\nM:4/4\nL:1/8\nK:C\nCDEFGABc|CDE|cdefgabc|CDEFGABc|]\n"
 
@@ -95,13 +95,12 @@ def study(small_corpus, tmp_path):
     kept = {("30k", 0): [BROKEN, fresh[0], copy], ("30k", 1): [fresh[0]], ("15k", 0): [fresh[1]]}
     for architecture in ("gpt", "lstm"):
         for (size, seed), tunes in kept.items():
-            folder = run_folder(tmp_path, architecture, size, "tokens_1000", seed)
+            folder = run_folder(tmp_path, made_config(architecture, size, seed=seed, tokens=1000))
             for part in (made := made_model(architecture, size, seed)):
                 part.save_pretrained(folder)
-            recipe = Recipe(architecture, size, seed, 1000, 4, 64, 0.01, 0.1, 1, 0.0)
             n = made[0].num_parameters()
-            record = {"status": FINISHED, "recipe": asdict(recipe), "corpus": small_corpus.digest(), "n_params": n}
-            write_record(folder, record | {"n_params_non_embedding": n // 2, "validation_loss": 1.0})
+            row = made_run(architecture, size, seed, n, 1.0, 1000, corpus=small_corpus.digest())
+            write_record(folder, record_of(row | {"n_params_non_embedding": n // 2}))
             for temperature, rows in ((0.9, tunes), (1.0, [BROKEN])):
                 name = f"{architecture}-{size}-seed_{seed}-t{temperature:g}-free.json"
                 written = {"tunes": [{"abc": abc, "ended": True} for abc in rows]}

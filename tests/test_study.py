@@ -4,45 +4,45 @@ import re
 import signal
 import sqlite3
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_runs import RECIPE, build_model, made_config, make_job, train, with_corpus
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2LMHeadModel
 
+import training.grid
 import training.loop
-import training.probe
 import training.run
 from door import DoorError, open_door, write_json
 from training.evaluation import held_out_losses, token_losses
 from training.grid import Axes, plan_ladders
-from training.loop import Conduct, Plan, Run, build_model, train
-from training.probe import CHOICE, choose_precision, expected_seconds
-from training.recipe import Recipe
+from training.loop import ExecutionConfig, Plan
+from training.probe import expected_seconds
 from training.record import read_record
 from training.runs_table import read_runs_table
-from training.study import Outcome, make_job, planned_record, report_failures, run_jobs
-from training.sweep import SHARED, plan_sweep
+from training.study import RunResult, planned_record, report_failures, run_jobs
+from training.sweep import plan_sweep, shared_fields
 from training.tracking import Tracking
+from training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
-RECIPE = Recipe(
-    "gpt", "15k", seed=0, tokens=12_000, batch_size=4, context=64, learning_rate=5e-3, weight_decay=0.1, warmup=1
-)
-SHORT = replace(RECIPE, tokens=3_000)
-GRID = ["--gpt_sizes", "15k", "--lstm_sizes", "15k", "--tokens", "8000", "--context", "64", "--precision", "fp32"]
+CONFIG = made_config()
+SHORT = replace(CONFIG, tokens=3_000)
+GRID = ["--gpt_sizes", "15k", "--lstm_sizes", "15k", "--tokens", "8000", "--context", "64", "--warmup_tokens", "252"]
 
 
 def quiet(tokens, loss):
     pass
 
 
-def open_training(monkeypatch, capsys, corpus, root, *arguments, at_once=1):
+def open_training(monkeypatch, capsys, corpus, root, *arguments, num_parallel=1):
     """Run the door in this process; return its output and its error output."""
-    flags = ["--corpus", corpus.folder, "--output_root", root, "--at_once", at_once, "--log_with", "none", *arguments]
+    flags = ["--corpus", corpus.folder, "--output_root", root, "--num_parallel_runs", num_parallel]
+    flags += ["--log_with", "none", *arguments]
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, flags)])
     open_door(training.run.main)
     return capsys.readouterr()
@@ -51,26 +51,32 @@ def open_training(monkeypatch, capsys, corpus, root, *arguments, at_once=1):
 # --- axes ------------------------------------------------------------------------------------------------------------
 
 
-def planned(corpus, root=Path("data"), **axes):
+def planned(corpus, root=Path("data"), recipe=RECIPE, **axes):
     standard = {"sizes": {"gpt": ["15k", "30k"], "lstm": ["15k"]}, "seeds": [0], "tokens": [50_000], "flops": []}
-    shared = replace(RECIPE, learning_rate=0.0, schedule=axes.pop("schedule", "cosine"))
-    return [job.plan for job in plan_ladders(Axes(**{**standard, "one_in": [1], **axes}), shared, corpus, root)]
+    return plan_ladders(Axes(**{**standard, "data_fractions": [1.0], **axes}), recipe, corpus, root)
 
 
-def test_every_size_is_planned_with_every_budget_part_of_the_data_and_seed(small_corpus):
-    plans = planned(small_corpus, seeds=[0, 1], tokens=[50_000, 100_000], one_in=[1, 2, 4])
-    assert len(plans) == 3 * 2 * 2 * 3
-    assert len({plan.folder for plan in plans}) == len(plans)
-    assert len({(p.recipe.architecture, p.recipe.size, p.recipe.learning_rate) for p in plans}) == 3
+def test_every_size_is_planned_with_every_budget_fraction_of_the_data_and_seed(small_corpus):
+    jobs = planned(small_corpus, seeds=[0, 1], tokens=[50_000, 100_000], data_fractions=[1, 0.5, 0.25])
+    assert len(jobs) == 3 * 2 * 2 * 3
+    assert len({job.plan.folder for job in jobs}) == len({job.plan.config.config_hash for job in jobs}) == len(jobs)
+    configs = [job.plan.config for job in jobs]
+    assert len({(config.architecture, config.size, config.learning_rate) for config in configs}) == 3
+
+
+def test_what_is_given_twice_is_planned_once(small_corpus):
+    sizes = {"gpt": ["15k"] * 3000, "lstm": []}
+    jobs = planned(small_corpus, sizes=sizes, seeds=[0, 0], tokens=[50_000] * 2, data_fractions=[1, 1.0])
+    assert len(jobs) == 1
 
 
 def test_a_budget_of_flops_gives_each_size_the_tokens_that_it_buys(small_corpus):
-    axes = Axes({"gpt": ["15k", "30k"], "lstm": ["15k"]}, [0], [], [1e10, 2e10], [1])
-    jobs = plan_ladders(axes, RECIPE, small_corpus, Path("data"))
+    budgets = [1e10, 2e10]
+    jobs = planned(small_corpus, tokens=[], flops=budgets)
     for job in jobs:
-        spent = job.plan.recipe.tokens * job.flops_per_token
-        assert min(abs(spent / budget - 1) for budget in axes.flops) < 1e-3
-    assert len({job.plan.recipe.tokens for job in jobs}) == 6
+        spent = job.plan.config.tokens * job.flops_per_token
+        assert min(abs(spent / budget - 1) for budget in budgets) < 1e-3
+    assert len({job.plan.config.tokens for job in jobs}) == 6
 
 
 def test_a_budget_that_buys_a_size_hardly_a_step_is_refused(small_corpus):
@@ -80,29 +86,29 @@ def test_a_budget_that_buys_a_size_hardly_a_step_is_refused(small_corpus):
 
 def test_budgets_with_wsd_share_a_trunk_that_costs_less_than_the_runs_alone(small_corpus):
     budgets = [50_000, 100_000, 200_000, 400_000]
-    axes = Axes({"gpt": ["15k"]}, [0], budgets, [], [1])
-    jobs = plan_ladders(axes, replace(RECIPE, schedule="wsd"), small_corpus, Path("data"))
+    jobs = planned(small_corpus, recipe=replace(RECIPE, schedule="wsd"), sizes={"gpt": ["15k"]}, tokens=budgets)
     [trunk] = [job for job in jobs if job.plan.keep_at]
     branches = [job for job in jobs if job is not trunk]
     assert {job.plan.trunk for job in branches} == {trunk.plan.folder}
-    assert trunk.plan.keep_at == tuple(job.plan.recipe.cooldown_start for job in branches)
-    assert trunk.plan.recipe.steps == max(trunk.plan.keep_at)
-    own = sum(job.plan.recipe.tokens - job.start for job in jobs)
+    assert trunk.plan.keep_at == tuple(job.plan.config.cooldown_start for job in branches)
+    assert trunk.plan.config.steps == max(trunk.plan.keep_at)
+    own = sum(job.plan.config.tokens - job.start for job in jobs)
     assert own == pytest.approx(0.8 * 400_000 + 0.2 * sum(budgets), rel=0.01)
 
 
-def test_a_run_on_a_part_of_the_data_records_what_it_saw(small_corpus, tmp_path):
-    record = train(Plan(replace(SHORT, one_in=4), tmp_path), small_corpus, quiet, Conduct())
+def test_a_run_on_a_fraction_of_the_data_records_what_it_saw(small_corpus, tmp_path):
+    record = train(Plan(replace(SHORT, data_fraction=0.25), tmp_path), small_corpus, quiet, ExecutionConfig())
     stream, unique = small_corpus.part(0.25)
-    assert record["unique_tokens"] == unique < 0.4 * small_corpus.part()[1]
-    assert record["epochs"] == pytest.approx(record["tokens"] / (len(stream) - 1))
+    assert record.unique_tokens == unique < 0.4 * small_corpus.part()[1]
+    assert record.epochs == pytest.approx(record.tokens / (len(stream) - 1))
+    assert record.split_hashes == small_corpus.split_hashes
 
 
 # --- what a run records ----------------------------------------------------------------------------------------------
 
 
 def test_losses_of_headers_bodies_and_positions_add_up_to_the_whole(small_corpus):
-    model = build_model(RECIPE, small_corpus)
+    model = build_model(CONFIG, small_corpus)
     found = held_out_losses(model, small_corpus, "validation", 64)
     inside = small_corpus.in_header("validation")
     share = inside[1:].mean()
@@ -125,29 +131,29 @@ def test_bf16_trains_to_nearly_the_loss_of_fp32_and_is_recorded(small_corpus, tm
     for architecture in ("gpt", "lstm"):
         losses = {}
         for precision in ("fp32", "bf16"):
-            recipe = replace(RECIPE, architecture=architecture, precision=precision, tokens=6_000)
-            record = train(Plan(recipe, tmp_path / architecture / precision), small_corpus, quiet, Conduct())
-            losses[precision] = record["validation_loss"]
-            assert record["recipe"]["precision"] == precision
+            config = replace(CONFIG, architecture=architecture, precision=precision, tokens=6_000)
+            record = train(Plan(config, tmp_path / architecture / precision), small_corpus, quiet, ExecutionConfig())
+            losses[precision] = record.validation_loss
+            assert record.config.precision == precision
         assert losses["bf16"] != losses["fp32"]
         assert losses["bf16"] == pytest.approx(losses["fp32"], abs=0.05)
 
 
 def test_accumulated_pieces_of_a_batch_give_the_loss_curve_of_the_whole_batch(small_corpus, tmp_path):
     for architecture in ("gpt", "lstm"):
-        recipe = replace(SHORT, architecture=architecture)
+        config = replace(SHORT, architecture=architecture)
         curves = [
             train(
-                Plan(recipe, tmp_path / f"{architecture}{at_once}"),
+                Plan(config, tmp_path / f"{architecture}{at_once}"),
                 small_corpus,
                 quiet,
-                Conduct(windows_at_once=at_once),
+                ExecutionConfig(micro_batch_size=at_once),
             )
             for at_once in (0, 1, 3)
         ]
         for other in curves[1:]:
-            np.testing.assert_allclose(other["train_curve"]["loss"], curves[0]["train_curve"]["loss"], atol=1e-5)
-        assert [record["windows_at_once"] for record in curves] == [4, 1, 3]
+            np.testing.assert_allclose(other.train_curve["loss"], curves[0].train_curve["loss"], atol=1e-5)
+        assert [record.micro_batch_size for record in curves] == [4, 1, 3]
 
 
 class Readings(TorchDispatchMode):
@@ -162,9 +168,9 @@ class Readings(TorchDispatchMode):
 
 @pytest.mark.parametrize("architecture", ["gpt", "lstm"])
 def test_a_step_reads_nothing_from_the_device_so_that_a_gpu_never_waits(small_corpus, architecture):
-    recipe = replace(RECIPE, architecture=architecture)
+    config = replace(CONFIG, architecture=architecture)
     stream = np.asarray(small_corpus.tokens("train"))
-    run = Run(recipe, stream, build_model(recipe, small_corpus), Tracking().accelerator(Path()), 2)
+    run = Trainer(config, stream, build_model(config, small_corpus), Tracking().accelerator(Path()), 2)
     with Readings() as readings:
         run.advance()
         assert readings.count == 0
@@ -175,8 +181,8 @@ def test_a_step_reads_nothing_from_the_device_so_that_a_gpu_never_waits(small_co
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
-def run_all(plans, corpus, conduct=None):
-    return run_jobs([make_job(plan, corpus) for plan in plans], corpus, 1, 1, conduct or Conduct(), "test")
+def run_all(plans, corpus, execution=None):
+    return run_jobs([make_job(plan, corpus) for plan in plans], corpus, 1, 1, execution or ExecutionConfig(), "test")
 
 
 def exhausted_above(windows):
@@ -194,55 +200,121 @@ def exhausted_above(windows):
 
 
 def test_where_memory_is_short_the_batch_is_accumulated_from_fewer_windows(small_corpus, tmp_path, monkeypatch, capsys):
-    expected = train(Plan(SHORT, tmp_path / "a"), small_corpus, quiet, Conduct())
+    expected = train(Plan(SHORT, tmp_path / "a"), small_corpus, quiet, ExecutionConfig())
     monkeypatch.setattr(GPT2LMHeadModel, "forward", exhausted_above(1))
-    found = train(Plan(SHORT, tmp_path / "b"), small_corpus, quiet, Conduct())
-    assert (found["windows_at_once"], found["tokens"]) == (1, expected["tokens"])
-    np.testing.assert_allclose(found["train_curve"]["loss"], expected["train_curve"]["loss"], atol=1e-5)
-    assert "out of memory, now 1 windows at once" in capsys.readouterr().err
+    found = train(Plan(SHORT, tmp_path / "b"), small_corpus, quiet, ExecutionConfig())
+    assert (found.micro_batch_size, found.tokens) == (1, expected.tokens)
+    np.testing.assert_allclose(found.train_curve["loss"], expected.train_curve["loss"], atol=1e-5)
+    assert "out of memory" in capsys.readouterr().err
 
 
-def test_failures_are_marked_with_their_reason_and_the_study_goes_on(small_corpus, tmp_path, monkeypatch):
+class Exhausted(Tracking):
+    """Has no memory for a single window of a GPT."""
+
+    def accelerator(self, folder):
+        GPT2LMHeadModel.forward = exhausted_above(0)  # in the worker alone
+        return super().accelerator(folder)
+
+
+def test_failures_are_marked_with_their_reason_and_the_study_continues(small_corpus, tmp_path):
     plans = [
         Plan(SHORT, tmp_path / "no memory"),
         Plan(replace(SHORT, architecture="lstm"), tmp_path / "sound"),
         Plan(replace(SHORT, architecture="lstm", learning_rate=1e12), tmp_path / "diverges"),
     ]
-    with monkeypatch.context() as patch:
-        patch.setattr(GPT2LMHeadModel, "forward", exhausted_above(0))
-        outcomes = run_all(plans, small_corpus)
-    assert [read_record(plan.folder)["status"] for plan in plans] == ["failed", "finished", "diverged"]
-    assert "out of memory" in read_record(plans[0].folder)["reason"]
+    results = run_all(plans, small_corpus, ExecutionConfig(tracking=Exhausted()))
+    assert [read_record(plan.folder).status for plan in plans] == ["failed", "finished", "diverged"]
+    assert "out of memory" in read_record(plans[0].folder).reason
     with pytest.raises(DoorError, match=r"2 of 3 runs did not finish:\n") as table:
-        report_failures(outcomes)
+        report_failures(results)
     rows = str(table.value).splitlines()[1:]
     assert re.search(r"gpt 15k tokens_3000 seed 0 .* failed .*out of memory", rows[0])
     assert re.search(r"lstm 15k tokens_3000 seed 0 .* diverged .* at step \d+", rows[1])
     # With more memory the failed one is trained; what diverged would diverge again, and what is finished stays.
     again = run_all(plans, small_corpus)
-    assert [outcome.record["status"] for outcome in again] == ["finished", "finished", "diverged"]
+    assert [result.record.status for result in again] == ["finished", "finished", "diverged"]
 
 
 def test_an_exploding_loss_ends_the_run_long_before_its_last_step(small_corpus, tmp_path):
-    record = train(Plan(replace(RECIPE, tokens=200_000, learning_rate=30.0), tmp_path), small_corpus, quiet, Conduct())
-    assert record["status"] == "diverged"
-    assert "times that of guessing evenly" in record["reason"]
-    assert record["tokens"] < 100_000
+    plan = Plan(replace(CONFIG, tokens=200_000, learning_rate=30.0), tmp_path)
+    record = train(plan, small_corpus, quiet, ExecutionConfig())
+    assert record.status == "diverged"
+    assert "training loss is" in record.reason
+    assert record.tokens < 100_000
+
+
+POISONED_STEP = 1210  # the validation loss is next computed at step 1250, the training loss at 1400
+
+
+class Poisoned(Tracking):
+    """Makes the weights NaN after a step that lies between two points of the training curve."""
+
+    def accelerator(self, folder):
+        advance = Trainer.advance
+
+        def poisoned(trainer):
+            rate = advance(trainer)
+            if trainer.step == POISONED_STEP:
+                next(trainer.bare.parameters()).data.fill_(float("nan"))
+            return rate
+
+        Trainer.advance = poisoned  # in the worker alone
+        return super().accelerator(folder)
+
+
+def test_a_nan_between_two_points_of_the_curve_is_a_diverged_run_that_is_not_tried_again(small_corpus, tmp_path):
+    config = replace(CONFIG, context=16, batch_size=1, tokens=10_000 * 15)
+    plan = Plan(config, tmp_path)
+    [result] = run_all([plan], small_corpus, ExecutionConfig(tracking=Poisoned()))
+    record = read_record(tmp_path)
+    assert (record.status, record.steps) == ("diverged", 1250)
+    assert "validation loss is nan at step 1250" in record.reason
+    assert result.failure == ("diverged", record.reason)
+    before = (tmp_path / "record.json").stat().st_mtime_ns
+    run_all([plan], small_corpus)
+    assert (tmp_path / "record.json").stat().st_mtime_ns == before
+
+
+class Faulty(Tracking):
+    """Fails as a device or our own code does, for the GPT of one size each."""
+
+    def start(self, accelerator, folder, config, step):
+        if config.size == "15k":
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        if config.size == "30k":
+            raise ValueError("a fault of ours")
+        super().start(accelerator, folder, config, step)
+
+
+def test_one_at_a_time_a_run_that_fails_costs_itself_alone(small_corpus, tmp_path, monkeypatch, capfd):
+    """As on one GPU: no two runs side by side, and all threads for each."""
+    monkeypatch.setattr(training.run, "Tracking", Faulty)
+    monkeypatch.setattr(training.run, "share_machine", lambda _: (1, torch.get_num_threads()))
+    sizes = ["--gpt_sizes", "15k", "30k", "60k", "--tokens", "3000", "--context", "64", "--warmup_tokens", "252"]
+    with pytest.raises(SystemExit) as ending:
+        open_training(monkeypatch, capfd, small_corpus, tmp_path, *sizes)
+    assert ending.value.code == 1
+    errors = capfd.readouterr().err
+    assert "2 of 3 runs did not finish" in errors
+    assert "RuntimeError: CUDA error: device-side assert triggered" in errors
+    assert "ValueError: a fault of ours" in errors
+    status = {path.parts[-4]: json.loads(path.read_text())["status"] for path in tmp_path.rglob("record.json")}
+    assert status == {"15k": "failed", "30k": "failed", "60k": "finished"}
 
 
 class Deadly(Tracking):
     """Kills each process that starts a run of the GPT."""
 
-    def start(self, accelerator, folder, recipe, step):
-        if recipe.architecture == "gpt":
+    def start(self, accelerator, folder, config, step):
+        if config.architecture == "gpt":
             os.kill(os.getpid(), signal.SIGKILL)
-        super().start(accelerator, folder, recipe, step)
+        super().start(accelerator, folder, config, step)
 
 
 def test_a_killed_worker_is_marked_and_the_others_finish(small_corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training.run, "Tracking", Deadly)
     with pytest.raises(SystemExit) as ending:
-        open_training(monkeypatch, capsys, small_corpus, tmp_path, *GRID, at_once=2)
+        open_training(monkeypatch, capsys, small_corpus, tmp_path, *GRID, num_parallel=2)
     assert ending.value.code == 1
     errors = capsys.readouterr().err
     assert "1 of 2 runs did not finish" in errors
@@ -253,20 +325,26 @@ def test_a_killed_worker_is_marked_and_the_others_finish(small_corpus, tmp_path,
 
 
 def test_a_branch_whose_trunk_diverged_says_so(small_corpus, tmp_path):
-    recipe = replace(RECIPE, learning_rate=1e12, schedule="wsd")
-    axes = Axes({"gpt": ["15k"]}, [0], [12_000], [], [1])
-    outcomes = run_jobs(plan_ladders(axes, recipe, small_corpus, tmp_path), small_corpus, 1, 1, Conduct(), "test")
-    trunk, branch = (outcome.failure for outcome in outcomes)
+    axes = {"sizes": {"gpt": ["15k"]}, "tokens": [12_000], "lr_rules": {"gpt": (1e12, 0.0)}}
+    jobs = planned(small_corpus, tmp_path, replace(RECIPE, schedule="wsd"), **axes)
+    results = run_jobs(jobs, small_corpus, 1, 1, ExecutionConfig(), "test")
+    trunk, branch = (result.failure for result in results)
     assert trunk[0] == "diverged"
     assert branch[0] == "failed"
     assert trunk[1] in branch[1]
+
+
+def test_the_memory_of_a_run_is_its_own_also_after_a_larger_one_in_the_same_process(small_corpus, tmp_path):
+    large = train(Plan(replace(SHORT, size="tiny"), tmp_path / "large"), small_corpus, quiet, ExecutionConfig())
+    small = train(Plan(replace(SHORT, tokens=6_000), tmp_path / "small"), small_corpus, quiet, ExecutionConfig())
+    assert large.peak_memory_bytes > 16 * large.n_params  # weights, gradients and two moments
+    assert small.peak_memory_bytes < large.peak_memory_bytes / 3
 
 
 # --- what it will cost -----------------------------------------------------------------------------------------------
 
 
 def test_a_dry_run_prints_every_run_and_trains_none(small_corpus, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training.probe, "PROBE_SECONDS", 0.05)
     out = open_training(monkeypatch, capsys, small_corpus, tmp_path, *GRID, "--dry_run", "--schedule", "wsd").out
     lines = out.splitlines()
     assert lines[0].split() == ["run", "N", "D", "FLOPs", "time", "disk,", "MB"]
@@ -276,26 +354,35 @@ def test_a_dry_run_prints_every_run_and_trains_none(small_corpus, tmp_path, monk
 
 
 def test_the_expected_time_is_that_of_the_steps_and_of_the_evaluation(small_corpus):
-    job = make_job(Plan(RECIPE, Path("x")), small_corpus)
-    steps = RECIPE.steps
-    per_token = 0.01 / RECIPE.tokens_per_step
+    job = make_job(Plan(CONFIG, Path("x")), small_corpus)
+    steps = CONFIG.steps
+    per_token = 0.01 / CONFIG.tokens_per_step
     without = expected_seconds(job, 0.01, 0)
     assert without > 0.01 * steps
     # A forward pass costs a third of a training step.
     assert expected_seconds(job, 0.01, 9_000) - without == pytest.approx(9_000 * per_token / 3)
 
 
-@pytest.mark.parametrize(("bf16", "chosen"), [(0.5, "bf16"), (0.95, "fp32"), (2.0, "fp32")])
-def test_bf16_is_chosen_where_it_is_clearly_faster_and_the_choice_is_kept(
-    small_corpus, tmp_path, monkeypatch, bf16, chosen
+# --- precision -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "has_bf16", "chosen"), [("tiny", True, "bf16"), ("tiny", False, "fp32"), ("500k", True, "fp32")]
+)
+def test_an_automatic_precision_follows_from_the_width_and_the_hardware(
+    small_corpus, monkeypatch, size, has_bf16, chosen
 ):
-    jobs = [make_job(Plan(RECIPE, tmp_path), small_corpus)]
-    speed = {"fp32": 1.0, "bf16": bf16}
-    monkeypatch.setattr(training.probe, "seconds_per_step", lambda recipe, *_: speed[recipe.precision])
-    assert choose_precision(jobs, small_corpus, tmp_path, 1) == chosen
-    speed["bf16"] = 1 / bf16
-    assert choose_precision(jobs, small_corpus, tmp_path, 1) == chosen
-    assert json.loads((tmp_path / CHOICE).read_text())["seconds_per_step"] == {"fp32": 1.0, "bf16": bf16}
+    monkeypatch.setattr(training.grid, "has_bf16", lambda: has_bf16)
+    recipe = replace(RECIPE, precision="auto")
+    jobs = planned(small_corpus, recipe=recipe, sizes={"gpt": [size], "lstm": [size]})
+    assert {job.plan.config.precision for job in jobs} == {chosen}
+    assert {job.plan.config.precision for job in planned(small_corpus, sizes={"gpt": [size]})} == {"fp32"}
+
+
+def test_an_automatic_precision_that_differs_between_the_sizes_of_a_law_is_refused(small_corpus, monkeypatch):
+    monkeypatch.setattr(training.grid, "has_bf16", lambda: True)
+    with pytest.raises(DoorError, match=r"--precision auto is fp32 for 15k, bf16 for tiny"):
+        planned(small_corpus, recipe=replace(RECIPE, precision="auto"), sizes={"gpt": ["15k", "tiny"]})
 
 
 # --- trackers --------------------------------------------------------------------------------------------------------
@@ -303,7 +390,7 @@ def test_bf16_is_chosen_where_it_is_clearly_faster_and_the_choice_is_kept(
 
 def test_curves_go_to_trackio_and_tensorboard_beside_the_runs(small_corpus, tmp_path, monkeypatch, capsys):
     flags = [*GRID, "--log_with", "trackio", "tensorboard"]
-    open_training(monkeypatch, capsys, small_corpus, tmp_path, *flags, at_once=2)
+    open_training(monkeypatch, capsys, small_corpus, tmp_path, *flags, num_parallel=2)
     assert list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))
     [database] = (tmp_path / "trackio").glob("*.db")
     with sqlite3.connect(database) as connection:
@@ -316,7 +403,7 @@ def test_curves_go_to_trackio_and_tensorboard_beside_the_runs(small_corpus, tmp_
     }
     record = read_record(tmp_path / "GPT_initial_training" / arm)
     logged = [m["train/loss"] for m in metrics if "train/loss" in m]
-    assert set(record["train_curve"]["loss"]) <= set(logged)
+    assert set(record.train_curve["loss"]) <= set(logged)
 
 
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
@@ -338,7 +425,12 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
         ("fine_tuning_epochs", float("nan")),
         ("fine_tuning_dropout", 1.5),
         ("seeds", [-1]),
-        ("windows_at_once", -3),
+        ("micro_batch_size", -3),
+        ("tokens", [10**30]),
+        ("batch_size", 10**21),
+        ("context", 1),
+        ("data_fraction", [0.0]),
+        ("data_fraction", [1.5]),
         ("checkpoint_seconds", float("nan")),
     ],
 )
@@ -347,23 +439,27 @@ def test_a_value_out_of_range_is_refused_by_its_flag(flag, value):
         training.run.StudyArguments(**{flag: value})
 
 
+def test_budgets_in_tokens_and_in_flops_at_once_are_refused():
+    with pytest.raises(DoorError, match="--tokens, --flops"):
+        training.run.StudyArguments(tokens=[1_000_000], flops=[1e12])
+
+
 def test_a_part_of_the_data_too_small_for_a_window_is_refused(small_corpus):
-    with pytest.raises(DoorError, match="--one_in 100000: too small a part"):
-        planned(small_corpus, one_in=[100_000])
+    with pytest.raises(DoorError, match="--data_fraction 1e-05: too little"):
+        planned(small_corpus, data_fractions=[1e-5])
 
 
 def test_a_sweep_over_several_budgets_is_refused(small_corpus, tmp_path):
-    axes = Axes({"gpt": ["15k"]}, [0], [12_000, 24_000], [], [1])
-    jobs = plan_ladders(axes, RECIPE, small_corpus, tmp_path)
+    jobs = planned(small_corpus, tmp_path, sizes={"gpt": ["15k"]}, tokens=[12_000, 24_000])
     with pytest.raises(DoorError, match="--part sweep: one budget"):
         plan_sweep(jobs, {"gpt": [0.01, 0.02, 0.03]}, tmp_path)
 
 
 def test_a_sweep_with_wsd_has_whole_runs_and_no_trunk(small_corpus, tmp_path):
-    axes = Axes({"gpt": ["15k"]}, [0], [12_000], [], [1])
-    jobs = plan_ladders(axes, replace(RECIPE, schedule="wsd"), small_corpus, tmp_path)
+    recipe = replace(RECIPE, schedule="wsd")
+    jobs = planned(small_corpus, tmp_path, recipe, sizes={"gpt": ["15k"]}, tokens=[12_000])
     plans = [job.plan for job in plan_sweep(jobs, {"gpt": [0.01, 0.02, 0.03]}, tmp_path)]
-    assert [(plan.recipe.schedule, plan.recipe.learning_rate, plan.trunk) for plan in plans] == [
+    assert [(plan.config.schedule, plan.config.learning_rate, plan.trunk) for plan in plans] == [
         ("wsd", 0.01, None), ("wsd", 0.02, None), ("wsd", 0.03, None),
     ]  # fmt: skip
 
@@ -379,28 +475,32 @@ def test_a_sweep_adds_its_sizes_to_those_of_its_file(small_corpus, tmp_path, mon
     path, rates = tmp_path / "sweep.json", (0.0005, 0.001, 0.002)
     earlier = [sweep_row("gpt", "a", 10**5, rate, 0.001) for rate in rates]
     earlier += [sweep_row("gpt", "b", 10**6, rate, 0.001) for rate in rates]
-    recipe = {key: asdict(RECIPE)[key] for key in SHARED} | {"tokens": 8000}
-    write_json(path, {"corpus": small_corpus.digest(), "recipe": recipe, "versions": {}, "rules": {}, "runs": earlier})
+    shared = shared_fields(with_corpus(replace(CONFIG, tokens=8_000), small_corpus))
+    write_json(path, {"config": shared, "versions": {}, "rules": {}, "runs": earlier})
 
     def trained(jobs):
         best = {0.005: 1.1, 0.01: 1.0, 0.02: 1.1}
         for job in jobs:
-            loss = best.get(job.plan.recipe.learning_rate)
+            loss = best.get(job.plan.config.learning_rate)
             status = {"status": "diverged", "reason": "nan"} if loss is None else {"status": "finished"}
-            record = planned_record(job, small_corpus) | status | {"versions": {}}
-            yield Outcome(job, record | ({} if loss is None else {"validation_loss": loss}), None)
+            yield RunResult(job, replace(planned_record(job, small_corpus), validation_loss=loss, **status), None)
 
     monkeypatch.setattr(training.run.Study, "run", lambda _, jobs: list(trained(jobs)))
-    flags = ["--part", "sweep", "--gpt_sizes", "15k", "--context", "64", "--tokens", "8000", "--precision", "fp32"]
+    flags = ["--part", "sweep", "--gpt_sizes", "15k", "--context", "64", "--tokens", "8000", "--warmup_tokens", "252"]
     flags += ["--sweep_file", path, "--gpt_rates", "0.005", "0.01", "0.02", "1"]
     open_training(monkeypatch, capsys, small_corpus, tmp_path, *map(str, flags))
     written = json.loads(path.read_text())
     assert written["runs"][4:] == earlier
     assert [row["status"] for row in written["runs"][:4]] == ["finished"] * 3 + ["diverged"]
     assert [row["rate"] for row in written["rules"]["gpt"]["optima"]] == pytest.approx([0.01, 0.001, 0.001])
-    with pytest.raises(SystemExit):
-        open_training(monkeypatch, capsys, small_corpus, tmp_path, *map(str, flags), "--weight_decay", "0.5")
-    assert f"{path} holds another sweep (weight_decay 0.1, not 0.5)" in capsys.readouterr().err
+    for flag, value, field in (
+        ("--weight_decay", "0.5", "weight_decay 0.1, not 0.5"),
+        ("--data_fraction", "0.5", "data_fraction 1.0, not 0.5"),
+        ("--precision", "bf16", "precision 'fp32', not 'bf16'"),
+    ):
+        with pytest.raises(SystemExit):
+            open_training(monkeypatch, capsys, small_corpus, tmp_path, *map(str, flags), flag, value)
+        assert f"{path} holds another sweep ({field})" in capsys.readouterr().err
     assert json.loads(path.read_text()) == written
 
 
@@ -409,7 +509,7 @@ def test_a_study_may_have_rates_of_its_own(small_corpus, monkeypatch, capsys, tm
     rules = ["--gpt_rate_rule", "0.005", "--lstm_rate_rule", "2", "0.5"]
     open_training(monkeypatch, capsys, small_corpus, tmp_path, *flags, *rules, "--runs_file", tmp_path / "runs.parquet")
     rates = [
-        (row["n_params_non_embedding"], row["recipe"]["learning_rate"])
+        (row.record.n_params_non_embedding, row.record.config.learning_rate)
         for row in read_runs_table(tmp_path / "runs.parquet")
     ]
     assert [rate for _, rate in rates[:2]] == [0.005, 0.005]
@@ -447,9 +547,9 @@ def test_a_run_of_another_rate_is_not_taken_from_a_table(small_corpus, tmp_path,
     assert "1 runs have ended elsewhere" in out
     [weights] = (tmp_path / "here").rglob("model.safetensors")
     assert "GPT_initial_training" in weights.parts
-    assert read_record(weights.parent)["recipe"]["learning_rate"] == 0.001
+    assert read_record(weights.parent).config.learning_rate == 0.001
 
 
 def test_a_run_that_diverges_before_its_first_point_is_marked_diverged(small_corpus, tmp_path):
-    record = train(Plan(replace(RECIPE, weight_decay=1e30), tmp_path), small_corpus, quiet, Conduct())
-    assert record["status"] == "diverged"
+    record = train(Plan(replace(CONFIG, weight_decay=1e30), tmp_path), small_corpus, quiet, ExecutionConfig())
+    assert record.status == "diverged"

@@ -5,8 +5,7 @@ import resource
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from shutil import copytree
@@ -17,30 +16,33 @@ import pytest
 import torch
 from filelock import FileLock
 from forks import has_ended
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from small_runs import build_model, made_config, train, with_config, with_corpus
 from transformers import AutoModelForCausalLM
 
 import training.run
 from door import DoorError, open_door, read_arms
 from preprocessing.corpus import Corpus
-from training import ngram
+from training import loop, ngram
 from training.batches import WindowBatches
-from training.checkpoint import BEFORE, LATEST
+from training.checkpoint import BEFORE as BEFORE_LATEST
+from training.checkpoint import LATEST, as_os_error
+from training.config import BEFORE, RunConfig, learning_rate_at
 from training.evaluation import summarise, token_losses
-from training.loop import Conduct, Plan, build_model, train
-from training.recipe import RATE_RULES, Recipe, build_optimizer, learning_rate, rate_at
-from training.record import arm_of, read_ladders, read_record, run_folder, write_record
+from training.learning_rate import RULES, learning_rate
+from training.loop import ExecutionConfig, Plan
+from training.models import build_optimizer, save_model
+from training.record import read_ladders, read_record, run_folder, write_record
 from training.run import StudyArguments
 from training.sweep import best_rate, fit_rule
 
 ROOT = Path(__file__).parent.parent
-RECIPE = Recipe(
-    "gpt", "15k", seed=0, tokens=12_000, batch_size=4, context=64, learning_rate=5e-3, weight_decay=0.1, warmup=1
-)
-OFTEN = Conduct(checkpoint_seconds=0)
+CONFIG = made_config()
+OFTEN = ExecutionConfig(checkpoint_seconds=0)
 VOLATILE = {
     *("seconds", "seconds_evaluation", "seconds_saving", "tokens_per_second", "flops_per_second", "started"),
-    *("peak_memory_bytes", "memory_before_bytes"),
+    "peak_memory_bytes",
 }
 
 
@@ -49,7 +51,7 @@ def quiet(tokens, loss):
 
 
 def go_in(*arguments):
-    """The door in this process, without workers."""
+    """The command in this process, with one worker."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
         patch.setattr(training.run, "share_machine", lambda _: (1, 1))
@@ -67,7 +69,7 @@ def refusal(capsys, *arguments):
 
 
 def comparable(record):
-    record = {k: v for k, v in record.items() if k not in VOLATILE}
+    record = {k: v for k, v in record.to_dict().items() if k not in VOLATILE}
     for curve in ("train_curve", "validation_curve"):
         record[curve] = {k: v for k, v in record[curve].items() if k != "seconds"}
     return record
@@ -116,18 +118,21 @@ def test_a_stream_shorter_than_a_window_is_refused():
         WindowBatches(np.zeros(30, dtype=np.uint8), 64, 4, seed=0)
 
 
-# --- recipe ----------------------------------------------------------------------------------------------------------
+# --- config ----------------------------------------------------------------------------------------------------------
 
 
 def with_steps(steps, **changes):
-    """A recipe of so many steps."""
-    return replace(RECIPE, tokens=steps * RECIPE.tokens_per_step, learning_rate=1e-2, **changes)
+    """A configuration of so many steps; a fifth of a WSD run is its cooldown."""
+    step = CONFIG.tokens_per_step
+    cooldown = step * round(0.2 * steps) if changes.get("schedule") == "wsd" else 0
+    shared = {"tokens": steps * step, "cooldown_tokens": cooldown, "learning_rate": 1e-2, "warmup_tokens": 20 * step}
+    return replace(CONFIG, **shared | changes)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "wsd"])
 def test_the_rate_warms_up_peaks_and_ends_at_the_last_step(schedule):
-    recipe = with_steps(1000, schedule=schedule, warmup=20)
-    rates = np.array([rate_at(step, recipe) for step in range(1000)])
+    config = with_steps(1000, schedule=schedule)
+    rates = np.array([learning_rate_at(step, config) for step in range(1000)])
     assert rates.max() == pytest.approx(1e-2)
     assert np.all(np.diff(rates[:19]) > 0)
     assert np.all(np.diff(rates[20:]) <= 0)
@@ -135,33 +140,33 @@ def test_the_rate_warms_up_peaks_and_ends_at_the_last_step(schedule):
 
 
 def test_a_wsd_rate_is_constant_and_then_falls_by_the_square_root_of_the_share_of_its_cooldown():
-    recipe = with_steps(1000, schedule="wsd", warmup=20)
-    rates = np.array([rate_at(step, recipe) for step in range(1000)])
-    assert recipe.cooldown_start == 800
+    config = with_steps(1000, schedule="wsd")
+    rates = np.array([learning_rate_at(step, config) for step in range(1000)])
+    assert config.cooldown_start == 800
     assert set(rates[20:801]) == {1e-2}
     assert rates[850] == pytest.approx(1e-2 * (1 - 0.25**0.5))
 
 
 def test_budgets_of_one_trunk_have_its_rates_up_to_their_cooldown():
-    trunk = with_steps(1600, schedule="wsd", warmup=20).trunk(1600 * RECIPE.tokens_per_step)
+    trunk = with_steps(1600, schedule="wsd").trunk(1600 * CONFIG.tokens_per_step)
     for steps in (500, 1000, 2000):
-        branch = with_steps(steps, schedule="wsd", warmup=20)
+        branch = with_steps(steps, schedule="wsd")
         shared = range(branch.cooldown_start)
-        assert [rate_at(step, branch) for step in shared] == [rate_at(step, trunk) for step in shared]
+        assert [learning_rate_at(step, branch) for step in shared] == [learning_rate_at(step, trunk) for step in shared]
         assert branch.trunk() == trunk.trunk()
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "wsd"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 10])
 def test_the_rate_is_defined_for_the_shortest_runs(schedule, steps):
-    recipe = with_steps(steps, schedule=schedule)
-    assert all(0 < rate_at(step, recipe) <= 1e-2 for step in range(steps))
+    config = with_steps(steps, schedule=schedule, warmup_tokens=0)
+    assert all(0 < learning_rate_at(step, config) <= 1e-2 for step in range(steps))
 
 
 def test_only_matrices_of_products_decay(small_corpus):
     for architecture in ("gpt", "lstm"):
-        model = build_model(replace(RECIPE, architecture=architecture), small_corpus)
-        decayed, others = build_optimizer(model, 0.1).param_groups
+        model = build_model(replace(CONFIG, architecture=architecture), small_corpus)
+        decayed, others = build_optimizer(model, CONFIG).param_groups
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         assert decayed["weight_decay"] == 0.1
         assert others["weight_decay"] == 0
@@ -170,10 +175,10 @@ def test_only_matrices_of_products_decay(small_corpus):
 
 
 def test_the_rate_rules_are_the_ones_that_the_committed_sweeps_give():
-    rules = [(schedule, *rule) for schedule, both in RATE_RULES.items() for rule in both.items()]
+    rules = [(schedule, *rule) for schedule, both in RULES.items() for rule in both.items()]
     for schedule, architecture, (coefficient, exponent) in rules:
         sweep = json.loads((ROOT / "results" / f"rate_sweep_{schedule}.json").read_text())
-        assert sweep["recipe"]["schedule"] == schedule
+        assert sweep["config"]["schedule"] == schedule
         rows = [row for row in sweep["runs"] if row["architecture"] == architecture]
         rule = fit_rule(rows)
         assert coefficient == pytest.approx(rule["coefficient"], rel=5e-3)
@@ -215,12 +220,91 @@ def test_a_rule_is_recovered_from_its_own_optima():
     assert rule["exponent"] == pytest.approx(0.3, rel=1e-6)
 
 
+# --- the same run ----------------------------------------------------------------------------------------------------
+
+
+OTHER_VALUES = {
+    "beta1": 0.8, "beta2": 0.95, "adam_epsilon": 1e-4, "clip_norm": 0.1, "weight_decay": 0.5, "learning_rate": 4e-3,
+    "warmup_tokens": 504, "final_lr_fraction": 0.5, "init_std": 0.1, "slowest_wave": 10.0, "activation": "gelu_new",
+    "dropout": 0.1, "precision": "bf16", "seed": 1, "n_head": 2, "n_layer": 1, "data_fraction": 0.5, "context": 32,
+    "batch_size": 2,
+}  # fmt: skip
+OTHER_VALUES_OF_LSTM = {"forget_bias": 0.0, "sequences": "streams", "embedding_size": 50}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name", "value"),
+    [("gpt", *item) for item in OTHER_VALUES.items()] + [("lstm", *item) for item in OTHER_VALUES_OF_LSTM.items()],
+)
+def test_what_decides_a_run_is_read_from_its_configuration_and_is_in_its_hash(
+    small_corpus, tmp_path, architecture, name, value
+):
+    config = with_corpus(made_config(architecture, tokens=10 * CONFIG.tokens_per_step), small_corpus)
+    other = replace(config, **{name: value})
+    assert config.config_hash != other.config_hash
+    losses = [
+        loop.train(Plan(one, tmp_path / one.config_hash), small_corpus, quiet, ExecutionConfig()).validation_loss
+        for one in (config, other)
+    ]
+    assert losses[0] != losses[1]
+
+
+def test_the_hash_of_a_configuration_never_changes():
+    assert CONFIG.config_hash == "31e86346b8a769bd"
+    assert CONFIG.trunk(5).config_hash == replace(CONFIG, tokens=24_000).trunk(6).config_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterConfig(RunConfig):
+    """A configuration with a field that was added later: older runs did what False says."""
+
+    nesterov: bool = field(default=True, metadata={BEFORE: False})
+
+
+def test_a_field_that_is_added_later_makes_no_old_run_a_stranger():
+    old = CONFIG.to_dict()
+    assert LaterConfig.from_dict(old).nesterov is False
+    assert LaterConfig.from_dict(old).config_hash == CONFIG.config_hash
+    assert LaterConfig(**old).config_hash != CONFIG.config_hash
+
+
+@pytest.mark.parametrize("changes", [{"seed": None}, {"surprise": 1}, {"tokens": "many"}, {"schedule": "linear"}])
+def test_a_configuration_with_a_field_missing_unknown_or_of_another_kind_is_refused_by_name(changes):
+    values = {k: v for k, v in (CONFIG.to_dict() | changes).items() if v is not None or k.startswith("init_")}
+    with pytest.raises(DoorError, match=next(iter(changes))):
+        RunConfig.from_dict(values)
+
+
+def test_a_warm_up_longer_than_half_of_the_budget_is_refused():
+    with pytest.raises(DoorError, match="--warmup_tokens 900"):
+        replace(CONFIG, warmup_tokens=900, tokens=1_000)
+
+
+def test_a_model_is_not_saved_with_weights_that_are_missing_or_another_s(small_corpus, tmp_path):
+    for architecture in ("gpt", "lstm"):
+        model = build_model(made_config(architecture), small_corpus)
+        weights = dict(model.named_parameters())
+        name = next(name for name in weights if "weight" in name and "wte" not in name and "embed" not in name)
+        for wrong in ({k: v for k, v in weights.items() if k != name}, {**weights, "more.weight": weights[name]}):
+            with pytest.raises(ValueError, match=re.escape(name) if len(wrong) < len(weights) else "more.weight"):
+                save_model(model.config, wrong, small_corpus, tmp_path / architecture)
+        save_model(model.config, weights, small_corpus, tmp_path / architecture)
+        found = AutoModelForCausalLM.from_pretrained(tmp_path / architecture)
+        assert all(torch.equal(value, weights[key]) for key, value in found.named_parameters())
+
+
+def test_an_error_of_safetensors_is_reported_as_what_it_is(tmp_path):
+    missing, other = "I/O error: No such file or directory (os error 2)", "InvalidHeader"
+    assert as_os_error(SafetensorError(missing), tmp_path).errno == 2
+    assert isinstance(as_os_error(SafetensorError(other), tmp_path), SafetensorError)
+
+
 # --- evaluation and the baseline -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [64, 65, 127, 128, 200, 64 * 33])
 def test_every_token_but_the_first_is_scored_once_whatever_the_length(small_corpus, length):
-    model = build_model(RECIPE, small_corpus)
+    model = build_model(CONFIG, small_corpus)
     stream = np.asarray(small_corpus.tokens("train"))[:length]
     losses = token_losses(model, stream, 64)
     assert losses.shape == (length - 1,)
@@ -271,7 +355,12 @@ def uninterrupted(small_corpus, tmp_path_factory):
     folders = {}
     for architecture in ("gpt", "lstm"):
         folder = tmp_path_factory.mktemp(architecture)
-        train(Plan(replace(RECIPE, architecture=architecture, dropout=0.1), folder), small_corpus, quiet, Conduct())
+        train(
+            Plan(replace(CONFIG, architecture=architecture, dropout=0.1), folder),
+            small_corpus,
+            quiet,
+            ExecutionConfig(),
+        )
         folders[architecture] = folder
     return folders
 
@@ -279,18 +368,17 @@ def uninterrupted(small_corpus, tmp_path_factory):
 @pytest.mark.parametrize("architecture", ["gpt", "lstm"])
 def test_a_run_learns_and_its_record_adds_up(uninterrupted, small_corpus, architecture):
     record = read_record(uninterrupted[architecture])
-    curve = record["train_curve"]["loss"]
+    curve = record.train_curve["loss"]
     assert curve[-1] < curve[0] - 0.5
-    assert record["status"] == "finished"
-    assert record["tokens"] == record["steps"] * 4 * 63 == pytest.approx(12_000, rel=0.02)
-    assert record["epochs"] == pytest.approx(record["tokens"] / (len(small_corpus.tokens("train")) - 1))
-    assert record["flops"] == record["flops_per_token"] * record["tokens"]
-    assert record["flops_6nd"] == 6 * record["n_params"] * record["tokens"]
-    assert record["validation_tokens"] == len(small_corpus.tokens("validation")) - 1
-    assert record["validation_bits_per_character"] == pytest.approx(record["validation_loss"] / np.log(2))
-    assert record["peak_memory_bytes"] > 50e6
-    assert record["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]  # not every build names itself
-    assert "test_loss" not in record  # the test split is for the best model, once
+    assert record.status == "finished"
+    assert record.tokens == record.steps * 4 * 63 == pytest.approx(12_000, rel=0.02)
+    assert record.epochs == pytest.approx(record.tokens / (len(small_corpus.tokens("train")) - 1))
+    assert record.flops == record.flops_per_token * record.tokens
+    assert record.flops_6nd == 6 * record.n_params * record.tokens
+    assert record.validation_tokens == len(small_corpus.tokens("validation")) - 1
+    assert record.validation_bits_per_character == pytest.approx(record.validation_loss / np.log(2))
+    assert record.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]  # not every build names itself
+    assert record.test_loss is None  # the test split is for the best model, once
 
 
 @pytest.mark.parametrize("architecture", ["gpt", "lstm"])
@@ -299,8 +387,8 @@ def test_a_trained_run_loads_by_the_auto_classes_with_the_recorded_loss(uninterr
     model = AutoModelForCausalLM.from_pretrained(folder)
     record = read_record(folder)
     losses = token_losses(model, np.asarray(small_corpus.tokens("validation")), 64)
-    assert losses.mean() == pytest.approx(record["validation_loss"], rel=1e-5)
-    assert model.num_parameters() == record["n_params"]
+    assert losses.mean() == pytest.approx(record.validation_loss, rel=1e-5)
+    assert model.num_parameters() == record.n_params
 
 
 class InterruptedRun(Exception):  # noqa: N818 — it is no error
@@ -311,7 +399,7 @@ class InterruptedRun(Exception):  # noqa: N818 — it is no error
 def test_an_interrupted_run_ends_with_bitwise_the_same_weights_and_losses(
     uninterrupted, small_corpus, tmp_path, architecture
 ):
-    recipe = replace(RECIPE, architecture=architecture, dropout=0.1)
+    config = replace(CONFIG, architecture=architecture, dropout=0.1)
 
     def interrupt_after(limit):
         def progress(tokens, _):
@@ -322,10 +410,10 @@ def test_an_interrupted_run_ends_with_bitwise_the_same_weights_and_losses(
 
     for limit in (3_000, 8_000):
         with pytest.raises(InterruptedRun):
-            train(Plan(recipe, tmp_path), small_corpus, interrupt_after(limit), OFTEN)
+            train(Plan(config, tmp_path), small_corpus, interrupt_after(limit), OFTEN)
         assert (tmp_path / LATEST).is_file()
         assert read_record(tmp_path) is None
-    train(Plan(recipe, tmp_path), small_corpus, quiet, OFTEN)
+    train(Plan(config, tmp_path), small_corpus, quiet, OFTEN)
     expected, found = uninterrupted[architecture], tmp_path
     for name, weight in load_file(expected / "model.safetensors").items():
         assert torch.equal(weight, load_file(found / "model.safetensors")[name]), name
@@ -336,26 +424,31 @@ def test_an_interrupted_run_ends_with_bitwise_the_same_weights_and_losses(
 def test_a_finished_run_is_not_trained_again(uninterrupted, small_corpus):
     before = (uninterrupted["gpt"] / "model.safetensors").stat().st_mtime_ns
     train(
-        Plan(replace(RECIPE, dropout=0.1), uninterrupted["gpt"]),
+        Plan(replace(CONFIG, dropout=0.1), uninterrupted["gpt"]),
         small_corpus,
         lambda *_: pytest.fail("trained"),
-        Conduct(),
+        ExecutionConfig(),
     )
     assert (uninterrupted["gpt"] / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_a_finished_run_of_another_recipe_is_refused_by_the_field_that_differs(uninterrupted, small_corpus):
     with pytest.raises(DoorError, match="tokens 12000, not 24000"):
-        train(Plan(replace(RECIPE, dropout=0.1, tokens=24_000), uninterrupted["gpt"]), small_corpus, quiet, Conduct())
+        train(
+            Plan(replace(CONFIG, dropout=0.1, tokens=24_000), uninterrupted["gpt"]),
+            small_corpus,
+            quiet,
+            ExecutionConfig(),
+        )
 
 
 def test_a_run_on_another_corpus_is_refused(uninterrupted, small_corpus, monkeypatch):
     monkeypatch.setattr(Corpus, "digest", lambda _: "another")
-    with pytest.raises(DoorError, match="another corpus or vocabulary"):
-        train(Plan(replace(RECIPE, dropout=0.1), uninterrupted["gpt"]), small_corpus, quiet, Conduct())
+    with pytest.raises(DoorError, match=r"corpus '\w+', not 'another'"):
+        train(Plan(replace(CONFIG, dropout=0.1), uninterrupted["gpt"]), small_corpus, quiet, ExecutionConfig())
 
 
-def interrupted(corpus, folder, tokens, recipe):
+def interrupted(corpus, folder, tokens, config):
     """Train and stop after `tokens`, with checkpoints at every point of the curve."""
 
     def interrupt(done, _):
@@ -363,7 +456,7 @@ def interrupted(corpus, folder, tokens, recipe):
             raise InterruptedRun
 
     with pytest.raises(InterruptedRun):
-        train(Plan(recipe, folder), corpus, interrupt, OFTEN)
+        train(Plan(config, folder), corpus, interrupt, OFTEN)
 
 
 DAMAGES = {
@@ -374,13 +467,13 @@ DAMAGES = {
 }
 
 
-SHORT = replace(RECIPE, tokens=3_000)
+SHORT = replace(CONFIG, tokens=3_000)
 
 
 @pytest.fixture(scope="module")
 def half_way(small_corpus, tmp_path_factory):
     """A short run's record, and a folder in which the same run was interrupted."""
-    record = train(Plan(SHORT, tmp_path_factory.mktemp("short")), small_corpus, quiet, Conduct())
+    record = train(Plan(SHORT, tmp_path_factory.mktemp("short")), small_corpus, quiet, ExecutionConfig())
     folder = tmp_path_factory.mktemp("half") / "way"
     interrupted(small_corpus, folder, 1_500, SHORT)
     return record, folder
@@ -393,33 +486,33 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_or_the_start_is_use
 ):
     expected, before = half_way
     folder = copytree(before, tmp_path / "damaged")
-    for name in (LATEST, BEFORE) if both else (LATEST,):
+    for name in (LATEST, BEFORE_LATEST) if both else (LATEST,):
         (folder / name).write_bytes(damage((folder / name).read_bytes()))
-    found = train(Plan(SHORT, folder), small_corpus, quiet, Conduct())
+    found = train(Plan(SHORT, folder), small_corpus, quiet, ExecutionConfig())
     lines = capsys.readouterr().err.splitlines()
     assert [str(folder / LATEST) in lines[0], len(lines)] == [True, 2 if both else 1]
     assert all("is damaged" in line for line in lines)
-    assert ("going on from step 0" in lines[0]) == both
+    assert ("resuming from step 0" in lines[0]) == both
     assert comparable(found) == comparable(expected)
 
 
 def test_a_checkpoint_of_another_run_is_refused_by_name(small_corpus, half_way):
-    with pytest.raises(DoorError, match=f"{LATEST} belongs to another recipe"):
-        train(Plan(replace(SHORT, seed=1), half_way[1]), small_corpus, quiet, Conduct())
+    with pytest.raises(DoorError, match=f"{LATEST} belongs to another config"):
+        train(Plan(replace(SHORT, seed=1), half_way[1]), small_corpus, quiet, ExecutionConfig())
 
 
 def test_a_damaged_record_is_refused_by_name(small_corpus, tmp_path):
     (tmp_path / "record.json").write_text('{"status": "fini')
     with pytest.raises(DoorError, match=r"record\.json is damaged"):
-        train(Plan(RECIPE, tmp_path), small_corpus, quiet, Conduct())
+        train(Plan(CONFIG, tmp_path), small_corpus, quiet, ExecutionConfig())
 
 
 def test_a_run_that_diverges_is_recorded_with_its_reason_and_never_fitted(small_corpus, tmp_path):
-    folder = run_folder(tmp_path, "gpt", "15k", "tokens_12000", 0)
-    record = train(Plan(replace(RECIPE, learning_rate=1e12), folder), small_corpus, quiet, Conduct())
-    assert record["status"] == "diverged"
-    assert "loss is" in record["reason"]
-    assert "validation_loss" not in record
+    folder = run_folder(tmp_path, CONFIG)
+    record = train(Plan(replace(CONFIG, learning_rate=1e12), folder), small_corpus, quiet, ExecutionConfig())
+    assert record.status == "diverged"
+    assert "loss is" in record.reason
+    assert record.validation_loss is None
     assert not (folder / "model.safetensors").exists()
     ladder = read_ladders(tmp_path)["gpt"]
     assert (len(ladder.finished), len(ladder.unfinished)) == (0, 1)
@@ -429,41 +522,36 @@ def test_a_ladder_is_of_the_budget_that_most_runs_have_and_keeps_the_others_apar
     record = read_record(uninterrupted["gpt"])
 
     def add(tokens, seed, **changes):
-        recipe = {**record["recipe"], "tokens": tokens, "seed": seed, **changes}
-        arm = arm_of(tokens, recipe["schedule"], recipe["one_in"], recipe["carry_state"])
-        write_record(run_folder(tmp_path, "gpt", "15k", arm, seed), {**record, "recipe": recipe})
+        changed = with_config(record, tokens=tokens, seed=seed, **changes)
+        write_record(run_folder(tmp_path, changed.config), changed)
 
     for tokens, seed in ((12_000, 0), (12_000, 1), (50_000, 0)):
         add(tokens, seed)
-    add(12_000, 0, one_in=2)
+    add(12_000, 0, data_fraction=0.5)
     add(99_000, 0, schedule="trunk")
     ladder = read_ladders(tmp_path)["gpt"]
-    assert [(run["recipe"]["tokens"], run["recipe"]["seed"]) for run in ladder.finished] == [(12_000, 0), (12_000, 1)]
+    assert [(run.config.tokens, run.config.seed) for run in ladder.finished] == [(12_000, 0), (12_000, 1)]
     # The longer one and the one on half of the data; a trunk is no run of its own.
-    assert sorted((run["recipe"]["tokens"], run["recipe"]["one_in"]) for run in ladder.others) == [
-        (12_000, 2),
-        (50_000, 1),
-    ]
+    others = sorted((run.config.tokens, run.config.data_fraction) for run in ladder.others)
+    assert others == [(12_000, 0.5), (50_000, 1.0)]
 
 
 def test_runs_of_different_corpora_are_not_mixed(uninterrupted, tmp_path):
     record = read_record(uninterrupted["gpt"])
     for seed, corpus in enumerate(("one", "another")):
-        folder = run_folder(tmp_path, "gpt", "15k", "tokens_12000", seed)
-        write_record(folder, {**record, "corpus": corpus})
+        changed = with_config(record, seed=seed, corpus=corpus)
+        write_record(run_folder(tmp_path, changed.config), changed)
     with pytest.raises(DoorError, match="different corpora"):
         read_ladders(tmp_path)
 
 
 def test_dropout_masks_depend_on_the_step_not_on_what_was_drawn_before(small_corpus, tmp_path):
-    recipe = replace(RECIPE, dropout=0.3, tokens=2_000)
+    config = replace(CONFIG, dropout=0.3, tokens=2_000)
     torch.manual_seed(1)
-    first = train(Plan(recipe, tmp_path / "a"), small_corpus, quiet, Conduct())["train_curve"]["loss"]
+    first = train(Plan(config, tmp_path / "a"), small_corpus, quiet, ExecutionConfig()).train_curve["loss"]
     torch.manual_seed(2)
-    second = train(Plan(recipe, tmp_path / "b"), small_corpus, lambda *_: torch.rand(7), Conduct())["train_curve"][
-        "loss"
-    ]
-    assert first == second
+    second = train(Plan(config, tmp_path / "b"), small_corpus, lambda *_: torch.rand(7), ExecutionConfig())
+    assert first == second.train_curve["loss"]
 
 
 # --- the door --------------------------------------------------------------------------------------------------------
@@ -473,7 +561,8 @@ def test_dropout_masks_depend_on_the_step_not_on_what_was_drawn_before(small_cor
 def grid(small_corpus):
     return [
         *("--corpus", small_corpus.folder, "--gpt_sizes", "15k", "30k", "--lstm_sizes", "15k", "--seeds", "0"),
-        *("--tokens", "15000", "--context", "64", "--checkpoint_seconds", "0", "--search_tokens", "3000"),
+        *("--tokens", "15000", "--context", "64", "--warmup_tokens", "252", "--checkpoint_seconds", "0"),
+        *("--search_tokens", "3000"),
         *("--precision", "fp32", "--log_with", "none"),
         *("--best_tokens", "6000", "--search_rates", "0.5", "1", "--search_dropouts", "0.1"),
         *("--search_weight_decays", "0.1"),
@@ -500,12 +589,13 @@ def test_workers_end_with_the_study_that_was_killed_and_the_same_study_ends_as_i
     """Half of its runs would take minutes to their first point."""
     more = changed(grid, "--tokens", "15000", "900000000")
     more.remove("30k")
-    more += ["--at_once", max(4, os.cpu_count() or 1), "--output_root", tmp_path]  # so that each has one thread
+    more += ["--num_parallel_runs", max(4, os.cpu_count() or 1)]  # so that each has one thread
+    more += ["--output_root", tmp_path]
     command = [sys.executable, ROOT / "training" / "run.py", *more]
     study = psutil.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     family = []
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while len(list(tmp_path.rglob(LATEST))) < 2:
             assert time.monotonic() < deadline
             assert study.poll() is None
@@ -540,12 +630,12 @@ def test_the_best_run_is_trained_further_as_the_search_finds_best(grid, whole):
     record = read_record(whole / "best_model")
     searched = [read_record(path.parent) for path in whole.glob("best_model/search/*/record.json")]
     assert len(searched) == 2
-    chosen = min(searched, key=lambda r: r["validation_loss"])["recipe"]
-    assert record["recipe"] == {**chosen, "tokens": 6000, "warmup": 1}
-    assert record["test_tokens"] > 0
+    chosen = min(searched, key=lambda r: r.validation_loss).config
+    assert record.config == replace(chosen, tokens=6000, warmup_tokens=120)
+    assert record.test_tokens > 0
     ladder = [r for a in ("gpt", "lstm") for r in read_ladders(whole)[a].finished]
-    lowest = min(ladder, key=lambda r: r["validation_loss"])["recipe"]
-    assert (record["recipe"]["architecture"], record["recipe"]["size"]) == (lowest["architecture"], lowest["size"])
+    lowest = min(ladder, key=lambda r: r.validation_loss).config
+    assert (record.config.architecture, record.config.size) == (lowest.architecture, lowest.size)
 
 
 @pytest.mark.parametrize(
@@ -569,31 +659,26 @@ def test_a_second_study_on_one_folder_says_so_and_stops(grid, tmp_path, capsys):
         assert "another study is training there" in refusal(capsys, *grid, "--output_root", tmp_path)
 
 
-@contextmanager
 def small_files_only():
-    """No file of this process can grow beyond 20 kB, as if the disk were full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    """No file of this process or its children can grow beyond 20 kB, as if the disk were full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
-def test_a_full_disk_costs_the_run_and_nothing_that_was_finished(grid, whole, capsys):
-    kept = run_folder(whole, "gpt", "15k", "tokens_15000", 0) / "model.safetensors"
+def test_a_full_disk_costs_the_run_and_nothing_that_was_finished(grid, whole):
+    kept = run_folder(whole, made_config(tokens=15_000)) / "model.safetensors"
     before = kept.read_bytes()
-    more = changed(grid, "--seeds", "1")
-    with small_files_only(), pytest.raises(SystemExit) as ending:
-        go_in(*more, "--output_root", whole)
-    assert ending.value.code == 1
-    assert re.search(r"File too large.*; free some space", capsys.readouterr().err)
+    more = [*changed(grid, "--seeds", "1"), "--output_root", whole]
+    command = [str(part) for part in [sys.executable, ROOT / "training" / "run.py", *more]]
+    ended = subprocess.run(command, preexec_fn=small_files_only, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert re.search(r"safetensors: File too large.*; free some space", ended.stderr)
+    assert "Traceback" not in ended.stderr
     assert kept.read_bytes() == before
     marked = [read_record(path.parent) for path in whole.rglob("seed_1/record.json")]
     assert len(marked) == 3
-    assert all(record["status"] == "failed" and "free some space" in record["reason"] for record in marked)
-    go_in(*more, "--output_root", whole)
-    assert all(read_record(path.parent)["status"] == "finished" for path in whole.rglob("seed_1/record.json"))
+    assert all(record.status == "failed" and "free some space" in record.reason for record in marked)
+    go_in(*more)
+    assert all(read_record(path.parent).status == "finished" for path in whole.rglob("seed_1/record.json"))
 
 
 @pytest.mark.parametrize("flags", [("--arm", "nonsense"), ("--arm=nonsense",)])
@@ -610,5 +695,5 @@ def test_a_committed_study_can_be_read(study):
     named = len({(arm.study, arm.arm) for arm in arms}) == len(arms)
     for arm in arms if named and len(arms) > 1 else []:
         assert read_arms(StudyArguments, "", argv=[str(study), "--arm", arm.arm]) == [arm]
-    assert all((arm.gpt_sizes and arm.lstm_sizes) or arm.carry_state or arm.part == "best" for arm in arms)
+    assert all((arm.gpt_sizes and arm.lstm_sizes) or arm.sequences == "streams" or arm.part == "best" for arm in arms)
     assert named or arms[0].part == "sweep"

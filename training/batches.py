@@ -5,8 +5,6 @@ import torch
 
 from door import DoorError
 
-LANE_GROUPS = 16
-
 
 class WindowBatches:
     """Batches of windows, each [batch, context]; every token of an epoch is predicted once, then the cut moves.
@@ -40,30 +38,30 @@ class WindowBatches:
         return torch.from_numpy(self.stream[starts[:, None] + np.arange(self.context)].astype(np.int64))
 
 
-class LaneBatches(WindowBatches):
-    """Batches of windows, each [batch, context], whose rows are lanes: a lane's next window begins where this one ends.
+class StreamBatches(WindowBatches):
+    """Batches of sequences, each [batch, context], whose rows are contiguous streams of text.
 
-    It begins with the last token of that window, so every token of a lane is predicted once. Groups of lanes take
-    turns, a step each: of neighbouring steps on adjoining text a model learns less (docs/LOG.md). An epoch gives every
-    lane as many windows. Its lanes are equal stretches of the stream, which goes on from its end to its start: both are
-    the same boundary. Where the first lane begins is drawn from (seed, epoch). Raises DoorError if the stream holds no
-    window for each row.
+    A stream's next sequence starts with the last token of the one before, so every token of a stream is predicted once.
+    `groups` groups of streams take turns, a step each: of neighbouring steps on adjoining text a model learns less
+    (docs/LOG.md). An epoch gives every stream as many sequences. Its streams are equal stretches of the data, which
+    continue from their end to their start: both are the same boundary. Where the first one begins is drawn from (seed,
+    epoch). Raises DoorError if the data hold no sequence for each row.
     """
 
-    def __init__(self, stream: np.ndarray, context: int, batch_size: int, seed: int) -> None:
+    def __init__(self, stream: np.ndarray, context: int, batch_size: int, seed: int, groups: int) -> None:
         super().__init__(stream, context, batch_size, seed)
-        windows = (len(stream) - 1) // self.stride
-        self.groups = min(LANE_GROUPS, windows // batch_size)
+        sequences = (len(stream) - 1) // self.stride
+        self.groups = min(groups, sequences // batch_size)
         if self.groups < 1:
             raise DoorError(
-                f"--batch_size {batch_size}: {len(stream)} training tokens hold no window of {context} for each lane: "
+                f"--batch_size {batch_size}: {len(stream)} training tokens hold no sequence of {context} for each row: "
                 "give a smaller one"
             )
-        self.windows_per_lane = windows // (batch_size * self.groups)
-        self.steps_per_epoch = self.groups * self.windows_per_lane
+        self.per_stream = sequences // (batch_size * self.groups)
+        self.steps_per_epoch = self.groups * self.per_stream
 
     def turn(self, step: int) -> tuple[int, int]:
-        """Return the group of lanes of a step, and which of its windows it is, counted from its epoch's first."""
+        """Return the group of streams of a step, and which of its sequences it is, counted from its epoch's first."""
         place, group = divmod(step % self.steps_per_epoch, self.groups)
         return group, place
 
@@ -72,6 +70,6 @@ class LaneBatches(WindowBatches):
         group, place = self.turn(step)
         round_trip = len(self.stream) - 1
         begin = np.random.default_rng((self.seed, step // self.steps_per_epoch)).integers(round_trip)
-        lanes = group + self.groups * np.arange(self.batch_size)
-        starts = begin + self.stride * (lanes * self.windows_per_lane + place)
+        streams = group + self.groups * np.arange(self.batch_size)
+        starts = begin + self.stride * (streams * self.per_stream + place)
         return torch.from_numpy(self.stream[(starts[:, None] + np.arange(self.context)) % round_trip].astype(np.int64))

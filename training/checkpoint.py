@@ -1,9 +1,10 @@
 """Checkpoints: weights, optimiser, step and curves in one safetensors file, verified by hash. Nothing is unpickled."""
 
-import errno
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,6 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from door import DoorError, whole_file
-from training.recipe import Recipe
-from training.record import TRUNK
 
 LATEST, BEFORE = "checkpoint.safetensors", "checkpoint.before.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, beside its step
@@ -25,10 +24,10 @@ class DamagedError(Exception):
     """A checkpoint that is not what was written; the text says in what."""
 
 
-def identity(recipe: Recipe, corpus_digest: str) -> str:
-    """Return the hash of what a checkpoint belongs to; trunks of any length are one, as they grow."""
-    recipe = recipe.trunk() if recipe.schedule == TRUNK else recipe
-    return hashlib.sha256(json.dumps([asdict(recipe), corpus_digest], sort_keys=True).encode()).hexdigest()
+def as_os_error(error: SafetensorError, path: Path) -> Exception:
+    """Return the OSError that safetensors wraps (of a full disk, say), naming the file; or the error itself."""
+    code = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(code[1]), os.strerror(int(code[1])), str(path)) if code else error
 
 
 def branch_point(trunk: Path, step: int) -> Path:
@@ -76,18 +75,18 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
     return value
 
 
-def write_state(path: Path, belongs_to: str, step: int, curves: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write the state of a run whole or not at all. Raises OSError naming the file."""
-    metadata = {"belongs_to": belongs_to, "step": str(step), "curves": json.dumps(curves)}
+def write_state(path: Path, config_hash: str, step: int, curves: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write the state of a run atomically. Raises OSError naming the file."""
+    metadata = {"config_hash": config_hash, "step": str(step), "curves": json.dumps(curves)}
     metadata["sha256"] = _hash(tensors, metadata)
     with whole_file(path) as temporary:
         try:
             save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # the library's own name for a full disk
-            raise OSError(errno.ENOSPC, str(error), str(path)) from None
+        except SafetensorError as error:
+            raise as_os_error(error, path) from None
 
 
-def read_state(path: Path, belongs_to: str) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
+def read_state(path: Path, config_hash: str) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
     """Return the step, the curves and the tensors of a state.
 
     Raises DamagedError if the file is not what was written, DoorError if it is whole but another run's.
@@ -100,8 +99,8 @@ def read_state(path: Path, belongs_to: str) -> tuple[int, dict[str, Any], dict[s
         raise DamagedError(str(error)) from None
     if metadata.pop("sha256", None) != _hash(tensors, metadata):
         raise DamagedError("its content does not have the hash that was written with it")
-    if metadata["belongs_to"] != belongs_to:
-        raise DoorError(f"{path} belongs to another recipe or corpus: delete {path.parent} to train it anew")
+    if metadata["config_hash"] != config_hash:
+        raise DoorError(f"{path} belongs to another configuration or corpus: delete {path.parent} to train it again")
     return int(metadata["step"]), json.loads(metadata["curves"]), tensors
 
 
@@ -116,14 +115,14 @@ def _hash(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 class Checkpoints:
     """The last two states of a run: where the last one is damaged, the one before it serves."""
 
-    def __init__(self, folder: Path, belongs_to: str) -> None:
-        self.latest, self.before, self.belongs_to = folder / LATEST, folder / BEFORE, belongs_to
+    def __init__(self, folder: Path, config_hash: str) -> None:
+        self.latest, self.before, self.config_hash = folder / LATEST, folder / BEFORE, config_hash
 
     def save(self, step: int, curves: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Write the state; the last one becomes the one before."""
         if self.latest.is_file():
             self.latest.replace(self.before)
-        write_state(self.latest, self.belongs_to, step, curves, tensors)
+        write_state(self.latest, self.config_hash, step, curves, tensors)
 
     def last(self) -> tuple[tuple[int, dict[str, Any], dict[str, Tensor]] | None, list[str]]:
         """Return the last whole state (None: there is none) and a line for every damaged one.
@@ -137,7 +136,7 @@ class Checkpoints:
         for path in (self.latest, self.before):
             if path.is_file():
                 try:
-                    return read_state(path, self.belongs_to), damaged
+                    return read_state(path, self.config_hash), damaged
                 except DamagedError as error:
                     damaged.append(f"{path} is damaged ({error})")
         return None, damaged

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from modeling.modeling_abc_lstm import AbcLstmCache
 from preprocessing.corpus import Corpus
 
-WINDOWS_AT_ONCE = 32
+EVALUATION_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -23,21 +23,21 @@ class HeldOutLoss:
 
 
 @torch.inference_mode()
-def token_losses(model: PreTrainedModel, stream: np.ndarray, context: int, carry_state: bool = False) -> np.ndarray:
+def token_losses(model: PreTrainedModel, stream: np.ndarray, context: int, stateful: bool = False) -> np.ndarray:
     """Return the loss of each token but the first, in windows of `context`, in nats: [tokens - 1], float32.
 
-    With `carry_state` it is one pass: the state that a piece ends in is the next one's first, also across tunes.
+    With `stateful` it is one pass: the state that a piece ends in is the next one's first, also across tunes.
     """
     stride = context - 1
     whole = (len(stream) - 1) // stride
     windows = np.lib.stride_tricks.sliding_window_view(stream, context)[::stride][:whole]
-    pieces = [windows[i : i + WINDOWS_AT_ONCE] for i in range(0, whole, WINDOWS_AT_ONCE)]
+    pieces = [windows[i : i + EVALUATION_BATCH] for i in range(0, whole, EVALUATION_BATCH)]
     rest = stream[whole * stride :]
     if len(rest) > 1:
         pieces.append(rest[None])
     cache = None
-    if carry_state:
-        cache, length = AbcLstmCache(), WINDOWS_AT_ONCE * stride
+    if stateful:
+        cache, length = AbcLstmCache(), EVALUATION_BATCH * stride
         pieces = [stream[None, i : i + length + 1] for i in range(0, len(stream) - 1, length)]
     was_training = model.training
     model.eval()
@@ -64,15 +64,15 @@ class HeldOutLosses:
 
 
 def held_out_losses(
-    model: PreTrainedModel, corpus: Corpus, split: str, context: int, carry_state: bool = False
+    model: PreTrainedModel, corpus: Corpus, split: str, context: int, stateful: bool = False
 ) -> HeldOutLosses:
     """Return the losses of a split, in nats per character.
 
     The place in the window says how many tokens a prediction could see: place 0 saw one. Only whole windows count
-    there, to six decimals. With `carry_state` a prediction could see all tokens before it, at every place.
+    there, to six decimals. With `stateful` a prediction could see all tokens before it, at every place.
     """
     stream = np.asarray(corpus.tokens(split))
-    losses = token_losses(model, stream, context, carry_state).astype(np.float64)
+    losses = token_losses(model, stream, context, stateful).astype(np.float64)
     in_header = corpus.in_header(split)[1:]
     by_position = losses[: len(losses) // (context - 1) * (context - 1)].reshape(-1, context - 1).mean(0)
     return HeldOutLosses(

@@ -1,86 +1,169 @@
-"""A study's axes → its runs: sizes × budgets × parts of the data × seeds, for both architectures."""
+"""A study's axes → its runs: sizes × budgets × fractions of the data × seeds, for both architectures."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from door import DoorError
+from modeling.ladder import LADDER, Shape, shape_of
 from preprocessing.corpus import Corpus
+from training.config import COSINE, WINDOWS, WSD, RunConfig, steps_of
+from training.learning_rate import Rule
 from training.loop import Plan
-from training.recipe import WSD, RateRule, Recipe, steps_of, warmup_steps
-from training.record import folder_of
+from training.processes import decide_together
+from training.record import run_folder
 from training.study import Job, make_job, measure
 
 FEWEST_STEPS = 100  # a run of fewer says nothing about its size
+AUTO = "auto"
+WIDTH_FOR_BF16 = 128  # narrower models gain nothing from bf16
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all runs of a study have in common, in units that do not depend on a run's size or budget.
+
+    `cooldown_fraction` is of a WSD run's budget.
+    """
+
+    batch_size: int = 4
+    context: int = 256
+    sequences: str = WINDOWS
+    stream_groups: int = 16
+    schedule: str = COSINE
+    warmup_tokens: int = 20_000
+    cooldown_fraction: float = 0.2
+    final_lr_fraction: float = 0.01
+    weight_decay: float = 0.1
+    dropout: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.98
+    adam_epsilon: float = 1e-8
+    clip_norm: float = 1.0
+    activation: str = "gelu"
+    slowest_wave: float = 100.0
+    forget_bias: float = 1.0
+    precision: str = AUTO
 
 
 @dataclass(frozen=True)
 class Axes:
     """The axes of a study. Budgets are `tokens`, or where `flops` are given, the tokens that these buy each size.
 
-    An architecture has the peak rates of its schedule's rule, or of a rule in `rate_rules`.
+    An architecture has the peak learning rates of its schedule's rule, or of one in `lr_rules`.
     """
 
     sizes: dict[str, Sequence[str]]  # by architecture
     seeds: Sequence[int]
     tokens: Sequence[int]
     flops: Sequence[float]
-    one_in: Sequence[int]
-    rate_rules: dict[str, RateRule] = field(default_factory=dict)  # by architecture
+    data_fractions: Sequence[float]
+    lr_rules: dict[str, Rule] = field(default_factory=dict)  # by architecture
 
 
-def plan_ladders(axes: Axes, shared: Recipe, corpus: Corpus, root: Path) -> list[Job]:
-    """Return the runs of a grid, with the trunks that its WSD runs branch off; `shared` is what all have in common.
+def resolve_precision(recipe: Recipe, width: int) -> Recipe:
+    """Return a recipe with the precision that "auto" stands for: bf16 for wide models where the hardware has it.
 
-    Raises DoorError if there are no sizes, if a budget of FLOPs buys a size fewer than FEWEST_STEPS steps, or if a part
-    of the data holds no two windows.
+    Wide is WIDTH_FOR_BF16. It follows from the width and the hardware of rank 0, never from a clock.
     """
-    for one_in in axes.one_in:
-        if len(corpus.part(1 / one_in)[0]) < 2 * shared.context:
-            raise DoorError(f"--one_in {one_in}: too small a part of this corpus for windows of {shared.context}")
+    if recipe.precision != AUTO:
+        return recipe
+    return replace(recipe, precision="bf16" if width >= WIDTH_FOR_BF16 and decide_together(has_bf16) else "fp32")
+
+
+def has_bf16() -> bool:
+    """Return whether the device computes in bf16 itself."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def base_config(recipe: Recipe, architecture: str, size: str, shape: Shape, corpus: Corpus) -> RunConfig:
+    """Return the configuration of a model; its budget, learning rate, seed and fraction of the data are still open."""
+    values = asdict(recipe)
+    del values["cooldown_fraction"]
+    return RunConfig(
+        corpus=corpus.digest(),
+        n_keys=corpus.n_keys,
+        data_fraction=1.0,
+        architecture=architecture,
+        size=size,
+        **asdict(shape),
+        init_from=None,
+        init_sha256=None,
+        tokens=0,
+        cooldown_tokens=0,
+        learning_rate=0.0,
+        seed=0,
+        **values,
+    )
+
+
+def with_budget(config: RunConfig, tokens: int, recipe: Recipe) -> RunConfig:
+    """Return a configuration with a budget and the cooldown that belongs to it."""
+    cooldown = 0
+    if config.schedule == WSD:
+        steps = steps_of(tokens, config.tokens_per_step)
+        cooldown = round(recipe.cooldown_fraction * steps) * config.tokens_per_step
+    return replace(config, tokens=tokens, cooldown_tokens=cooldown)
+
+
+def plan_ladders(axes: Axes, recipe: Recipe, corpus: Corpus, root: Path) -> list[Job]:
+    """Return the runs of a grid, with the trunks that its WSD runs branch off.
+
+    Raises DoorError if there are no sizes, if a budget of FLOPs buys a size fewer than FEWEST_STEPS steps, if a
+    fraction of the data holds no two sequences, or if an automatic precision is not the same for all sizes.
+    """
+    for fraction in axes.data_fractions:
+        if len(corpus.part(fraction)[0]) < 2 * recipe.context:
+            raise DoorError(
+                f"--data_fraction {fraction:g}: too little of this corpus for sequences of {recipe.context}"
+            )
     jobs: list[Job] = []
     for architecture, sizes in axes.sizes.items():
-        for size in sizes:
-            base = replace(shared, architecture=architecture, size=size)
+        for size in dict.fromkeys(sizes):
+            resolved = resolve_precision(recipe, LADDER[size].n_embd)  # the same for a size's GPT and LSTM
+            shape = shape_of(architecture, size, len(corpus.vocabulary), recipe.context)
+            base = base_config(resolved, architecture, size, shape, corpus)
             budgets = _budgets(axes, base, corpus)
-            for one_in in axes.one_in:
-                for seed in axes.seeds:
-                    recipe = replace(base, seed=seed, one_in=one_in)
-                    jobs += _arm(recipe, budgets, corpus, root, axes.rate_rules.get(architecture))
+            for fraction in dict.fromkeys(axes.data_fractions):
+                for seed in dict.fromkeys(axes.seeds):
+                    config = replace(base, seed=seed, data_fraction=float(fraction))
+                    jobs += _branches(config, budgets, recipe, corpus, root, axes.lr_rules.get(architecture))
     if not jobs:
         raise DoorError("no sizes: give --gpt_sizes or --lstm_sizes, or a study file such as studies/quick.yaml")
+    by_precision = {job.plan.config.precision: job.plan.config.size for job in jobs}
+    if len(by_precision) > 1:
+        found = ", ".join(f"{precision} for {size}" for precision, size in by_precision.items())
+        raise DoorError(f"--precision {AUTO} is {found}, and a law needs one precision: give --precision fp32 or bf16")
     return jobs
 
 
-def _budgets(axes: Axes, recipe: Recipe, corpus: Corpus) -> list[int]:
+def _budgets(axes: Axes, config: RunConfig, corpus: Corpus) -> list[int]:
     if not axes.flops:
         return sorted(set(axes.tokens))
-    _, _, flops_per_token = measure(recipe, corpus)
+    _, _, flops_per_token = measure(config, corpus)
     budgets = sorted({round(flops / flops_per_token) for flops in axes.flops})
-    least = FEWEST_STEPS * recipe.tokens_per_step
+    least = FEWEST_STEPS * config.tokens_per_step
     if budgets[0] < least:
         raise DoorError(
-            f"--flops {min(axes.flops):g}: that buys {recipe.architecture} {recipe.size} {budgets[0]} tokens only: "
+            f"--flops {min(axes.flops):g}: that buys {config.architecture} {config.size} {budgets[0]} tokens only: "
             f"leave the size out or give {1.01 * least * flops_per_token:.3g}"
         )
     return budgets
 
 
-def _arm(recipe: Recipe, budgets: Sequence[int], corpus: Corpus, root: Path, rule: RateRule | None) -> list[Job]:
+def _branches(
+    config: RunConfig, budgets: Sequence[int], recipe: Recipe, corpus: Corpus, root: Path, rule: Rule | None
+) -> list[Job]:
     """Return a run for each budget; with WSD, a trunk and its branches."""
-
-    def plan(one: Recipe) -> Plan:
-        return Plan(one, folder_of(root, asdict(one)))
-
-    steps = [steps_of(tokens, recipe.batch_size, recipe.context) for tokens in budgets]
-    if recipe.schedule != WSD:
-        return [
-            make_job(plan(replace(recipe, tokens=tokens, warmup=warmup_steps(count))), corpus, rule)
-            for tokens, count in zip(budgets, steps, strict=True)
-        ]
-    recipe = replace(recipe, warmup=warmup_steps(min(steps)))
-    branches = [replace(recipe, tokens=tokens) for tokens in budgets]
-    starts = tuple(branch.cooldown_start for branch in branches)
-    trunk = plan(recipe.trunk(max(starts) * recipe.tokens_per_step))
-    plans = [replace(trunk, keep_at=starts), *(replace(plan(branch), trunk=trunk.folder) for branch in branches)]
-    return [make_job(one, corpus, rule) for one in plans]
+    configs = [with_budget(config, tokens, recipe) for tokens in budgets]
+    plans = [Plan(one, run_folder(root, one)) for one in configs]
+    if config.schedule == WSD:
+        starts = tuple(one.cooldown_start for one in configs)
+        trunk = configs[0].trunk(max(starts) * config.tokens_per_step)
+        folder = run_folder(root, trunk)
+        plans = [Plan(trunk, folder, keep_at=starts), *(replace(plan, trunk=folder) for plan in plans)]
+    return [make_job(plan, corpus, rule) for plan in plans]

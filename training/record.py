@@ -1,84 +1,173 @@
-"""The run record: one self-describing JSON a run. This module is its only reader, and imports no torch."""
+"""The run record: one self-describing JSON a run. This module is its only writer and reader, and imports no torch."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from door import DoorError, read_json, write_json
+from training.config import COSINE, TRUNK, RunConfig
 
 RECORD = "record.json"
 FINISHED, DIVERGED, FAILED, NOT_RUN = "finished", "diverged", "failed", "not run"
+STATUSES = (FINISHED, DIVERGED, FAILED, NOT_RUN)
 FOLDERS = {"gpt": "GPT_initial_training", "lstm": "LSTM_training"}
 BEST, FINE_TUNED, SEARCH = "best_model", "fine_tuned_model", "search"
-TRUNK = "trunk"
 BASELINE = "ngram_baseline.json"
-NEEDED = {"status", "recipe", "corpus", "n_params", "n_params_non_embedding"}
-NEEDED_OF_RECIPE = {"architecture", "size", "seed", "tokens"}
+VERSION = 1
 
 
-def run_folder(root: Path, architecture: str, size: str, arm: str, seed: int) -> Path:
-    """Return where a ladder's run stands. The arm names what sets it apart from others of its size and seed."""
-    return root / FOLDERS[architecture] / size / arm / f"seed_{seed}"
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a run is and what came of it. Losses are in nats per character, times in seconds, memory in bytes.
+
+    A planned run has only what is known before training; a run that failed or diverged has a `reason` and no losses.
+    A new field needs a default, so that older records stay readable.
+    """
+
+    version: int = VERSION
+    status: str
+    reason: str | None = None
+    config: RunConfig
+    config_hash: str
+    split_hashes: dict[str, str] | None = None  # of every split of the corpus; not in records of before version 1
+    # counts
+    n_params: int
+    n_params_non_embedding: int
+    n_params_by_group: dict[str, int] | None = None
+    flops_per_token: float  # training, forward and backward
+    flops_per_token_by_module: dict[str, int] | None = None
+    steps: int  # done; of a planned or failed run, to do
+    tokens: int  # predicted in these steps
+    unique_tokens: int | None = None
+    epochs: float | None = None
+    flops: float
+    flops_6nd: float | None = None
+    trunk: dict[str, Any] | None = None  # the run that a WSD run branched off, and the step
+    # costs
+    seconds: float | None = None  # of training
+    seconds_evaluation: float | None = None
+    seconds_saving: float | None = None
+    tokens_per_second: float | None = None
+    flops_per_second: float | None = None
+    peak_memory_bytes: int | None = None  # of the run itself: above what its process held before
+    peak_device_memory_bytes: int | None = None
+    # circumstances
+    threads: int | None = None
+    processes: int | None = None
+    micro_batch_size: int | None = None  # sequences of a batch that go through the model at once
+    compiled: bool | None = None
+    started: str | None = None
+    hardware: str | None = None
+    versions: dict[str, str] | None = None
+    git_commit: str | None = None
+    model_config: dict[str, Any] | None = None
+    # losses
+    train_curve: dict[str, Any] | None = None
+    validation_curve: dict[str, Any] | None = None
+    validation_loss: float | None = None
+    validation_loss_reset: float | None = None  # of a stateful run: the loss where every sequence starts without state
+    validation_loss_standard_error: float | None = None
+    validation_bits_per_character: float | None = None
+    validation_tokens: int | None = None
+    validation_loss_of_headers: float | None = None
+    validation_loss_of_bodies: float | None = None
+    validation_loss_by_position: list[float] | None = None
+    test_loss: float | None = None
+    test_loss_reset: float | None = None
+    test_loss_standard_error: float | None = None
+    test_bits_per_character: float | None = None
+    test_tokens: int | None = None
+    test_loss_of_headers: float | None = None
+    test_loss_of_bodies: float | None = None
+    test_loss_by_position: list[float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as it is written: a mapping of fields, the configuration a mapping too."""
+        return vars(self) | {"config": self.config.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
+        """Return the record that was written. Raises DoorError saying what is missing, unknown or contradictory."""
+        known = {f.name: f for f in fields(cls)}
+        needed = [name for name, f in known.items() if f.default is MISSING]
+        if missing := [name for name in needed if values.get(name) is None]:
+            raise DoorError(f"no {', '.join(missing)}")
+        if unknown := sorted(values.keys() - known.keys()):
+            raise DoorError(f"unknown fields {', '.join(unknown)}: written by a newer version")
+        if not isinstance(values["config"], Mapping):
+            raise DoorError("config is not a mapping")
+        if values["status"] not in STATUSES:
+            raise DoorError(f"status {values['status']!r} is not one of {', '.join(STATUSES)}")
+        record = cls(**dict(values) | {"config": RunConfig.from_dict(values["config"])})
+        if record.config_hash != record.config.config_hash:
+            raise DoorError("config_hash is not that of its config")
+        if record.status == FINISHED and not isinstance(record.validation_loss, float):
+            raise DoorError("no validation_loss")
+        return record
+
+    @property
+    def measured_loss(self) -> float:
+        """The validation loss, in nats per character. Raises ValueError if the run did not finish."""
+        if self.validation_loss is None:
+            raise ValueError(f"a run that is {self.status} has no loss")
+        return self.validation_loss
 
 
-def folder_of(root: Path, recipe: dict[str, Any]) -> Path:
-    """Return where the ladder's run of a record's recipe stands."""
-    arm = arm_of(recipe["tokens"], recipe["schedule"], recipe["one_in"], recipe.get("carry_state", False))
-    return run_folder(root, recipe["architecture"], recipe["size"], arm, recipe["seed"])
+def run_folder(root: Path, config: RunConfig) -> Path:
+    """Return the folder of a run of the ladder below `root`."""
+    return root / FOLDERS[config.architecture] / config.size / variant_of(config) / f"seed_{config.seed}"
 
 
-def arm_of(tokens: int, schedule: str, one_in: int, carry_state: bool) -> str:
-    """Return the name of an arm: tokens_2000000, tokens_2000000-wsd, tokens_2000000-one_in_4-carried, trunk."""
-    name = TRUNK if schedule == TRUNK else f"tokens_{tokens}" + ("" if schedule == "cosine" else f"-{schedule}")
-    return name + (f"-one_in_{one_in}" if one_in > 1 else "") + ("-carried" if carry_state else "")
+def variant_of(config: RunConfig) -> str:
+    """Return what sets a run apart from others of its size and seed: tokens_2000000-wsd-fraction_0.25, or trunk."""
+    name = TRUNK if config.schedule == TRUNK else f"tokens_{config.tokens}"
+    name += "" if config.schedule in (COSINE, TRUNK) else f"-{config.schedule}"
+    name += f"-fraction_{config.data_fraction:g}" if config.data_fraction < 1 else ""
+    return name + (f"-{config.sequences}" if config.stateful else "")
 
 
 def baseline_file(root: Path) -> Path:
-    """Return where the n-gram baseline stands."""
+    """Return the path of the n-gram baseline."""
     return root / FOLDERS["gpt"] / BASELINE
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write a run's record whole or not at all; it is written last, so a folder with one is complete."""
-    write_json(folder / RECORD, record)
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write a run's record atomically; it is written last, so a folder with one is complete."""
+    write_json(folder / RECORD, record.to_dict())
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def read_record(folder: Path) -> RunRecord | None:
     """Return a run's record, or None if the run has not ended. Raises DoorError if the file is damaged."""
     path = folder / RECORD
     if not path.is_file():
         return None
-    record = read_json(path)
-    found: dict[str, Any] = record if isinstance(record, dict) else {}
-    recipe = found.get("recipe")
-    recipe = recipe if isinstance(recipe, dict) else {}
-    missing = sorted(NEEDED - found.keys()) + sorted(NEEDED_OF_RECIPE - recipe.keys())
-    if found.get("status") == FINISHED and "validation_loss" not in found:
-        missing.append("validation_loss")
-    if missing:
-        raise DoorError(f"{path} is not a run's record (no {', '.join(missing)}): delete {folder} and train it again")
-    return found
+    values = read_json(path)
+    try:
+        return RunRecord.from_dict(values if isinstance(values, dict) else {})
+    except DoorError as error:
+        raise DoorError(f"{path} is not a run's record ({error}): delete {folder} and train it again") from None
 
 
 @dataclass(frozen=True)
 class Ladder:
     """The runs of one architecture: finished ones of the main budget, and the others.
 
-    Those of the main budget are on all of the training data and carry no state.
+    Those of the main budget are on all of the training data and not stateful.
     """
 
     architecture: str
-    finished: list[dict[str, Any]]
-    unfinished: list[dict[str, Any]]  # diverged or failed: reported, never fitted
-    others: list[dict[str, Any]]  # finished, of other budgets, on a part of the training data or with carried state
+    finished: list[RunRecord]
+    unfinished: list[RunRecord]  # diverged or failed: reported, never fitted
+    others: list[RunRecord]  # finished, of other budgets, on a fraction of the training data or stateful
 
 
-def read_runs(root: Path, architecture: str) -> list[dict[str, Any]]:
+def read_runs(root: Path, architecture: str) -> list[RunRecord]:
     """Return the records of all runs of an architecture's ladder below `root`, smallest first, without the trunks."""
     records = [read_record(path.parent) for path in sorted((root / FOLDERS[architecture]).rglob(RECORD))]
-    runs = [record for record in records if record is not None and record["recipe"].get("schedule") != TRUNK]
-    return sorted(runs, key=lambda run: (run["n_params"], run["recipe"]["tokens"], run["recipe"]["seed"]))
+    runs = [record for record in records if record is not None and record.config.schedule != TRUNK]
+    return sorted(runs, key=lambda run: (run.n_params, run.config.tokens, run.config.seed))
 
 
 def read_ladders(root: Path) -> dict[str, Ladder]:
@@ -89,33 +178,33 @@ def read_ladders(root: Path) -> dict[str, Ladder]:
     runs = [run for architecture in FOLDERS for run in read_runs(root, architecture)]
     if not runs:
         raise DoorError(f"{root} holds no finished run: train the ladders with accelerate launch training/run.py")
-    corpora = sorted({run["corpus"] for run in runs})
+    corpora = sorted({run.config.corpus for run in runs})
     if len(corpora) > 1:
         raise DoorError(f"{root} mixes runs of different corpora ({corpora}): keep one kind there")
     return ladders_of(runs)
 
 
-def ladders_of(runs: list[dict[str, Any]]) -> dict[str, Ladder]:
+def ladders_of(runs: Sequence[RunRecord]) -> dict[str, Ladder]:
     """Sort the runs of one corpus into a ladder for each architecture; the main budget is the one most runs have.
 
-    Of equally frequent budgets the largest counts, and only runs on all of the training data without carried state.
+    Of equally frequent budgets the largest counts, and only runs on all of the training data that are not stateful.
     """
-    budgets = Counter(run["recipe"]["tokens"] for run in runs if _of_main_arm(run))
+    budgets = Counter(run.config.tokens for run in runs if _is_main(run))
     budget = max(budgets, key=lambda tokens: (budgets[tokens], tokens), default=0)
-    groups = {name: [run for run in runs if run["recipe"]["architecture"] == name] for name in FOLDERS}
+    groups = {name: [run for run in runs if run.config.architecture == name] for name in FOLDERS}
     return {architecture: _ladder(architecture, members, budget) for architecture, members in groups.items() if members}
 
 
-def _of_main_arm(run: dict[str, Any]) -> bool:
-    return run["recipe"].get("one_in", 1) == 1 and not run["recipe"].get("carry_state")
+def _is_main(run: RunRecord) -> bool:
+    return run.config.data_fraction == 1 and not run.config.stateful
 
 
-def _ladder(architecture: str, runs: list[dict[str, Any]], budget: int) -> Ladder:
-    finished = [run for run in runs if run["status"] == FINISHED]
-    main = [run for run in finished if run["recipe"]["tokens"] == budget and _of_main_arm(run)]
+def _ladder(architecture: str, runs: Sequence[RunRecord], budget: int) -> Ladder:
+    finished = [run for run in runs if run.status == FINISHED]
+    main = [run for run in finished if run.config.tokens == budget and _is_main(run)]
     return Ladder(
         architecture,
         main,
-        [run for run in runs if run["status"] != FINISHED],
+        [run for run in runs if run.status != FINISHED],
         [run for run in finished if run not in main],
     )

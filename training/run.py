@@ -2,14 +2,14 @@
 
 Without an argument it trains the ladders of studies/quick.yaml. With flags it trains what they name, for example
 --gpt_sizes 15k 30k 60k --lstm_sizes 15k 30k 60k (a law needs three sizes of both architectures). `--part best` then
-trains the best run further. `--part sweep` trains every size with several rates and fits the rate rule LR(N).
-`--init_from MODEL` trains any model further on another corpus. `--dry_run` says what all that would cost, `--runs_file`
-writes it to a table with what came of it. What is finished is skipped, what was interrupted goes on from its
-checkpoint. A file's `arms` are done one after the other.
+trains the best run further. `--part sweep` trains every size with several learning rates and fits the rule LR(N).
+`--init_from MODEL` trains any model further on another corpus. `--dry_run` says what it would cost, `--runs_file`
+writes it to a table with the results. What is finished is skipped, what was interrupted resumes from its checkpoint. A
+file's `arms` are done one after the other.
 """
 
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,50 +24,59 @@ from door import DoorError, open_door, read_arms, read_json, write_json
 from modeling.ladder import LADDER
 from preprocessing.corpus import SPLITS, Corpus, warn_of_unknown
 from training.best import loss_before, plan_fine_tuning, plan_long, plan_search, train_best
+from training.config import COSINE, STREAMS, TRUNK, WINDOWS, WSD
 from training.evaluation import summarise
-from training.grid import Axes, plan_ladders
-from training.loop import COMPILE_CHOICES, Conduct
+from training.grid import AUTO, Axes, Recipe, plan_ladders
+from training.learning_rate import Rule
+from training.loop import COMPILE_CHOICES, ExecutionConfig
 from training.ngram import ngram_losses
-from training.probe import choose_precision, print_costs
-from training.recipe import COSINE, WSD, RateRule, Recipe
+from training.probe import print_costs
 from training.record import (
     BEST,
     FINE_TUNED,
+    FINISHED,
     FOLDERS,
     NOT_RUN,
-    TRUNK,
     baseline_file,
     read_record,
     read_runs,
     write_record,
 )
-from training.runs_table import finished_records, identity, replace_rows
-from training.study import Job, Outcome, planned_record, report_failures, run_jobs
+from training.runs_table import Row, read_runs_table, replace_arm
+from training.study import Job, RunResult, planned_record, report_failures, run_jobs
 from training.sweep import earlier_runs, plan_sweep, write_sweep
 from training.tracking import TENSORBOARD, TRACKIO, Tracking
 
 QUICK = Path(__file__).parent.parent / "studies" / "quick.yaml"
 ORDERS = range(1, 8)
 BASELINE_ORDER = 3
-AUTO = "auto"
 LEAST = 1e-12
-RULE = "one rate for all sizes, or coefficient and exponent of coefficient · N^-exponent, N without tables"
+MOST_TOKENS = 10**15
+RULE = "one rate for all sizes, or coefficient and exponent of coefficient · N^-exponent, N non-embedding"
 RANGES = {
     "seeds": (0, 2**31),
+    "tokens": (1, MOST_TOKENS),
     "flops": (1, 1e30),
+    "data_fraction": (1e-9, 1),
+    "batch_size": (1, 2**20),
+    "context": (2, 2**20),
+    "warmup_tokens": (0, MOST_TOKENS),
+    "cooldown_fraction": (LEAST, 1),
     "weight_decay": (0, 1e6),
     "gpt_rate_rule": (LEAST, 1e6),
     "lstm_rate_rule": (LEAST, 1e6),
     "gpt_rates": (LEAST, 1e6),
     "lstm_rates": (LEAST, 1e6),
+    "search_tokens": (1, MOST_TOKENS),
     "search_rates": (LEAST, 1e6),
     "search_dropouts": (0, 0.99),
     "search_weight_decays": (0, 1e6),
+    "best_tokens": (1, MOST_TOKENS),
     "fine_tuning_epochs": (0.01, 1e6),
     "fine_tuning_rate": (LEAST, 1e6),
     "fine_tuning_dropout": (0, 0.99),
-    "at_once": (0, 1024),
-    "windows_at_once": (0, 2**20),
+    "num_parallel_runs": (0, 1024),
+    "micro_batch_size": (0, 2**20),
     "checkpoint_seconds": (0, 1e6),
 }
 
@@ -82,7 +91,7 @@ def option(default: Any, about: str, choices: list[str] | None = None) -> Any:
 
 @dataclass
 class StudyArguments:
-    """The axes of a study: every size with every budget, part of the data and seed."""
+    """The axes of a study: every size with every budget, fraction of the data and seed."""
 
     part: str = option("ladders", "what to train", ["ladders", "best", "sweep"])
     runs_file: str | None = option(None, "write a row a run, ended or planned, to this table, and train nothing")
@@ -98,13 +107,19 @@ class StudyArguments:
     gpt_sizes: list[str] = option([], f"of {list(LADDER)}")
     lstm_sizes: list[str] = option([], "names of the GPT sizes they match")
     seeds: list[int] = option([0], "one run a size, budget and seed")
-    tokens: list[int] = option([2_000_000], "budgets: training tokens of a run (a token is a character)")
-    flops: list[float] = option([], "budgets as training FLOPs (IsoFLOP): each size gets the tokens that they buy")
-    one_in: list[int] = option([1], "parts of the data: 4 trains on one in 4 families of tunes, which are in one in 2")
+    tokens: list[int] = option(
+        [], "budgets: training tokens of a run (a token is a character); 2000000 if none is given"
+    )
+    flops: list[float] = option([], "budgets as training FLOPs instead (IsoFLOP): each size gets the tokens they buy")
+    data_fraction: list[float] = option([1.0], "fractions of the training tunes; 0.25 trains on tunes that are in 0.5")
     schedule: str = option(COSINE, "wsd: all budgets of a size branch off one trunk", [COSINE, WSD])
-    carry_state: bool = option(False, "LSTM: each window starts from the state that the one before it ended in")
-    batch_size: int = option(4, "windows a step")
-    context: int = option(256, "characters a window")
+    warmup_tokens: int = option(20_000, "tokens of linear warm-up of the learning rate, whatever the budget")
+    cooldown_fraction: float = option(0.2, "wsd: part of a run in which the learning rate falls")
+    sequences: str = option(
+        WINDOWS, "streams: LSTM, each starts from the state that the last one ended in", [WINDOWS, STREAMS]
+    )
+    batch_size: int = option(4, "sequences a step")
+    context: int = option(256, "characters a sequence")
     weight_decay: float = option(0.1, "decoupled, on matrices only")
     gpt_rate_rule: list[float] = option([], f"peak rates of the GPTs, instead of the schedule's own rule: {RULE}")
     lstm_rate_rule: list[float] = option([], "the same for the LSTMs")
@@ -121,10 +136,12 @@ class StudyArguments:
     fine_tuning_rate: float = option(0.5, "fine-tuning: peak rate, times the rule's; many tunes gain by 1")
     fine_tuning_dropout: float = option(0.0, "fine-tuning: dropout")
     dry_run: bool = option(False, "print what the runs will cost, and train nothing")
-    at_once: int = option(0, "runs side by side; 0: one a core on CPU, else one")
-    precision: str = option(AUTO, "auto: bf16 where it is measured faster", [AUTO, "fp32", "tf32", "bf16"])
+    num_parallel_runs: int = option(0, "runs side by side; 0: one a core on CPU, else one")
+    precision: str = option(
+        AUTO, "auto: bf16 where the processor has it and the model is at least 128 wide", [AUTO, "fp32", "tf32", "bf16"]
+    )
     compile: str = option(AUTO, "torch.compile; auto: GPTs on a GPU, where a run is long", COMPILE_CHOICES)
-    windows_at_once: int = option(0, "windows in a forward pass, the rest of a batch is accumulated; 0: what fits")
+    micro_batch_size: int = option(0, "sequences in a forward pass, the rest of a batch is accumulated; 0: what fits")
     checkpoint_seconds: float = option(20.0, "how often a run is saved")
     log_with: list[str] = option([TRACKIO], "trackers", [TRACKIO, TENSORBOARD, "none"])
 
@@ -133,28 +150,28 @@ class StudyArguments:
             for size in getattr(self, name):
                 if size not in LADDER:
                     raise DoorError(f"--{name} {size}: no such size, the ladder has {', '.join(LADDER)}")
-        for name in ("tokens", "one_in", "batch_size", "search_tokens", "best_tokens"):
-            value = getattr(self, name)
-            if min(value if isinstance(value, list) else [value], default=0) < 1:
-                raise DoorError(f"--{name} {value}: must be at least 1")
         for name, (least, most) in RANGES.items():
             value = getattr(self, name)
             for one in value if isinstance(value, list) else [value]:
                 if not least <= one <= most:  # false for NaN
                     raise DoorError(f"--{name} {one}: must be from {least:g} to {most:g}")
+        if self.tokens and self.flops:
+            raise DoorError("--tokens, --flops: a budget is given as tokens or as FLOPs, not both: leave one out")
+        self.tokens = self.tokens or ([] if self.flops else [2_000_000])
+        for name in ("seeds", "data_fraction"):
+            if not getattr(self, name):
+                raise DoorError(f"--{name}: give one or more")
         for name in ("gpt_rate_rule", "lstm_rate_rule"):
             if len(getattr(self, name)) > 2:
                 raise DoorError(f"--{name} {getattr(self, name)}: {RULE}")
-        if self.context < 2:
-            raise DoorError(f"--context {self.context}: must be at least 2")
         self.log_with = [name for name in self.log_with if name != "none"]
         for name in self.log_with:
             if find_spec(name) is None:
                 raise DoorError(f"--log_with {name}: not installed, pip install {name}")
 
     @property
-    def rate_rules(self) -> dict[str, RateRule]:
-        """The rate rules that were given, by architecture; one rate is a rule whose exponent is 0."""
+    def lr_rules(self) -> dict[str, Rule]:
+        """The learning-rate rules that were given, by architecture; one rate is a rule whose exponent is 0."""
         given = {"gpt": self.gpt_rate_rule, "lstm": self.lstm_rate_rule}
         return {architecture: (rule[0], rule[1] if rule[1:] else 0.0) for architecture, rule in given.items() if rule}
 
@@ -181,17 +198,17 @@ def write_baseline(corpus: Corpus, root: Path) -> None:
 
 
 def share_machine(wanted: int) -> tuple[int, int]:
-    """Return how many runs go side by side and with how many threads each.
+    """Return how many runs are trained side by side and with how many threads each.
 
-    On a CPU each run has one core. A GPU trains one at a time unless told otherwise; several processes that
-    accelerate launched share each run.
+    On a CPU each run has one core. A GPU trains one at a time unless asked otherwise; several processes that accelerate
+    launched share each run.
     """
     state = PartialState()
     if state.num_processes > 1 or (state.device.type != "cpu" and wanted < 2):
         return 1, torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
-    at_once = wanted or cores
-    return at_once, max(1, cores // at_once)
+    num_parallel = wanted or cores
+    return num_parallel, max(1, cores // num_parallel)
 
 
 class Study:
@@ -199,81 +216,74 @@ class Study:
 
     def __init__(self, arguments: StudyArguments, corpus: Corpus, root: Path, title: str) -> None:
         self.arguments, self.corpus, self.root, self.title = arguments, corpus, root, title
-        self.at_once, self.threads = share_machine(arguments.at_once)
-        self.conduct = Conduct(
+        self.num_parallel, self.threads = share_machine(arguments.num_parallel_runs)
+        self.execution = ExecutionConfig(
             arguments.checkpoint_seconds,
-            arguments.windows_at_once,
+            arguments.micro_batch_size,
             arguments.compile,
             Tracking(tuple(arguments.log_with), root),
         )
 
     def ladders(self) -> list[Job]:
-        """Plan the ladders, in the precision that was asked for or that is fastest here."""
+        """Plan the ladders."""
         arguments = self.arguments
         axes = Axes(
             {"gpt": arguments.gpt_sizes, "lstm": arguments.lstm_sizes},
             arguments.seeds,
             arguments.tokens,
             arguments.flops,
-            arguments.one_in,
-            arguments.rate_rules,
+            arguments.data_fraction,
+            arguments.lr_rules,
         )
-        shared = self.recipe("fp32" if arguments.precision == AUTO else arguments.precision)
-        jobs = plan_ladders(axes, shared, self.corpus, self.root)
-        if arguments.precision == AUTO:
-            precision = choose_precision(jobs, self.corpus, self.root, self.threads, not arguments.dry_run)
-            jobs = plan_ladders(axes, self.recipe(precision), self.corpus, self.root)
-        return jobs
+        return plan_ladders(axes, self.recipe(), self.corpus, self.root)
 
     def restore(self, jobs: list[Job], table: Path) -> None:
         """Write the records of the jobs that have ended elsewhere, as a table of runs says, where none stands yet."""
-        known, corpus, restored = finished_records(table), self.corpus.digest(), 0
+        records = [row.record for row in read_runs_table(table)]
+        known = {record.config_hash: record for record in records if record.status == FINISHED}
+        restored = 0
         for job in jobs:
-            record = known.get(identity({"recipe": asdict(job.plan.recipe), "corpus": corpus}))
+            record = known.get(job.plan.config.config_hash)
             if record is not None and read_record(job.plan.folder) is None:
                 write_record(job.plan.folder, record)
                 restored += 1
         if restored:
             print(f"{self.title}: {restored} runs have ended elsewhere, their records are those of {table}")
 
-    def recipe(self, precision: str) -> Recipe:
-        """Return what all runs of the study have in common; what the axes say is still open."""
+    def recipe(self) -> Recipe:
+        """Return what all runs of the study have in common."""
         arguments = self.arguments
         return Recipe(
-            architecture="",
-            size="",
-            seed=arguments.seeds[0],
-            tokens=0,
             batch_size=arguments.batch_size,
             context=arguments.context,
-            learning_rate=0.0,
-            weight_decay=arguments.weight_decay,
-            warmup=0,
+            sequences=arguments.sequences,
             schedule=arguments.schedule,
-            carry_state=arguments.carry_state,
-            precision=precision,
+            warmup_tokens=arguments.warmup_tokens,
+            cooldown_fraction=arguments.cooldown_fraction,
+            weight_decay=arguments.weight_decay,
+            precision=arguments.precision,
         )
 
-    def run(self, jobs: list[Job]) -> list[Outcome]:
+    def run(self, jobs: list[Job]) -> list[RunResult]:
         """Train the jobs."""
-        return run_jobs(jobs, self.corpus, self.at_once, self.threads, self.conduct, self.title)
+        return run_jobs(jobs, self.corpus, self.num_parallel, self.threads, self.execution, self.title)
 
     def asks_only(self, jobs: list[Job]) -> bool:
         """Say what the jobs will cost, or write them to the table of runs; return whether that is all that is asked."""
         arguments = self.arguments
         if arguments.dry_run:
-            print_costs(jobs, self.corpus, self.at_once, self.threads)
-        elif arguments.runs_file is not None:
+            print_costs(jobs, self.corpus, self.num_parallel, self.threads)
+        elif arguments.runs_file is not None and PartialState().is_main_process:
             self.write_table(jobs, Path(arguments.runs_file))
         return arguments.only_asks
 
     def write_table(self, jobs: list[Job], path: Path) -> None:
-        names = {"study": self.arguments.study, "arm": self.arguments.arm}
-        jobs = [job for job in jobs if job.plan.recipe.schedule != TRUNK]  # its branches hold its part of their curves
-        rows = [names | (read_record(job.plan.folder) or planned_record(job, self.corpus)) for job in jobs]
-        replace_rows(path, rows, same=names)
-        ended = sum(row["status"] != NOT_RUN for row in rows)
-        print(f"{path}: study {names['study']}, {names['arm']}: {ended} of {len(rows)} runs have ended")
+        study, arm = self.arguments.study, self.arguments.arm
+        jobs = [job for job in jobs if job.plan.config.schedule != TRUNK]  # its branches hold its part of their curves
+        records = [read_record(job.plan.folder) or planned_record(job, self.corpus) for job in jobs]
+        replace_arm(path, [Row(study, arm, record) for record in records])
+        ended = sum(record.status != NOT_RUN for record in records)
+        print(f"{path}: study {study}, {arm}: {ended} of {len(records)} runs have ended")
 
 
 def train_ladders(study: Study) -> None:
@@ -285,9 +295,9 @@ def train_ladders(study: Study) -> None:
         if study.arguments.records_from is not None:
             study.restore(jobs, Path(study.arguments.records_from))
     PartialState().wait_for_everyone()
-    outcomes = study.run(jobs)
-    report_failures(outcomes)
-    print(f"{study.root}: all {len(outcomes)} runs are finished")
+    results = study.run(jobs)
+    report_failures(results)
+    say(f"{study.root}: all {len(results)} runs are finished")
 
 
 def train_sweep(study: Study) -> None:
@@ -296,9 +306,12 @@ def train_sweep(study: Study) -> None:
     if study.asks_only(jobs):
         return
     path = Path(arguments.sweep_file)
-    earlier = earlier_runs(path, jobs, study.corpus.digest())
-    for architecture, rule in write_sweep(study.run(jobs), path, earlier)["rules"].items():
-        print(f"{architecture}: rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}")
+    earlier = earlier_runs(path, jobs)
+    results = study.run(jobs)
+    if not PartialState().is_main_process:
+        return
+    for architecture, rule in write_sweep(results, path, earlier)["rules"].items():
+        print(f"{architecture}: learning rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}")
     print(f"the sweep's table: {path}")
 
 
@@ -317,30 +330,30 @@ def train_on(study: Study) -> None:
     )
     if study.asks_only([*search, plan_long(search[0], root, corpus, arguments.best_tokens)]):
         return
-    record = train_best(search, root, corpus, arguments.best_tokens, study.at_once, study.threads, study.conduct)
-    print(f"{root / BEST}: test loss {record['test_loss']:.4f} nats per character")
+    record = train_best(search, root, corpus, arguments.best_tokens, study.num_parallel, study.threads, study.execution)
+    say(f"{root / BEST}: test loss {record.test_loss:.4f} nats per character")
 
 
 def fine_tune(study: Study) -> None:
-    arguments, corpus, threads = study.arguments, study.corpus, study.at_once * study.threads
-
-    def plan(precision: str) -> Job:
-        shared = replace(study.recipe(precision), dropout=arguments.fine_tuning_dropout, schedule=COSINE)
-        epochs, rate_share = arguments.fine_tuning_epochs, arguments.fine_tuning_rate
-        return plan_fine_tuning(shared, str(arguments.init_from), corpus, study.root, epochs, rate_share)
-
-    precision = arguments.precision
-    if precision == AUTO:
-        precision = choose_precision([plan("fp32")], corpus, study.root, threads, not arguments.dry_run)
-    job = plan(precision)
+    arguments, corpus = study.arguments, study.corpus
+    recipe = replace(study.recipe(), dropout=arguments.fine_tuning_dropout, schedule=COSINE)
+    epochs, rate_share = arguments.fine_tuning_epochs, arguments.fine_tuning_rate
+    job = plan_fine_tuning(recipe, str(arguments.init_from), corpus, study.root, epochs, rate_share)
     if study.asks_only([job]):
         return
-    outcomes = run_jobs([job], corpus, 1, threads, study.conduct, "fine-tuning")
-    report_failures(outcomes)
-    before, after = loss_before(job, corpus), (outcomes[0].record or {})["validation_loss"]
-    folder = study.root / FINE_TUNED
-    print(f"{folder}: validation loss {before:.4f} before, {after:.4f} after, in nats per character")
-    print(f"tunes: python generation/run.py --model {folder} --corpus {arguments.corpus}")
+    results = run_jobs([job], corpus, 1, study.num_parallel * study.threads, study.execution, "fine-tuning")
+    report_failures(results)
+    after = results[0].record
+    assert after is not None
+    folder, before = study.root / FINE_TUNED, loss_before(job, corpus)
+    say(f"{folder}: validation loss {before:.4f} before, {after.validation_loss:.4f} after, in nats per character")
+    say(f"tunes: python generation/run.py --model {folder} --corpus {arguments.corpus}")
+
+
+def say(line: str) -> None:
+    """Print a line once, however many processes were launched."""
+    if PartialState().is_main_process:
+        print(line)
 
 
 PARTS = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep}

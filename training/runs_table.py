@@ -1,7 +1,8 @@
 """All runs of the studies as one table, a parquet file with a row a run; this module is its only writer and reader."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,92 +10,88 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from door import DoorError, whole_file
-from training.record import FINISHED, NOT_RUN
+from training.record import NOT_RUN, RunRecord
 
-CONFIG = "config"  # its fields differ from one architecture to the next: JSON, in one column
-MAY_BE_NONE = ("reason", "peak_device_memory_bytes")  # in a record; what else is None in a row, its record lacks
-PLACE = ("study", "arm")  # what a row has beside its record
-Record = dict[str, Any]
+MODEL_CONFIG = "model_config"  # its fields differ from one architecture to the next: JSON, in one column
+MAPPINGS = (
+    *("config", "split_hashes", "versions", "n_params_by_group", "flops_per_token_by_module"),
+    *("trunk", "train_curve", "validation_curve"),
+)
 
 
-def write_runs(path: Path, records: Sequence[Record]) -> None:
-    """Write records as a table, whole or not at all: a field of a field is a column named with a dot."""
-    rows = [_flat(record) for record in records]
-    every = dict.fromkeys(name for row in rows for name in row)
-    outer = {name.partition(".")[0] for name in every if "." in name}  # None where another record has fields
-    names = [name for name in every if name not in outer]
-    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: the run's place in the studies, and its record."""
+
+    study: str
+    arm: str
+    record: RunRecord
+
+
+def write_runs(path: Path, rows: Sequence[Row]) -> None:
+    """Write the table atomically: a field of a mapping is a column named with a dot."""
+    flat = [_flatten(row) for row in rows]
+    names = dict.fromkeys(name for values in flat for name in values)
+    table = pa.table({name: [values.get(name) for values in flat] for name in names})
     with whole_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_runs_table(path: Path) -> list[Record]:
-    """Return the records of a table, in its order; a field that a record lacks is None. Raises DoorError."""
+def read_runs_table(path: Path) -> list[Row]:
+    """Return the rows of a table, in its order. Raises DoorError naming the row that is not a run's record."""
     try:
-        rows = pq.read_table(path).to_pylist()
+        values = pq.read_table(path).to_pylist()
     except FileNotFoundError:
         raise DoorError(f"{path} is missing: training/run.py STUDY.yaml --runs_file {path} writes it") from None
     except pa.ArrowInvalid as error:
         raise DoorError(f"{path} is no table of runs ({str(error).splitlines()[0]})") from None
-    return [_nested(row) for row in rows]
+    rows = []
+    for number, one in enumerate(values):
+        try:
+            rows.append(_nest(one))
+        except (DoorError, KeyError, ValueError) as error:
+            raise DoorError(
+                f"{path}, row {number}: not a run's record ({error}); training/run.py STUDY.yaml --runs_file writes one"
+            ) from None
+    return rows
 
 
-def replace_rows(path: Path, records: Sequence[Record], same: Iterable[str]) -> None:
-    """Put records in the place of those rows that are like any of them in the fields `same`.
+def replace_arm(path: Path, rows: Sequence[Row]) -> None:
+    """Put rows in the place of those of the same studies and arms.
 
     The row of a run that has ended gives way to a record of the same run, but not to one that says that it has not been
     run: it was trained elsewhere.
     """
-    names = tuple(same)
-
-    def group(row: Record) -> tuple[Any, ...]:
-        return tuple(row[name] for name in names)
-
-    ours = set(map(group, records))
+    ours = {(row.study, row.arm) for row in rows}
     before = read_runs_table(path) if path.is_file() else []
-    ended = {(group(row), identity(row)): row for row in before if row["status"] != NOT_RUN}
-    newest = [
-        ended.get((group(record), identity(record)), record) if record["status"] == NOT_RUN else record
-        for record in records
-    ]
-    write_runs(path, [*(row for row in before if group(row) not in ours), *newest])
+    ended = {_key(row): row for row in before if row.record.status != NOT_RUN}
+    newest = [ended.get(_key(row), row) if row.record.status == NOT_RUN else row for row in rows]
+    write_runs(path, [*(row for row in before if (row.study, row.arm) not in ours), *newest])
 
 
-def finished_records(path: Path) -> dict[str, Record]:
-    """Return the records of a table's finished runs as their folders held them, by identity. Raises DoorError."""
-    return {
-        identity(row): {k: v for k, v in row.items() if k not in PLACE and (v is not None or k in MAY_BE_NONE)}
-        for row in read_runs_table(path)
-        if row["status"] == FINISHED
-    }
+def _key(row: Row) -> tuple[str, str, str]:
+    return row.study, row.arm, row.record.config_hash
 
 
-def identity(row: Record) -> str:
-    """Return what tells a run from any other: its recipe and corpus."""
-    return json.dumps([row["recipe"], row["corpus"]], sort_keys=True)
-
-
-def _flat(record: Record) -> Record:
-    row = {}
-    for name, value in record.items():
-        if name == CONFIG:
-            row[name] = json.dumps(value, sort_keys=True)
-        elif isinstance(value, dict):
-            row |= {f"{name}.{key}": item for key, item in value.items()}
+def _flatten(row: Row) -> dict[str, Any]:
+    flat: dict[str, Any] = {"study": row.study, "arm": row.arm}
+    for name, value in row.record.to_dict().items():
+        if name in MAPPINGS:
+            flat |= {f"{name}.{key}": item for key, item in (value or {}).items()}
         else:
-            row[name] = value
-    return row
+            flat[name] = json.dumps(value, sort_keys=True) if name == MODEL_CONFIG and value is not None else value
+    return flat
 
 
-def _nested(row: Record) -> Record:
-    record: Record = {}
-    for name, value in row.items():
-        outer, dot, inner = name.partition(".")
-        if dot:
+def _nest(flat: dict[str, Any]) -> Row:
+    record: dict[str, Any] = {}
+    for name, value in flat.items():
+        outer, _, inner = name.partition(".")
+        if inner:
             record.setdefault(outer, {})[inner] = value
         else:
-            record[name] = json.loads(value) if name == CONFIG and value is not None else value
-    for name, value in record.items():
-        if isinstance(value, dict) and name != CONFIG and all(item is None for item in value.values()):
+            record[name] = json.loads(value) if name == MODEL_CONFIG and value is not None else value
+    for name in MAPPINGS:  # a mapping that this run lacks has columns all the same, for the other runs
+        if name != "config" and all(value is None for value in record.get(name, {}).values()):
             record[name] = None
-    return record
+    return Row(record.pop("study"), record.pop("arm"), RunRecord.from_dict(record))

@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, cast
@@ -21,9 +21,12 @@ from transformers import AutoModelForCausalLM
 from door import DoorError, describe_os_error
 from modeling.counting import count_flops, count_parameters
 from preprocessing.corpus import Corpus
-from training.loop import Conduct, Plan, Progress, build_config, finished_record, train
-from training.recipe import RateRule, Recipe, learning_rate
-from training.record import FAILED, FINISHED, NOT_RUN, arm_of, read_record, write_record
+from training.config import RunConfig
+from training.learning_rate import Rule, learning_rate
+from training.loop import ExecutionConfig, OutOfMemoryError, Plan, Progress, finished_record, train
+from training.models import build_config
+from training.processes import decide_together
+from training.record import FAILED, FINISHED, NOT_RUN, RunRecord, read_record, variant_of, write_record
 
 OVERHEAD_FLOPS = 225_000  # what a token costs a CPU beside its arithmetic; it only shapes the bar's time left
 
@@ -39,28 +42,27 @@ class Job:
 
     @property
     def name(self) -> str:
-        recipe = self.plan.recipe
-        arm = arm_of(recipe.tokens, recipe.schedule, recipe.one_in, recipe.carry_state)
-        return f"{recipe.architecture} {recipe.size} {arm} seed {recipe.seed}"
+        config = self.plan.config
+        return f"{config.architecture} {config.size} {variant_of(config)} seed {config.seed}"
 
     @property
     def start(self) -> int:
         """The tokens that another run, the trunk, has paid for."""
-        recipe = self.plan.recipe
-        return 0 if self.plan.trunk is None else recipe.cooldown_start * recipe.tokens_per_step
+        config = self.plan.config
+        return 0 if self.plan.trunk is None else config.cooldown_start * config.tokens_per_step
 
     @property
     def cost(self) -> int:
         """FLOPs of the run itself, overhead included."""
-        return (self.plan.recipe.tokens - self.start) * (self.flops_per_token + OVERHEAD_FLOPS)
+        return (self.plan.config.tokens - self.start) * (self.flops_per_token + OVERHEAD_FLOPS)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a job: its record, or the line that says why there is none."""
+class RunResult:
+    """The result of a job: its record, or the error message that says why there is none."""
 
     job: Job
-    record: dict[str, Any] | None
+    record: RunRecord | None
     error: str | None
 
     @property
@@ -68,99 +70,99 @@ class Outcome:
         """(status, reason) of a run that did not finish, None for one that did."""
         if self.record is None:
             return FAILED, str(self.error)
-        return None if self.record["status"] == FINISHED else (self.record["status"], self.record["reason"])
+        return None if self.record.status == FINISHED else (self.record.status, str(self.record.reason))
 
 
-def measure(recipe: Recipe, corpus: Corpus) -> tuple[int, int, int]:
-    """Return parameters, those without tables, and FLOPs per token of a recipe's model, without allocating it.
+def measure(config: RunConfig, corpus: Corpus) -> tuple[int, int, int]:
+    """Return the parameters, the non-embedding ones, and the FLOPs per token of a run's model, without allocating it.
 
-    Raises DoorError if the size cannot be built with the recipe's context.
+    Raises DoorError if the size cannot be built with the run's context.
     """
     try:
-        config = build_config(recipe, corpus)
+        built = build_config(config, corpus)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-        flops = sum(count_flops(model, recipe.context).values())
+            model = AutoModelForCausalLM.from_config(built)
+        flops = sum(count_flops(model, config.context).values())
     except ValueError as error:
-        raise DoorError(f"{recipe.architecture} {recipe.size} with --context {recipe.context}: {error}") from None
+        raise DoorError(f"{config.architecture} {config.size} with --context {config.context}: {error}") from None
     groups = count_parameters(model)
     return groups["total"], groups["total"] - groups["tables"], flops
 
 
-def make_job(plan: Plan, corpus: Corpus, rule: RateRule | None = None) -> Job:
-    """Complete a plan: a rate of 0 stands for that of `rule`, or of the schedule's own."""
-    total, without_tables, flops = measure(plan.recipe, corpus)
-    if plan.recipe.learning_rate == 0:
-        rate = learning_rate(plan.recipe.architecture, without_tables, plan.recipe.schedule, rule)
-        plan = replace(plan, recipe=replace(plan.recipe, learning_rate=rate))
-    return Job(plan, total, without_tables, flops)
+def make_job(plan: Plan, corpus: Corpus, rule: Rule | None = None) -> Job:
+    """Complete a plan: a learning rate of 0 stands for that of `rule`, or of the schedule's own."""
+    total, non_embedding, flops = measure(plan.config, corpus)
+    if plan.config.learning_rate == 0:
+        rate = learning_rate(plan.config.architecture, non_embedding, plan.config.schedule, rule)
+        plan = replace(plan, config=replace(plan.config, learning_rate=rate))
+    return Job(plan, total, non_embedding, flops)
 
 
 def run_jobs(
-    jobs: Sequence[Job], corpus: Corpus, at_once: int, threads: int, conduct: Conduct, title: str
-) -> list[Outcome]:
-    """Train all jobs, `at_once` processes of `threads` threads each, and return an outcome for each.
+    jobs: Sequence[Job], corpus: Corpus, num_parallel: int, threads: int, execution: ExecutionConfig, title: str
+) -> list[RunResult]:
+    """Train all jobs, `num_parallel` processes of `threads` threads each, and return a result for each.
 
     Finished ones are skipped (and counted in what is printed), and so is a trunk that no job to do branches off, which
-    has no outcome. One that fails costs nothing but itself and what branches off it; it is marked in its folder with
-    its reason, and tried again the next time.
+    has no result. One that fails costs nothing but itself and what branches off it; it is marked in its folder with its
+    reason, and tried again the next time. Processes that accelerate launched share each run instead.
     """
     jobs = list(dict.fromkeys(jobs))  # a size named twice is one run
-    digest = corpus.digest()
-    done: dict[Job, Outcome] = {}
-    for job in jobs:
-        record = finished_record(job.plan, digest)
-        if record is not None:
-            done[job] = Outcome(job, record, None)
+    records = decide_together(lambda: [finished_record(job.plan) for job in jobs])
+    done = {job: RunResult(job, record, None) for job, record in zip(jobs, records, strict=True) if record is not None}
     branched_off = {job.plan.trunk for job in jobs if job not in done}
     jobs = [job for job in jobs if job in done or not job.plan.keep_at or job.plan.folder in branched_off]
     todo = sorted((job for job in jobs if job not in done), key=lambda job: -job.cost)  # the long ones first: no tail
-    if done:
+    state = PartialState()
+    if done and state.is_main_process:
         print(f"{title}: {len(done)} of {len(jobs)} runs are finished already", flush=True)
     if todo:
         with _Bar(todo, title) as bar:
-            for outcome in _run(todo, corpus, at_once, threads, conduct, bar):
-                done[outcome.job] = outcome
-                bar.end(outcome.job)
-                if outcome.error is not None:
-                    _mark(outcome, corpus)
+            if state.num_processes > 1:
+                results = _run_together(todo, corpus, execution, bar)
+            else:
+                results = _run_in_processes(todo, corpus, num_parallel, threads, execution, bar)
+            for result in results:
+                done[result.job] = result
+                bar.end(result.job)
+                if result.error is not None and state.is_main_process:
+                    _mark(result, corpus)
     return [done[job] for job in jobs]
 
 
-def _run(
-    todo: Sequence[Job], corpus: Corpus, at_once: int, threads: int, conduct: Conduct, bar: "_Bar"
-) -> Iterator[Outcome]:
-    if at_once > 1 or threads != torch.get_num_threads():
-        yield from _run_in_processes(todo, corpus, at_once, threads, conduct, bar)
-    else:
-        for job in sorted(todo, key=lambda job: job.plan.trunk is not None):
-            yield attempt(job, corpus, conduct, partial(bar.update, job))
+def _run_together(todo: Sequence[Job], corpus: Corpus, execution: ExecutionConfig, bar: "_Bar") -> Iterator[RunResult]:
+    for job in sorted(todo, key=lambda job: job.plan.trunk is not None):
+        try:
+            yield RunResult(job, train(job.plan, corpus, partial(bar.update, job), execution), None)
+        except (DoorError, OutOfMemoryError) as error:  # every rank raises these; any other may be of one rank alone
+            yield RunResult(job, None, str(error))
 
 
-def planned_record(job: Job, corpus: Corpus) -> dict[str, Any]:
+def planned_record(job: Job, corpus: Corpus) -> RunRecord:
     """Return what is known of a run before it is trained, as a record that says that it is not."""
-    recipe = job.plan.recipe
-    tokens = recipe.steps * recipe.tokens_per_step
-    return {
-        "status": NOT_RUN,
-        "reason": None,
-        "recipe": asdict(recipe),
-        "corpus": corpus.digest(),
-        "n_params": job.n_params,
-        "n_params_non_embedding": job.n_params_non_embedding,
-        "tokens": tokens,
-        "flops_per_token": job.flops_per_token,
-        "flops": job.flops_per_token * tokens,
-    }
+    config = job.plan.config
+    tokens = config.steps * config.tokens_per_step
+    return RunRecord(
+        status=NOT_RUN,
+        config=config,
+        config_hash=config.config_hash,
+        split_hashes=corpus.split_hashes,
+        n_params=job.n_params,
+        n_params_non_embedding=job.n_params_non_embedding,
+        steps=config.steps,
+        tokens=tokens,
+        flops_per_token=job.flops_per_token,
+        flops=job.flops_per_token * tokens,
+    )
 
 
-def _mark(outcome: Outcome, corpus: Corpus) -> None:
+def _mark(result: RunResult, corpus: Corpus) -> None:
     """Leave the reason of a failure in the run's folder, unless another run's record stands there."""
-    folder = outcome.job.plan.folder
+    folder = result.job.plan.folder
     with suppress(OSError, DoorError):  # a full disk has no room for the reason either
-        if (read_record(folder) or {"status": FAILED})["status"] == FAILED:
-            planned = planned_record(outcome.job, corpus)
-            write_record(folder, {**planned, "status": FAILED, "reason": outcome.error})
+        before = read_record(folder)
+        if before is None or before.status == FAILED:
+            write_record(folder, replace(planned_record(result.job, corpus), status=FAILED, reason=result.error))
 
 
 class _Bar:
@@ -187,7 +189,7 @@ class _Bar:
         if loss is not None:
             text = f"{self.ended}/{len(self.costs)} runs done; {job.name}: loss {loss:.3f}"
             self.bar.set_postfix_str(text, refresh=False)
-        part = (tokens - job.start) / (job.plan.recipe.tokens - job.start)
+        part = (tokens - job.start) / (job.plan.config.tokens - job.start)
         spent = max(self.costs[job], round(job.cost * min(1, part)))
         self.bar.update(spent - self.costs[job])
         self.costs[job] = spent
@@ -195,39 +197,26 @@ class _Bar:
     def end(self, job: Job) -> None:
         self.ended += 1
         self.bar.set_postfix_str(f"{self.ended}/{len(self.costs)} runs done", refresh=False)
-        self.update(job, job.plan.recipe.tokens, None)
-
-
-def attempt(job: Job, corpus: Corpus, conduct: Conduct, tell: Progress) -> Outcome:
-    """Train one job in this process; what a user can mend becomes the outcome's line."""
-    try:
-        return Outcome(job, train(job.plan, corpus, tell, conduct), None)
-    except DoorError as error:
-        return Outcome(job, None, str(error))
-    except OSError as error:
-        if PartialState().num_processes > 1:  # the others would wait for this one
-            raise
-        return Outcome(job, None, describe_os_error(error))
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and "No executable batch size" not in str(error):  # Accelerate's word for it
-            raise
-        return Outcome(job, None, "out of memory, even with one window at a time")
+        self.update(job, job.plan.config.tokens, None)
 
 
 def _run_in_processes(
-    todo: Sequence[Job], corpus: Corpus, at_once: int, threads: int, conduct: Conduct, bar: _Bar
-) -> Iterator[Outcome]:
-    # A server that has imported the libraries forks each run: fresh memory for an honest peak, no import to wait for.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.study"])
+    todo: Sequence[Job], corpus: Corpus, num_parallel: int, threads: int, execution: ExecutionConfig, bar: _Bar
+) -> Iterator[RunResult]:
+    """Train each job in a process of its own: whatever breaks there, a GPU's context included, costs that run alone."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context: Any = multiprocessing.get_context("forkserver")  # forks from a server that has imported the libraries
+        context.set_forkserver_preload(["training.study"])
+    else:
+        context = multiprocessing.get_context("spawn")
     waiting = list(todo)
     running: dict[Any, tuple[Job, Any]] = {}
     try:
         while waiting or running:
-            for job in _ready(waiting, [job for job, _ in running.values()])[: at_once - len(running)]:
+            for job in _ready(waiting, [job for job, _ in running.values()])[: num_parallel - len(running)]:
                 waiting.remove(job)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(job, corpus, threads, conduct, theirs), daemon=True)
+                process = context.Process(target=_work, args=(job, corpus, threads, execution, theirs), daemon=True)
                 process.start()
                 theirs.close()
                 running[ours] = (job, process)
@@ -237,11 +226,11 @@ def _run_in_processes(
                     message = pipe.recv()
                 except EOFError:
                     process.join()
-                    message = Outcome(job, None, _epitaph(process.exitcode))
-                if isinstance(message, Outcome):
+                    message = RunResult(job, None, describe_exit(process.exitcode))
+                if isinstance(message, RunResult):
                     del running[pipe]
                     process.join()
-                    yield Outcome(job, message.record, message.error)
+                    yield RunResult(job, message.record, message.error)
                 else:
                     bar.update(job, *message)
     finally:
@@ -255,25 +244,34 @@ def _ready(waiting: Sequence[Job], running: Sequence[Job]) -> list[Job]:
     return [job for job in waiting if job.plan.trunk not in growing]
 
 
-def _epitaph(exit_code: int | None) -> str:
+def describe_exit(exit_code: int | None) -> str:
+    """Return why a worker that sent no result has ended."""
     if exit_code == -signal.SIGKILL:
-        return "its process was killed from outside, which is what a system does that runs out of memory"
-    return f"its process ended without a word (exit code {exit_code})"
+        return "the worker was killed from outside, which is what a system does that runs out of memory"
+    return f"the worker exited with code {exit_code} and no message"
 
 
-def _work(job: Job, corpus: Corpus, threads: int, conduct: Conduct, pipe: Any) -> None:
-    """Train one job in this process; tell progress, and at the end the outcome, through the pipe."""
+def _work(job: Job, corpus: Corpus, threads: int, execution: ExecutionConfig, pipe: Any) -> None:
+    """Train one job in this process; send progress, and at the end the result, through the pipe."""
     threading.Thread(target=_end_with_study, daemon=True).start()
     torch.set_num_threads(threads)
+    with suppress(BrokenPipeError):
+        pipe.send(attempt(job, corpus, execution, lambda *news: pipe.send(news)))
+
+
+def attempt(job: Job, corpus: Corpus, execution: ExecutionConfig, progress: Progress) -> RunResult:
+    """Train one job; whatever ends it early becomes the error message of its result."""
     try:
-        outcome = attempt(job, corpus, conduct, lambda *news: pipe.send(news))
+        return RunResult(job, train(job.plan, corpus, progress, execution), None)
+    except (DoorError, OutOfMemoryError) as error:
+        return RunResult(job, None, str(error))
+    except OSError as error:
+        return RunResult(job, None, describe_os_error(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
-        traceback.print_exc(file=sys.stderr)  # a fault of ours: the line below does not say enough
-        outcome = Outcome(job, None, f"{type(error).__name__}: {error}")
-    with suppress(BrokenPipeError):
-        pipe.send(outcome)
+        traceback.print_exc(file=sys.stderr)  # a fault of ours, or of the device: the message does not say enough
+        return RunResult(job, None, f"{type(error).__name__}: {error}")
 
 
 def _end_with_study() -> None:
@@ -284,10 +282,10 @@ def _end_with_study() -> None:
     os._exit(1)
 
 
-def report_failures(outcomes: Sequence[Outcome]) -> None:
+def report_failures(results: Sequence[RunResult]) -> None:
     """Raise DoorError with a table of all runs that have no finished record; do nothing if there is none."""
-    failed = [(outcome.job, *outcome.failure) for outcome in outcomes if outcome.failure is not None]
+    failed = [(result.job, *result.failure) for result in results if result.failure is not None]
     if failed:
         width = max(len(job.name) for job, _, _ in failed)
         rows = [f"  {job.name:{width}}  {status:8}  {reason}  ({job.plan.folder})" for job, status, reason in failed]
-        raise DoorError(f"{len(failed)} of {len(outcomes)} runs did not finish:\n" + "\n".join(rows))
+        raise DoorError(f"{len(failed)} of {len(results)} runs did not finish:\n" + "\n".join(rows))

@@ -1,37 +1,42 @@
-"""The rate rule LR(N): every size with several peak rates, the best of each size, and a line through them."""
+"""Sweeps of the learning rate: every size with several peaks, the best of each size, the rule LR(N) through them."""
 
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from door import DoorError, read_json, write_json
+from training.config import TRUNK, RunConfig
 from training.loop import Plan
-from training.record import TRUNK
-from training.study import Job, Outcome, report_failures
+from training.study import Job, RunResult, report_failures
 
 SWEEP = "rate_sweep"
-SHARED = ("tokens", "batch_size", "context", "schedule", "weight_decay", "dropout", "carry_state")
-RUN = ("architecture", "size", "seed", "learning_rate")  # what tells a run of a sweep from the others
+RUN = ("architecture", "size", "seed", "learning_rate")  # what runs of one sweep differ in
+OF_SIZE = ("n_layer", "width", "n_head", "embedding_size", "init_std")  # and what follows from the size
+SHARED = tuple(f.name for f in fields(RunConfig) if f.name not in RUN + OF_SIZE)  # what they have in common
 
 
 def plan_sweep(jobs: list[Job], rates: dict[str, list[float]], root: Path) -> list[Job]:
-    """Return each job (architecture, size and seed) with each rate of its architecture; a WSD run has no trunk here."""
-    jobs = [job for job in jobs if job.plan.recipe.schedule != TRUNK]
-    for architecture in {job.plan.recipe.architecture for job in jobs}:
+    """Return each job (architecture, size and seed) with each rate of its architecture; a WSD run has no trunk here.
+
+    Raises DoorError unless all jobs share one budget and fraction of the
+    data and every architecture has three rates.
+    """
+    jobs = [job for job in jobs if job.plan.config.schedule != TRUNK]
+    for architecture in {job.plan.config.architecture: None for job in jobs}:
         if len(set(rates[architecture])) < 3:
             raise DoorError(f"--{architecture}_rates {rates[architecture]}: an optimum needs at least three")
-        arms = {job.plan.folder.parent.name for job in jobs}
-        if len(arms) > 1:
-            raise DoorError(f"--part sweep: one budget, on all of the data, not {', '.join(sorted(arms))}")
+    variants = dict.fromkeys(job.plan.folder.parent.name for job in jobs)
+    if len(variants) > 1:
+        raise DoorError(f"--part sweep: one budget and fraction of the data, not {', '.join(sorted(variants))}")
     plans = []
     for job in jobs:
-        recipe = job.plan.recipe
-        base = root / SWEEP / job.plan.folder.parent.name / recipe.architecture / recipe.size
-        for rate in rates[recipe.architecture]:
-            folder = base / f"rate_{rate:g}" / f"seed_{recipe.seed}"
-            plans.append(replace(job, plan=Plan(replace(recipe, learning_rate=rate), folder)))
+        config = job.plan.config
+        base = root / SWEEP / job.plan.folder.parent.name / config.architecture / config.size
+        for rate in rates[config.architecture]:
+            folder = base / f"rate_{rate:g}" / f"seed_{config.seed}"
+            plans.append(replace(job, plan=Plan(replace(config, learning_rate=rate), folder)))
     return plans
 
 
@@ -60,8 +65,8 @@ def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for size in dict.fromkeys(row["size"] for row in rows):
         mine = [row for row in rows if row["size"] == size]
         rates = np.unique([row["learning_rate"] for row in mine])
-        told = [(run["learning_rate"], np.inf if run["loss"] is None else run["loss"]) for run in mine]
-        losses = np.array([np.mean([loss for at, loss in told if at == rate]) for rate in rates])
+        pairs = [(run["learning_rate"], np.inf if run["loss"] is None else run["loss"]) for run in mine]
+        losses = np.array([np.mean([loss for at, loss in pairs if at == rate]) for rate in rates])
         best = best_rate(rates, losses)
         if best is None:
             edges.append(f"{size} at {rates[np.argmin(losses)]:g}")
@@ -80,39 +85,45 @@ def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"coefficient": float(np.exp(intercept)), "exponent": float(-slope), "optima": optima}
 
 
-def earlier_runs(path: Path, jobs: list[Job], corpus: str) -> list[dict[str, Any]]:
+def earlier_runs(path: Path, jobs: list[Job]) -> list[dict[str, Any]]:
     """Return the runs that a sweep's file holds already, beside which those of the jobs will stand; [] without a file.
 
-    Raises DoorError if they are of another corpus or recipe.
+    Raises DoorError if they differ in anything but architecture, size, seed and learning rate.
     """
     if not path.is_file():
         return []
-    before, recipe = read_json(path), asdict(jobs[0].plan.recipe)
-    wanted = {"corpus": corpus} | {key: recipe[key] for key in SHARED}
-    found = {"corpus": before["corpus"]} | before["recipe"]
-    different = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in wanted.items() if found.get(key) != value]
+    before, wanted = read_json(path), shared_fields(jobs[0].plan.config)
+    found = before["config"]
+    different = [
+        f"{name} {found.get(name)!r}, not {value!r}" for name, value in wanted.items() if found.get(name) != value
+    ]
     if different:
         raise DoorError(f"{path} holds another sweep ({'; '.join(different)}): give another --sweep_file")
     return list(before["runs"])
 
 
-def write_sweep(outcomes: list[Outcome], path: Path, earlier: list[dict[str, Any]]) -> dict[str, Any]:
+def shared_fields(config: RunConfig) -> dict[str, Any]:
+    """Return the fields of a configuration that all runs of one sweep share."""
+    return {name: getattr(config, name) for name in SHARED}
+
+
+def write_sweep(results: list[RunResult], path: Path, earlier: list[dict[str, Any]]) -> dict[str, Any]:
     """Write all runs of a sweep, `earlier` ones too, and the rule of each architecture; return what was written.
 
     A run that diverged has no loss. Raises DoorError if a run failed, or if a rule cannot be fitted.
     """
-    report_failures([outcome for outcome in outcomes if outcome.record is None])
-    records = [outcome.record for outcome in outcomes if outcome.record is not None]
+    report_failures([result for result in results if result.record is None])
+    records = [result.record for result in results if result.record is not None]
     rows = [
         {
-            "architecture": record["recipe"]["architecture"],
-            "size": record["recipe"]["size"],
-            "seed": record["recipe"]["seed"],
-            "n_params": record["n_params"],
-            "n_params_non_embedding": record["n_params_non_embedding"],
-            "learning_rate": record["recipe"]["learning_rate"],
-            "status": record["status"],
-            "loss": record.get("validation_loss"),
+            "architecture": record.config.architecture,
+            "size": record.config.size,
+            "seed": record.config.seed,
+            "n_params": record.n_params,
+            "n_params_non_embedding": record.n_params_non_embedding,
+            "learning_rate": record.config.learning_rate,
+            "status": record.status,
+            "loss": record.validation_loss,
         }
         for record in records
     ]
@@ -123,12 +134,11 @@ def write_sweep(outcomes: list[Outcome], path: Path, earlier: list[dict[str, Any
         architecture: fit_rule([row for row in rows if row["architecture"] == architecture])
         for architecture in dict.fromkeys(row["architecture"] for row in rows)
     }
-    first = records[0]
-    shared = {key: first["recipe"][key] for key in SHARED}
-    result = {"corpus": first["corpus"], "recipe": shared, "versions": first["versions"], "rules": rules, "runs": rows}
+    shared = shared_fields(records[0].config)
+    result = {"config": shared, "versions": records[0].versions, "rules": rules, "runs": rows}
     write_json(path, result)
     return result
 
 
 def _run(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[key] for key in RUN)
+    return tuple(row[name] for name in RUN)

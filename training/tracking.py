@@ -2,7 +2,7 @@
 
 import os
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
-from training.recipe import Recipe
+from training.config import RunConfig
 
 PROJECT = "music-scaling-laws"
 TRACKIO, TENSORBOARD = "trackio", "tensorboard"
@@ -35,14 +35,14 @@ class Tracking:
         project = ProjectConfiguration(logging_dir=str(self.root / TENSORBOARD / folder.relative_to(self.root)))
         return Accelerator(log_with=list(self.log_with), project_config=project, **place)
 
-    def start(self, accelerator: Accelerator, folder: Path, recipe: Recipe, step: int) -> None:
+    def start(self, accelerator: Accelerator, folder: Path, config: RunConfig, step: int) -> None:
         """Begin the run's curves, or go on with them if it goes on from a step above 0."""
         if not self.log_with:
             return
         trackio = {
             "name": str(folder.relative_to(self.root)),
-            "group": recipe.architecture,
-            "config": asdict(recipe),
+            "group": config.architecture,
+            "config": config.to_dict(),
             "resume": "allow" if step else "never",
             "auto_log_cpu": False,
             "auto_log_gpu": False,

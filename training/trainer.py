@@ -1,0 +1,159 @@
+"""A model in training: one optimiser step at a time, the same whatever the number of processes.
+
+Axes: rows (sequences of a batch), context (tokens of a sequence), layers, hidden (units of an LSTM's layer).
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from modeling.attention import UNPADDED_CAUSAL
+from modeling.modeling_abc_lstm import AbcLstmCache
+from training.batches import StreamBatches, WindowBatches
+from training.checkpoint import State, whole
+from training.config import RunConfig, learning_rate_at
+from training.models import build_optimizer
+
+CARRIED = "carried"  # states in a checkpoint: [batch, groups of streams, 2 (h and c), layers, hidden]
+
+
+def make_trainable(model: PreTrainedModel) -> None:
+    """Set what makes the training of a model fast: unpadded causal attention, and no search for padding."""
+    model.loss_type = "ForCausalLM"  # GPT2LMHeadModel's name does not tell transformers which loss it takes
+    model.config.pad_token_id = None  # or transformers looks for padding in every batch, and waits for the device
+    if model.config.model_type == "gpt2":
+        model.set_attn_implementation(UNPADDED_CAUSAL)
+    model.train()
+
+
+class Trainer:
+    """A model in training: it knows its step, and each step is decided by configuration, data and step alone."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        stream: np.ndarray,
+        bare: PreTrainedModel,
+        accelerator: Accelerator,
+        micro_batch_size: int,
+        compiled: bool = False,
+    ) -> None:
+        self.config, self.bare, self.accelerator = config, bare, accelerator
+        if accelerator.device.type == "cuda":
+            torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+            torch.backends.cudnn.allow_tf32 = config.precision == "tf32"  # cuDNN's LSTM has a switch of its own
+        self.model_config = deepcopy(bare.config)  # as it is saved
+        make_trainable(bare)
+        self.model, wrapped = accelerator.prepare(bare, build_optimizer(bare, config))
+        # The wrapper costs 0.1 ms a step and serves the scaling of gradients, which bf16 has no need of.
+        self.state = State(dict(bare.named_parameters()), wrapped.optimizer)
+        if compiled:
+            self.model = torch.compile(self.model)
+        self.batches: WindowBatches
+        self.carried: Tensor | None = None  # of this process's rows, as a checkpoint holds it
+        if config.stateful:
+            self.batches = StreamBatches(stream, config.context, config.batch_size, config.seed, config.stream_groups)
+            rows, lstm = config.batch_size // accelerator.num_processes, self.model_config
+            shape = (rows, self.batches.groups, 2, lstm.num_hidden_layers, lstm.hidden_size)
+            self.carried = torch.zeros(shape, device=accelerator.device)
+        else:
+            self.batches = WindowBatches(stream, config.context, config.batch_size, config.seed)
+        self.micro_batch_size = micro_batch_size
+        self.step = self._since = 0
+        self._loss = torch.zeros((), device=accelerator.device)
+        self._norm = torch.zeros((), device=accelerator.device)
+
+    def gather(self) -> dict[str, Tensor]:
+        """Return weights, moments and carried states whole, on the CPU; every process has to call this."""
+        tensors = self.state.gather()
+        if self.carried is not None:
+            by_process = self.accelerator.gather(self.carried).unflatten(0, (self.accelerator.num_processes, -1))
+            tensors[CARRIED] = whole(by_process.transpose(0, 1).flatten(0, 1))
+        return tensors
+
+    def resume(self, step: int, tensors: dict[str, Tensor]) -> None:
+        """Continue at `step` with its weights, moments and carried states."""
+        self.state.place(tensors)
+        if self.carried is not None:
+            self.carried.copy_(self._mine(tensors[CARRIED]))
+        self.step = self._since = step
+
+    def _mine(self, batch: Tensor) -> Tensor:
+        """Return this process's rows of a batch, on its device."""
+        accelerator = self.accelerator
+        rows = batch[accelerator.process_index :: accelerator.num_processes]
+        return rows.to(accelerator.device, non_blocking=True)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the model computes in the run's precision."""
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, self.config.precision == "bf16")
+
+    def advance(self) -> float:
+        """Do one step of the optimiser; return its learning rate."""
+        config, accelerator = self.config, self.accelerator
+        processes, process = accelerator.num_processes, accelerator.process_index
+        tokens = self._mine(self.batches.batch(self.step))
+        pieces = tokens.split(self.micro_batch_size)
+        carried = self._states_of_step()
+        for number, piece in enumerate(pieces, 1):
+            if config.dropout:  # masks depend on seed, step, process and piece: a resumed run draws the same
+                drawn = ((self.step * processes) + process) * len(pieces) + number
+                torch.manual_seed(((config.seed << 40) + drawn) % 2**63)
+            # Processes exchange their gradients once a step.
+            with nullcontext() if number == len(pieces) else accelerator.no_sync(self.model):
+                with self.autocast():
+                    loss = self._loss_of(piece, None if carried is None else carried[number - 1])
+                if len(pieces) > 1:
+                    loss = loss * (len(piece) / len(tokens))
+                accelerator.backward(loss)
+            self._loss += loss.detach()  # read only where the curve has a point: each reading waits for the device
+        norm = accelerator.clip_grad_norm_(self.state.parameters.values(), config.clip_norm)
+        self._norm += norm.full_tensor() if isinstance(norm, DTensor) else norm
+        rate = learning_rate_at(self.step, config)
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = rate
+        self.state.optimizer.step()
+        self.state.optimizer.zero_grad()
+        self.step += 1
+        return rate
+
+    def _states_of_step(self) -> Sequence[Tensor] | None:
+        """Return the states from which each piece of this step's rows starts: [rows, 2, layers, hidden], views."""
+        if not isinstance(self.batches, StreamBatches) or self.carried is None:
+            return None
+        group, place = self.batches.turn(self.step)
+        states = self.carried[:, group]
+        if place == 0:
+            states.zero_()
+        return states.split(self.micro_batch_size)
+
+    def _loss_of(self, tokens: Tensor, states: Tensor | None) -> Tensor:
+        """Return the mean loss of sequences [rows, context]; start from carried states, if any, and replace them."""
+        if states is None:
+            loss: Tensor = self.model(input_ids=tokens, labels=tokens, use_cache=False).loss
+            return loss
+        cache = AbcLstmCache()
+        h, c = states.movedim(0, 2).clone(memory_format=torch.contiguous_format)  # the gradient reads them later
+        cache.store((h, c), 0)
+        targets = tokens[:, 1:].contiguous()  # the last one is the next sequence's first input: it is not read here
+        loss = self.model(input_ids=tokens[:, :-1], labels=targets, shift_labels=targets, past_key_values=cache).loss
+        assert cache.state is not None
+        states.copy_(torch.stack(cache.state).detach().movedim(2, 0))
+        return loss
+
+    def means(self) -> tuple[float, float]:
+        """Return the mean training loss and gradient norm (before clipping) since the last call."""
+        steps = self.step - self._since
+        loss = float(self.accelerator.reduce(self._loss, "mean")) / steps
+        norm = float(self._norm) / steps
+        self._loss.zero_()
+        self._norm.zero_()
+        self._since = self.step
+        return loss, norm
