@@ -16,6 +16,7 @@ from generation.bars import HeaderFields, StrictBars, whole_bars
 from generation.decoding import Decoder
 from generation.quality import score_tune
 from preprocessing.notation import FIELD, FIELD_ORDER, bar_length, canonical_key, read_unit_length, split_tunes
+from preprocessing.text_fields import spell_rhythm
 
 TASK = "abc-generation"
 FREE, STRICT = "free", "strict"
@@ -105,6 +106,8 @@ class AbcGenerationPipeline(Pipeline):
         begun, rest = split_header(prompt)
         if "K" in fields:
             fields["K"] = canonical_key(fields["K"]) or fields["K"]  # `A dorian` as the corpus spells it
+        if "R" in fields:
+            fields["R"] = spell_rhythm(fields["R"]) or fields["R"]  # `Slip Jig` likewise
         letters = {letter for letter, _ in begun}
         in_music = bool(rest) and ("K" in letters or not FIELD.match(f"{rest}:"))  # not in the midst of a field
         if in_music and "K" not in letters | fields.keys():

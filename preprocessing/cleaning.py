@@ -5,12 +5,11 @@ Every character is accounted for: a tune's ledger says what was dropped from it 
 
 import html
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 
+from preprocessing.chord_symbols import spell_chord_symbol
 from preprocessing.notation import (
     COMMENT,
     CONTINUES,
@@ -27,6 +26,8 @@ from preprocessing.notation import (
     octave_shift,
     words_in,
 )
+from preprocessing.text_fields import decode_text, spell_rhythm
+from preprocessing.voices import CLEF, leave_out_percussion
 
 VOICES = "V"  # those that sound higher or lower than written are always kept, one line each
 HEADER_ORDER = FIELD_ORDER.replace("K", VOICES + "K")
@@ -34,34 +35,14 @@ BODY_FIELDS = "KLMV"  # what changes the sound; lyrics, remarks and part names a
 MIN_NOTES = 8  # shorter ones are exercises and fragments
 MAX_ERRORS_PER_NOTE = 0.05
 STRANGE = "characters outside ABC"
+PERCUSSION = "voices of percussion"
 
-QUALITY = (
-    r"(?:[Mm]aj?|[Mm]in?|MAJ?|dim|aug|sus|add|alt|omit|no|dom|pedal|tristan|N6|(?:It|Fr|Gr)\+6|m|M|[+\-#b(,)]|\d)*"
-)
-CHORD_SYMBOL = re.compile(rf"[A-G][#b]?{QUALITY}(?:/[A-Ga-g][#b+]?)?")
-CHORD_SIGNS = str.maketrans("♯♭−–△∆ºØ", "#b--ΔΔ°ø", "♮")
-CHORD_SPELLINGS = [  # of jazz and of music21, and how ABC writes them (ABC 2.1, section 4.18)
-    (re.compile(rf"{written}"), by)
-    for written, by in (
-        (r"\((.*)\)", r"\1"),  # an optional chord
-        (r"(.+)\([A-G][^()]*\)", r"\1"),  # an alternative, which is not played
-        (r"(.+) add ?(.+)", r"\1add\2"),
-        (r"(.+) subtract ?(.+)", r"\1omit\2"),
-        (r"(.+) alter ?(.+)", r"\1\2"),
-        (r"([A-G][#b]?)(?:°|o(?=b?\d))(.*)", r"\1dim\2"),
-        (r"([A-G][#b]?)m?ø7?(/.*)?", r"\1m7b5\2"),
-        (r"([A-G][#b]?)m?ø(.*)", r"\1m\2b5"),
-        (r"([A-G][#b]?m?)Δ7?(/.*)?", r"\1maj7\2"),
-        (r"([A-G][#b]?m?)Δ(.*)", r"\1maj\2"),
-        (r"(.+)6/9(.*)", r"\g<1>69\2"),
-        (r"([A-G][#b]?)power", r"\g<1>5"),
-    )
-]
 QUOTED = re.compile(r'"[^"\n|]*"')  # with a bar line in it, a quote was left open: that is music
 INLINE = re.compile(r"\[([A-Za-z]):([^\[\]\n]*)\]")
+INLINE_VOICE = re.compile(r'\[(V):([^"\]\n]*(?:"[^"\n]*"[^"\]\n]*)*)\]')  # a name in quotes may hold a bracket
 NO_MUSIC = rf"^(?![A-Ga-gxz]:[|:])[A-Za-z]:.*$|{NOT_NOTES}"
 SPACER = re.compile(rf"({NO_MUSIC})|y\d*", re.MULTILINE)
-LINE_BREAK = re.compile(rf"({NO_MUSIC})|!", re.MULTILINE)
+IDLE = re.compile(rf"({NO_MUSIC})|[!$*;?@#]", re.MULTILINE)  # line breaks, and what the standard reserves (section 8.1)
 PLUS = re.compile(rf"({PLUS_CHORD}{LENGTH})|{NO_MUSIC}", re.MULTILINE)
 SYMBOL = re.compile(r'^U:[ \t]*([~H-Wh-w])[ \t]*=[ \t]*([!+"].*?[!+"])[ \t]*(?:%.*)?$', re.MULTILINE)
 NO_SYMBOL = ("!nil!", "!none!")
@@ -70,27 +51,41 @@ USUAL_SYMBOLS = {
     "T": "trill", "u": "upbow", "v": "downbow",
 }  # fmt: skip
 LINE = re.compile(r"^(?![A-Za-z]:)[^|\n]+$\n?", re.MULTILINE)  # of music without a bar line
-# What mail made of signs and of lines that were too long for it: `=3D` for `=`, `=20` for a blank, `=` before a break.
-FROM_MAIL = re.compile(rf"({NO_MUSIC})|=(?:([2-7][0-9A-F])|[ \t]*\n(?![A-Za-z]:)|[ \t]*$)", re.MULTILINE)
+# What mail made of signs and of long lines: `=20` for a blank, `=` before a break. No note begins by a digit.
+QUOTED_PRINTABLE = re.compile(rf"({NO_MUSIC})|=(?:([0-9][0-9A-F])|[ \t]*\n(?!\Z|[A-Za-z]:)|[ \t]*$)", re.MULTILINE)
+EMPTY_BAR = re.compile(r"(?<![:|\[])\|(?:[ \t]|y\d*)+(?=:*\||\[\||::)|(?<=\|\|)\|+|(?<=[|\]:])\n\|(?=\n|$)")
+WRAPPED = re.compile(
+    rf"({NO_MUSIC})\n|(?<=[A-Ga-gzx,')\]])\n(?=[/\d,'])"
+    r"|(?<=[A-Ga-gzx\d/,')\]])\n(?=[<>])|(?<=[|:])\n(?=:(?![|:]))",
+    re.MULTILINE,
+)
 BLANKS = re.compile(r"[ \t]+")
 EDGE_BLANKS = re.compile(r"^[ \t\n]+|[ \t]+$", re.MULTILINE)
 OUTSIDE_ABC = re.compile(r"[^\x20-\x7e\n]|\\")  # a backslash that joins no lines means nothing
 BACK_QUOTES = re.compile("`+")
 MARKUP = re.compile(r"</?(?:br|p)\s*/?>|&(?:nbsp|lt|gt|amp|quot|#\d{1,5});", re.IGNORECASE)
+TAG_NAMES = (
+    "html|head|body|title|meta|link|script|style|pre|code|div|span|table|tbody|tr|th|font|center|hr|img|h[1-6]|ul|ol|li|"
+    "dl|form|input|blockquote|address|strong|em|small|big"  # not those that are notes between broken rhythms: A<b>c
+)
+TAG = re.compile(
+    r"<!--.*?(?:-->|$)|</[A-Za-z][A-Za-z0-9]*[ \t]*>|^[ \t]*<[A-Za-z!?/][^<>]*>[ \t]*$"
+    rf"|<(?:!doctype|a +(?:href|name|id|class|target)(?==)|{TAG_NAMES})\b[^<>\n]*>",
+    re.IGNORECASE,
+)
+NOTES_ONLY = re.compile(r"""(?:"[^"]*"|![^!]*!|[uvTHLMOPSR~.]*[\^_=]*[A-Ga-gzxZX]|[\s\d/,'|:\[\](){}<>&+*\\-])*""")
 SIGNS = {"♯": "^", "♭": "_", "♮": "=", "𝄪": "^^", "𝄫": "__", "𝄲": "^/", "𝄳": "_/"}
 SIGN = re.compile(f"[{''.join(SIGNS)}]")
-RHYTHM = re.compile(r"[a-z]+(?:[ -][a-z]+)?")
-
-ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|([`'^\"~=cvuHr/-])([A-Za-z])|(AE|ae|OE|oe|AA|aa|ss|DH|dh|TH|th))")
-COMBINING = {  # the accent of each mnemonic, as Unicode's combining character
-    "`": "\u0300", "'": "\u0301", "^": "\u0302", "~": "\u0303", "u": "\u0306",
-    '"': "\u0308", "r": "\u030a", "H": "\u030b", "v": "\u030c", "c": "\u0327",
-}  # fmt: skip
-STROKES = {"/O": "Ø", "/o": "ø", "/D": "Đ", "/d": "đ", "/L": "Ł", "/l": "ł"}
-LIGATURES = {
-    "AE": "Æ", "ae": "æ", "OE": "Œ", "oe": "œ", "AA": "Å", "aa": "å", "ss": "ß",
-    "DH": "Ð", "dh": "ð", "TH": "Þ", "th": "þ",
-}  # fmt: skip
+MAY_BE_WRAPPED, MAY_BE_IDLE = (
+    re.compile(r"=[ \t]*(?:[\d\n]|$)|\n[/\d,'<>:]"),
+    re.compile(r"[!$*;?@#]"),
+)  # much faster to look for
+VOICE_WORD = re.compile(r'[^\s="]+\s*=\s*(?:"[^"]*"?|\S*)|\S+')
+SOUNDING = re.compile(
+    r"(?:clef|octave|transpose|t|middle|m|score|sound|shift)=\S+"
+    r"|(?:treble|bass|alto|tenor|soprano|mezzosoprano|baritone|perc|none)[1-5]?(?:[+-](?:8|15))?"
+)
+FREE_METRE = re.compile(r"(?:frei|free)\b.*|frei\d.*", re.IGNORECASE)  # FREI6/8 of the Essen songs has no bars of 6/8
 
 
 @dataclass
@@ -156,15 +151,17 @@ def clean_tune(raw: str, keep_fields: str, defaults: dict[str, str] | None = Non
     lyrics, remarks, fingerings, spacers and blanks that say nothing are dropped; lines joined by a backslash are one.
     """
     ledger = Ledger()
-    found, body = _read_lines(raw, ledger)
+    sounding = leave_out_percussion(raw)
+    ledger.drop(PERCUSSION, len(raw) - len(sounding))
+    found, body = _read_lines(sounding, ledger)
     title = decode_text(found.get("T", ""))
     given = {**(defaults or {}), **{letter: value for letter, value in found.items() if value}}
-    metre = given.get("M", "none")
+    metre = FREE_METRE.sub("none", given.get("M", "").strip("][ ")) or "none"
     unit = given.get("L") or str(default_unit_length(metre))
-    rhythm = given.get("R", "").strip("][ ").lower()
     written = {"X": "1", "T": title, "M": metre, "L": unit}
-    written |= {"K": _spell("K", found["K"])} if "K" in found else {}
-    written |= {"R": rhythm} if RHYTHM.fullmatch(rhythm) else {}
+    if "K" in found:  # a clef alone names no key
+        written["K"] = _spell("K", f"none {found['K']}" if CLEF.match(found["K"]) else found["K"])
+    written |= {"R": spell_rhythm(given.get("R", ""))}
     written |= {letter: found[letter] for letter in ("Q", VOICES) if letter in found}
     header = {letter: written[letter] for letter in HEADER_ORDER if written.get(letter)}
     kept = {letter: value for letter, value in header.items() if letter in keep_fields + VOICES}
@@ -227,6 +224,12 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
                 ledger.drop(_field(letter), len(line) + 1)
         elif "K" not in found:
             ledger.drop("no ABC, before the key", len(line) + 1)
+        elif "<" in line and TAG.search(line):
+            rest = TAG.sub("", line)
+            rest = rest if NOTES_ONLY.fullmatch(rest) and rest.strip() else ""
+            ledger.change("HTML", line, rest)
+            body += [rest + "\n"] if rest else []
+            ledger.drop("HTML", 0 if rest else 1)
         elif line.endswith("\\"):
             body.append(line[:-1])
             ledger.drop("line continuation", 2)
@@ -245,6 +248,10 @@ def _field(letter: str) -> str:
 
 def _spell(letter: str, value: str) -> str:
     value = BLANKS.sub(" ", value).strip()
+    if letter == "V":
+        name, *words = VOICE_WORD.findall(value) or [""]
+        words = [re.sub(r'\s*=\s*|"', lambda match: match[0].strip('" '), word) for word in words]
+        return " ".join([name.replace('"', ""), *filter(SOUNDING.fullmatch, words)])
     return (canonical_key(value) or OUTSIDE_ABC.sub("", value) or "none") if letter == "K" else value
 
 
@@ -265,7 +272,7 @@ def _clean_body(body: str, symbols: dict[str, str], ledger: Ledger) -> str:
         body = pattern.sub(lambda match: ledger.change(reason, match[0], by(match)), body)
 
     def quoted(match: re.Match[str]) -> str:
-        chord = _chord_symbol(match[0])
+        chord = spell_chord_symbol(match[0])
         if chord is None:
             ledger.drop("annotations", len(match[0]))
         return "" if chord is None else ledger.change("chord symbols respelled", match[0], chord)
@@ -278,11 +285,15 @@ def _clean_body(body: str, symbols: dict[str, str], ledger: Ledger) -> str:
         spelled = f"[{letter}:{_spell(letter, match[2])}]"
         return ledger.change("fields in the body respelled", match[0], spelled)
 
+    if MAY_BE_WRAPPED.search(body):
+        without(QUOTED_PRINTABLE, _printed, "quoted-printable")
+        without(WRAPPED, lambda match: match[0] if match[1] else "", "lines broken inside a word")
     symbols = {letter: meant for letter, meant in symbols.items() if meant[1:-1] != USUAL_SYMBOLS.get(letter)}
     if symbols:
         letters = re.compile(rf"({NO_MUSIC})|[{''.join(symbols)}]", re.MULTILINE)
         meant = {letter: "" if symbol in NO_SYMBOL else symbol for letter, symbol in symbols.items()}
         respell(letters, lambda match: match[1] or meant[match[0]], "letters of U: written out")
+    body = INLINE_VOICE.sub(field_inline, body)
     body = QUOTED.sub(quoted, body)
     respell(MARKUP, lambda match: _without_markup(match[0]), "HTML")
     body = QUOTED.sub(quoted, body)  # of what was `&quot;`
@@ -290,26 +301,19 @@ def _clean_body(body: str, symbols: dict[str, str], ledger: Ledger) -> str:
     if "+" in body:
         respell(PLUS, _without_plus, "+chords+ and +decorations+ respelled")
     body = INLINE.sub(field_inline, body)
-    respell(FROM_MAIL, lambda match: match[1] or (chr(int(match[2], 16)) if match[2] else ""), "mail encoding")
     without(LINE, lambda match: "" if words_in(match[0].rstrip("\n")) else match[0], WORDS_IN_MUSIC)
-    without(SPACER, lambda match: match[1] or "", "spacers")
-    without(LINE_BREAK, lambda match: match[1] or "", "line breaks written as !")
+    without(EMPTY_BAR, "", "empty bars")
+    if "y" in body:
+        without(SPACER, lambda match: match[1] or "", "spacers")
+        without(EMPTY_BAR, "", "empty bars")
+    if MAY_BE_IDLE.search(body):
+        without(IDLE, lambda match: match[1] or "", "signs that say nothing")
     body = body.replace("\t", " ")
     without(BACK_QUOTES, "", "spacers")
     without(OUTSIDE_ABC, "", STRANGE)
     without(BLANKS, " ", "blanks")
     without(EDGE_BLANKS, "", "blanks")
     return body.removesuffix("\n")
-
-
-@lru_cache(maxsize=1024)
-def _chord_symbol(quoted: str) -> str | None:
-    """Return a chord symbol with its quotes as ABC writes it, None if it is an annotation."""
-    chord = decode_text(quoted[1:-1]).translate(CHORD_SIGNS)
-    for written, by in CHORD_SPELLINGS:
-        if match := written.fullmatch(chord):
-            chord = match.expand(by)
-    return f'"{chord}"' if CHORD_SYMBOL.fullmatch(chord) else None
 
 
 def _without_plus(match: re.Match[str]) -> str:
@@ -320,25 +324,14 @@ def _without_plus(match: re.Match[str]) -> str:
     return f"!{match[0][1:-1]}!" if match[0][0] == "+" else match[0]
 
 
+def _printed(match: re.Match[str]) -> str:
+    """Return what a code of quoted-printable stands for: a character, or nothing for a line that continues."""
+    character = chr(int(match[2], 16)) if match[2] else ""
+    return match[1] or (character if character.isprintable() else " ")
+
+
 def _without_markup(markup: str) -> str:
     return "" if markup[0] == "<" else html.unescape(markup).replace("\xa0", " ")
-
-
-def decode_text(text: str) -> str:
-    r"""Return a text field as Unicode: HTML entities, `\u00e9` and the standard's mnemonics (ABC 2.1, section 8.2)."""
-
-    def character(match: re.Match[str]) -> str:
-        code, accent, letter, ligature = match.groups()
-        if code:
-            return "" if 0xD800 <= int(code, 16) < 0xE000 else chr(int(code, 16))  # half a surrogate pair is none
-        if ligature:
-            return LIGATURES[ligature]
-        if accent in COMBINING:
-            return unicodedata.normalize("NFC", letter + COMBINING[accent])
-        return STROKES.get(accent + letter, letter)
-
-    plain = ESCAPED.sub(character, html.unescape(text))
-    return "".join(c if c.isprintable() else " " for c in plain).strip()
 
 
 def reason_to_drop(verdict: Verdict, ledger: Ledger) -> str | None:
@@ -351,7 +344,7 @@ def reason_to_drop(verdict: Verdict, ledger: Ledger) -> str | None:
     if verdict.key is None:
         return NO_KEY
     if not verdict.pitches:
-        return "no notes"
+        return "percussion alone" if ledger.dropped[PERCUSSION] else "no notes"
     if len(verdict.pitches) < MIN_NOTES:
         return f"fewer than {MIN_NOTES} notes"
     if len(verdict.errors) + ledger.dropped[STRANGE] > MAX_ERRORS_PER_NOTE * len(verdict.pitches):

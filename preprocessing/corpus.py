@@ -30,9 +30,9 @@ from transformers.utils.hub import cached_file
 from door import DoorError, read_json, whole_folder, write_json, write_text
 from preprocessing.dataset_card import dataset_card
 from preprocessing.families import Families, assign
-from preprocessing.sources import Block, Reading, file_sha256
+from preprocessing.sources import Block, Names, Reading, file_sha256
 from preprocessing.tokens import BOUNDARY, SPECIAL_TOKENS, UNKNOWN, build_tokenizer, build_vocabulary, encode_stream
-from preprocessing.tunes import Candidate, Policy, Tally, Tune, batches, in_order, read_blocks, transpose_tunes
+from preprocessing.tunes import NO_TUNE, Candidate, Policy, Tally, Tune, batches, in_order, read_blocks, transpose_tunes
 
 disable_progress_bars()  # they show nothing but flicker on files of this size
 
@@ -56,7 +56,7 @@ def collect_tunes(blocks: Iterable[Block], policy: Policy, pool: Executor) -> tu
             bar.update(counted.tunes)
             for candidate in candidates:
                 if candidate.tune.text in kept:
-                    tally.drop_tune("exact duplicate", candidate.raw_characters)
+                    tally.drop(candidate, "exact duplicate")
                 else:
                     kept[candidate.tune.text] = candidate
     return list(kept.values()), tally
@@ -68,9 +68,9 @@ def split_by_family(candidates: Sequence[Candidate], tally: Tally) -> tuple[dict
     splits: dict[str, list[Tune]] = {split: [] for split in SPLITS}
     for candidate, split, name in zip(candidates, families.splits, families.names, strict=True):
         if split is None:
-            tally.drop_tune("similar to a held-out tune", candidate.raw_characters)
+            tally.drop(candidate, "similar to a held-out tune")
         else:
-            tally.ledger.add(candidate.ledger)
+            tally.keep(candidate)
             splits[split].append(replace(candidate.tune, family=name))
     return splits, families
 
@@ -112,6 +112,8 @@ def build_corpus(
     have nothing to do with each other. Raises DoorError if a split would be empty.
     """
     candidates, tally = collect_tunes(blocks, policy, pool)
+    if tally.empty_texts:
+        reading.drops[NO_TUNE] += tally.empty_texts
     if not candidates:
         dropped = ", ".join(f"{n:,} {reason}" for reason, n in (tally.drops + reading.drops).most_common(3))
         source = " ".join(manifest["arguments"]["source"])
@@ -134,6 +136,7 @@ def build_corpus(
         **describe_tunes(splits, len(vocabulary)),
         "characters_accounted": _account(tally, kept),
         "drops": dict(tally.drops.most_common()),
+        "dropped": _merged(reading.dropped, tally.dropped),
         "similarity": families.statistics,
         "transposed": {"tunes": len(made), "characters": sum(len(t.text) for t in made), "failures": dict(failures)},
         "unknown_share": {split: float(np.mean(stream == vocabulary[UNKNOWN])) for split, stream in streams.items()},
@@ -148,12 +151,19 @@ def _shuffled(tunes: Sequence[Tune]) -> list[Tune]:
     return sorted(tunes, key=lambda tune: hashlib.sha256(tune.text.encode()).digest())
 
 
+def _merged(*all_names: Names) -> Names:
+    merged = Names()
+    for names in all_names:
+        merged.include(names)
+    return merged
+
+
 def _describe_reading(reading: Reading) -> dict[str, Any]:
     converted = {
         kind: {"converted": 0, **counts, "success_rate": counts["converted"] / counts["tried"]}
         for kind, counts in reading.converted.items()
     }
-    return {**vars(reading), "converted": converted}
+    return {**{name: value for name, value in vars(reading).items() if name != "dropped"}, "converted": converted}
 
 
 def _account(tally: Tally, kept: int) -> dict[str, Any]:
@@ -164,6 +174,7 @@ def _account(tally: Tally, kept: int) -> dict[str, Any]:
         "kept": tally.characters - dropped.total(),
         "added": dict(added.most_common()),
         "written": kept,
+        "tunes_changed": dict(tally.changed.most_common()),
     }
 
 

@@ -139,22 +139,27 @@ def _dropped(stats: dict[str, Any]) -> str:
 
 Of {account["read"]:,} characters read, {account["kept"]:,} were kept; {account["written"] - account["kept"]:,} were
 written in their place where fields are respelled or written out. Fields are ABC's: N notes, T title, O origin,
-R rhythm, Z transcriber, S source, B book. Dropped, by reason:
+R rhythm, Z transcriber, S source, B book. An empty bar is a bar line with only blanks before the next one.
+`stats.json` names the files and tunes that were dropped. By reason:
 
-| characters dropped | reason |
-|---|---|
-{_table(account["dropped"])}
+| characters dropped | tunes kept that had them | reason |
+|---|---|---|
+{_table(account["dropped"], account["tunes_changed"])}
 
 | tunes dropped | reason |
 |---|---|
 {_table(stats["drops"])}"""
 
 
-def _table(counts: dict[str, int]) -> str:
+def _table(counts: dict[str, int], *others: dict[str, int]) -> str:
+    """Return the rows of a table: counts by reason, and further ones in columns of their own."""
     shown = list(counts.items())[:MOST]
     rest = sum(counts.values()) - sum(count for _, count in shown)
-    rows = [f"| {count:,} | {reason} |" for reason, count in shown]
-    return "\n".join([*rows, *([f"| {rest:,} | {len(counts) - MOST} other reasons (stats.json) |"] if rest else [])])
+    more = {reason: "".join(f"{other.get(reason, 0):,} | " for other in others) for reason in counts}
+    rows = [f"| {count:,} | {more[reason]}{reason} |" for reason, count in shown]
+    if rest:
+        rows.append(f"| {rest:,} | {'| ' * len(others)}{len(counts) - MOST} other reasons (stats.json) |")
+    return "\n".join(rows)
 
 
 def _size_category(rows: int) -> str:

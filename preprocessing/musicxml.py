@@ -294,7 +294,7 @@ class _Writer:
         place, tuplet_left = Fraction(0), 0
         for index, element in enumerate(elements):
             if "Harmony" in element.classes:
-                before += _chord_symbol(element)
+                before += chord_symbol(element)
                 continue
             if element.duration.isGrace:
                 before += "{" + self.sound(element) + "}"
@@ -391,7 +391,7 @@ def _is_tied(note: Any) -> bool:
     return note.tie is not None and note.tie.type in ("start", "continue")
 
 
-def _chord_symbol(symbol: Any) -> str:
+def chord_symbol(symbol: Any) -> str:
     """Return a chord symbol as ABC writes it, or nothing for one that it has no sign for."""
     quality = QUALITIES.get(getattr(symbol, "chordKind", ""))
     if "NoChord" in symbol.classes or quality is None:

@@ -8,7 +8,6 @@ import csv
 import gzip
 import hashlib
 import importlib.util
-import json
 import lzma
 import os
 import re
@@ -19,24 +18,35 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO
 
 import pyarrow
-import pyarrow.parquet
 
 from door import DoorError
 from preprocessing.conversion import MAX_SCORE, SCORE_KINDS, Conversion, Score, convert_scores
+from preprocessing.tables import (
+    ROW_LIMIT,
+    NoTextColumnError,
+    Row,
+    is_session,
+    row_tune,
+    session_tune,
+    table_rows,
+    text_column,
+    with_present_names,
+)
 
 BUNDLED = "bundled"
 HUB = "hub:"
-BLOCK = 1 << 20  # bytes; a tune or row longer than this is left out
+BLOCK = 1 << 20  # bytes; a tune longer than this is left out
 CHUNK = 1 << 18
 ROWS = 500  # rows that share one name in `Block.file`
 BOMB_RATIO, BOMB_SIZE = 100, 50 << 20
+MOST_NAMED = 1000  # of what was dropped for one reason; all are counted
 
 KINDS = {
     **dict.fromkeys((".abc", ".txt"), "text"),
@@ -44,8 +54,6 @@ KINDS = {
     **dict.fromkeys((".parquet", ".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz"), "table"),
     **dict.fromkeys(SCORE_KINDS, "score"),
 }
-TEXT_COLUMNS = ("abc notation", "abc", "text")
-SESSION_COLUMNS = {"tune_id", "setting_id", "name", "type", "meter", "mode", "abc"}
 SESSION = "thesession"
 NON_COMMERCIAL = "non-commercial use"
 LICENCES = {
@@ -58,10 +66,11 @@ LICENCES = {
 }
 
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, NotImplementedError, OSError)
-TUNE_START = re.compile(r"(?:^|[\r\n])X:")
-ARRAY_START, SEPARATORS = re.compile(r"\s*\[?"), re.compile(r"[\s,]*")
 FIRST_TUNE = re.compile(rb"(?:^|[\r\n])X:")
+BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 FILE_FIELDS = ("L", "M", "R")
+CONTROLS = re.compile("[\x80-\x84\x86-\x9f]")  # \x85 is also a line end
+DOS_LETTERS = {code: bytes([code]).decode("cp850") for code in (*range(0x80, 0xA0), 0xE1)}  # 0xE1 is ß
 CHARSET = re.compile(rb"(?:^|[\r\n])(?:%%|I:)abc-charset[ \t]+([\w.:-]+)")
 
 
@@ -82,22 +91,53 @@ class Block:
     defaults: dict[str, str] = field(default_factory=dict)
 
 
+class Names(dict[str, list[dict[str, str]]]):
+    """What was left out, by reason: the `file` (or member, or row) and the `tune` in it, "" if it is all of the file.
+
+    The first MOST_NAMED of each reason are named.
+    """
+
+    def add(self, reason: str, file: str, tune: str = "") -> None:
+        """Name one, once where it is the one before again."""
+        known, name = self.setdefault(reason, []), {"file": file, "tune": tune}
+        if len(known) < MOST_NAMED and known[-1:] != [name]:
+            known.append(name)
+
+    def include(self, other: "Names") -> None:
+        """Add what another names."""
+        for reason, names in other.items():
+            known = self.setdefault(reason, [])
+            known += names[: MOST_NAMED - len(known)]
+
+
 @dataclass
 class Reading:
     """What was read and what was left out; filled while reading.
 
     `files` are files, members of archives, and splits of data sets; `bytes` those of their content, unpacked. `drops`
-    counts files, members and rows by reason; `skipped_bytes` those of text files by reason: with the blocks they sum up
-    to the files' (UTF-16 apart). `converted` holds `tried`, `converted` and failures by reason for each kind of score,
-    `licences` what is known of each source's.
+    counts files, members and rows by reason, `dropped` names them; `skipped_bytes` are those of text files by reason:
+    with the blocks they sum up to the files' (UTF-16 apart). `converted` holds `tried`, `converted` and failures by
+    reason for each kind of score, `licences` what is known of each source's.
     """
 
     files: int = 0
     bytes: int = 0
     drops: Counter[str] = field(default_factory=Counter)
+    dropped: Names = field(default_factory=Names)
     skipped_bytes: Counter[str] = field(default_factory=Counter)
     converted: dict[str, Counter[str]] = field(default_factory=dict)
     licences: dict[str, str] = field(default_factory=dict)
+
+    def drop(self, reason: str, file: str) -> None:
+        """Count a file, member or row as left out, and name it."""
+        self.drops[reason] += 1
+        self.dropped.add(reason, file)
+
+    def skip(self, reason: str, file: str, size: int) -> None:
+        """Count bytes of a text file as left out, and name the file."""
+        if size:
+            self.skipped_bytes[reason] += size
+            self.dropped.add(reason, file)
 
 
 def bundled_folder() -> Path:
@@ -167,11 +207,11 @@ def read_source(
         known = set(files)
         for path in _walk(root):
             if path.is_dir() and not path.is_symlink():
-                reading.drops["no permission to read"] += 1
+                reading.drop("no permission to read", _name(path, root))
             elif path.is_symlink() or not path.is_file():
-                reading.drops["link or device"] += 1
+                reading.drop("link or device", _name(path, root))
             elif path not in known:
-                reading.drops[_unknown(path.name)] += 1
+                reading.drop(_unknown(path.name), _name(path, root))
     reader = _Reader(root, reading, text_column)
     items = (item for path in files for item in reader.file(path))
     for item in convert_scores(items, workers):
@@ -179,8 +219,12 @@ def read_source(
 
 
 def decode(block: Block) -> str:
-    """Return a block as text: strict UTF-8, else the declared charset, else cp1252. A BOM stays as \\ufeff."""
-    return block.content if isinstance(block.content, str) else _decode(block.content, block.charset)
+    """Return a block as text: strict UTF-8, else the declared charset, else cp1252. A BOM stays as \\ufeff.
+
+    Control characters from \\x80 on, which no text has, are letters of DOS (code page 850) that were read as Latin-1.
+    """
+    text = block.content if isinstance(block.content, str) else _decode(block.content, block.charset)
+    return text.translate(DOS_LETTERS) if CONTROLS.search(text) else text
 
 
 def _decode(content: bytes, charset: str | None = None) -> str:
@@ -247,37 +291,38 @@ class _Reader:
         name = _name(path, self.root)
         if KINDS[_suffix(name)] == "archive":
             members = self.zip if _suffix(name) == ".zip" else self.tar
-            with self.damage_counted("damaged archive"):
+            with self.damage_counted("damaged archive", name):
                 yield from members(path, name)
         else:
             try:
                 stream = path.open("rb")
             except PermissionError:
-                self.reading.drops["no permission to read"] += 1
+                self.reading.drop("no permission to read", name)
                 return
             with stream:
                 yield from self.member(name, stream)
 
     @contextmanager
-    def damage_counted(self, reason: str) -> Iterator[None]:
+    def damage_counted(self, reason: str, name: str) -> Iterator[None]:
         try:
             yield
         except (*DAMAGE, UnicodeError):
-            self.reading.drops[reason] += 1
+            self.reading.drop(reason, name)
 
     def zip(self, path: Path, name: str) -> Iterator[Block | Score]:
         with zipfile.ZipFile(path) as archive:
             for info in sorted(archive.infolist(), key=lambda info: info.filename):
                 bomb = info.file_size > max(BOMB_SIZE, BOMB_RATIO * info.compress_size)
-                if info.filename.endswith("/") or not self.known(info.filename, bomb):
+                member = f"{name}/{info.filename}"
+                if info.filename.endswith("/") or not self.known(member, bomb):
                     continue
                 if info.flag_bits & 1:
-                    self.reading.drops["encrypted member"] += 1
+                    self.reading.drop("encrypted member", member)
                 elif stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-                    self.reading.drops["link or device"] += 1
+                    self.reading.drop("link or device", member)
                 else:
-                    with self.damage_counted("damaged member"), archive.open(info) as stream:
-                        yield from self.member(f"{name}/{info.filename}", stream)
+                    with self.damage_counted("damaged member", member), archive.open(info) as stream:
+                        yield from self.member(member, stream)
 
     def tar(self, path: Path, name: str) -> Iterator[Block | Score]:
         limit = max(BOMB_SIZE, BOMB_RATIO * path.stat().st_size)
@@ -285,19 +330,20 @@ class _Reader:
         with opened as stream, tarfile.open(fileobj=stream, mode="r|", errors="replace") as archive:
             for info in archive:
                 archive.members.clear()  # type: ignore[attr-defined]  # a million headers fill the memory
+                name_inside = f"{name}/{info.name}"
                 if info.offset_data + info.size > limit:
-                    self.reading.drops["unpacks too much"] += 1
+                    self.reading.drop("unpacks too much", name_inside)
                     return  # the next member's header stands behind what would have to be unpacked
                 if info.isdir():
                     continue
                 if not info.isfile():
-                    self.reading.drops["link or device"] += 1
-                elif self.known(info.name, bomb=False):
+                    self.reading.drop("link or device", name_inside)
+                elif self.known(name_inside, bomb=False):
                     member = archive.extractfile(info)
                     assert member is not None  # it is a regular file
                     parquet = _suffix(info.name) == ".parquet"
                     with member, _seekable(member) if parquet else member as content:
-                        yield from self.member(f"{name}/{info.name}", content)
+                        yield from self.member(name_inside, content)
 
     def known(self, name: str, bomb: bool) -> bool:
         """Tell whether a member is to be read; count it if not."""
@@ -309,7 +355,8 @@ class _Reader:
             reason = _unknown(name)
         elif bomb:
             reason = "unpacks too much"
-        self.reading.drops.update([reason] if reason else [])
+        if reason:
+            self.reading.drop(reason, name)
         return reason is None
 
     def member(self, name: str, stream: IO[bytes]) -> Iterator[Block | Score]:
@@ -332,11 +379,15 @@ class _Reader:
         return source
 
     def text(self, name: str, stream: IO[bytes]) -> Iterator[Block]:
-        source, charset, skipped = self.collection(name), None, self.reading.skipped_bytes
+        source, charset = self.collection(name), None
         defaults: dict[str, str] | None = None
-        for piece in _whole_tunes(_chunks(stream, self.reading), skipped):
+
+        def skip(reason: str, size: int) -> None:
+            self.reading.skip(reason, name, size)
+
+        for piece in _whole_tunes(_chunks(stream, self.reading), skip):
             if b"\0" in piece:
-                skipped["not text"] += len(piece)
+                skip("not text", len(piece))
                 continue
             declared = CHARSET.search(piece) if b"abc-charset" in piece else None  # the search alone is slow
             charset = declared[1].decode("ascii", errors="replace").lower() if declared else charset
@@ -346,21 +397,23 @@ class _Reader:
 
     def table(self, name: str, suffix: str, stream: IO[bytes]) -> Iterator[Block]:
         try:
-            rows = _table_rows(suffix, stream, self.reading.drops)
+            rows = table_rows(suffix, stream, lambda reason: self.reading.drop(reason, name), _decode)
             yield from _row_blocks(rows, name, self.collection(name), self.reading, self.text_column)
-        except _NoTextColumnError as error:
+        except NoTextColumnError as error:
             if self.root.is_file() and self.root.name == name:
                 raise DoorError(f"--source {self.root}: {error}; name it with --text_column") from None
-            self.reading.drops["table without a text column"] += 1
+            self.reading.drop("table without a text column", name)
         except (*DAMAGE, ValueError, csv.Error, RecursionError, pyarrow.ArrowException):
-            self.reading.drops["damaged table"] += 1
+            self.reading.drop("damaged table", name)
 
     def converted(self, result: Conversion) -> Iterator[Block]:
         counts = self.reading.converted.setdefault(result.kind, Counter())
         counts["tried"] += 1
         counts[result.failure or "converted"] += 1
         counts += Counter({"percussion parts left out": result.percussion})
-        if result.failure is None:
+        if result.failure is not None:
+            self.reading.dropped.add(f"{result.kind}: {result.failure}", result.name)
+        else:
             yield Block(self.collection(result.name), result.name, result.abc)
 
 
@@ -376,7 +429,7 @@ def _file_header(content: bytes, charset: str | None) -> dict[str, str]:
     """Return the fields before the first tune that hold for all of them, by letter (ABC 2.1, section 2.2.2)."""
     content = content.removeprefix(codecs.BOM_UTF8)
     first = FIRST_TUNE.search(content)
-    before = _decode(content[: first.start()] if first else content, charset)
+    before = _decode(content[: first.start()], charset) if first else ""
     fields = (line.partition("%")[0].partition(":") for line in before.splitlines())
     return {letter: value.strip() for letter, _, value in fields if letter in FILE_FIELDS and value.strip()}
 
@@ -394,10 +447,11 @@ def _chunks(stream: IO[bytes], reading: Reading) -> Iterator[bytes]:
         yield decoder.decode(b"", final=True).encode()
 
 
-def _whole_tunes(chunks: Iterable[bytes], skipped: Counter[str]) -> Iterator[bytes]:
+def _whole_tunes(chunks: Iterable[bytes], skip: Callable[[str, int], None]) -> Iterator[bytes]:
     """Yield pieces of about BLOCK bytes, each from a line `X:` (the first from the start) to before another one.
 
-    A tune longer than that is skipped; `skipped` counts its bytes, and what was at hand when the chunks broke off.
+    Where no tune starts by `X:`, a piece ends behind a blank line. A tune longer than that is skipped; `skip` counts
+    its bytes, and what was at hand when the chunks broke off.
     """
     buffer, skipping = b"", False
     try:
@@ -406,135 +460,52 @@ def _whole_tunes(chunks: Iterable[bytes], skipped: Counter[str]) -> Iterator[byt
             if skipping:
                 start = min((i + 1 for i in map(buffer.find, (b"\nX:", b"\rX:")) if i >= 0), default=0)
                 rest = start or max(0, len(buffer) - 2)  # a start may stand across two chunks
-                skipped["tune longer than 1 MB"] += rest
+                skip("tune longer than 1 MB", rest)
                 buffer, skipping = buffer[rest:], not start
             if len(buffer) >= BLOCK:
                 start = max(map(buffer.rfind, (b"\nX:", b"\rX:"))) + 1
+                start = start or max((blank.end() for blank in BLANK_LINE.finditer(buffer)), default=0)
                 if start:
                     yield buffer[:start]
                     buffer = buffer[start:]
                 else:
                     skipping = True
-                    skipped["tune longer than 1 MB"] += len(buffer) - 2
+                    skip("tune longer than 1 MB", len(buffer) - 2)
                     buffer = buffer[-2:]
         if skipping:
-            skipped["tune longer than 1 MB"] += len(buffer)
+            skip("tune longer than 1 MB", len(buffer))
         elif buffer:
             yield buffer
     except (*DAMAGE, UnicodeError):
-        skipped["damaged"] += len(buffer)
+        skip("damaged", len(buffer))
         raise
 
 
-class _NoTextColumnError(Exception):
-    """A table without a column of ABC; the text names the columns that it has."""
-
-
-def _table_rows(suffix: str, stream: IO[bytes], drops: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table. Raises what its reader raises where it is damaged."""
-    if suffix == ".parquet":
-        for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(ROWS):
-            yield from batch.to_pylist()
-        return
-    if suffix.endswith(".gz"):
-        stream = cast(IO[bytes], gzip.GzipFile(fileobj=stream))
-    if suffix.startswith(".csv"):
-        csv.field_size_limit(BLOCK)  # a quote left open must not take in the whole file
-        lines = csv.reader(line.removeprefix("\ufeff") for line in _lines(stream, drops))
-        header = next(lines, [])
-        yield from (dict(zip(header, row, strict=False)) for row in lines)
-    else:
-        found = _json_lines(stream, drops) if suffix.startswith(".jsonl") else _json_values(stream)
-        for row in found:
-            if isinstance(row, dict):
-                yield row
-            else:
-                drops["row that is no object"] += 1
-
-
-def _lines(stream: IO[bytes], drops: Counter[str]) -> Iterator[str]:
-    while line := stream.readline(BLOCK):
-        if len(line) < BLOCK or line.endswith(b"\n"):
-            yield _decode(line)
-            continue
-        drops["row longer than 1 MB"] += 1
-        while line and not line.endswith(b"\n"):
-            line = stream.readline(BLOCK)
-
-
-def _json_lines(stream: IO[bytes], drops: Counter[str]) -> Iterator[Any]:
-    for line in _lines(stream, drops):
-        try:
-            if line.strip():
-                yield json.loads(line.removeprefix("\ufeff"))
-        except (json.JSONDecodeError, RecursionError):
-            drops["row that is no JSON"] += 1
-
-
-def _json_values(stream: IO[bytes]) -> Iterator[Any]:
-    """Yield the elements of a JSON array, or JSON values that follow one another, without holding them all."""
-    text = codecs.iterdecode(iter(lambda: stream.read(CHUNK), b""), "utf-8-sig", errors="replace")
-    scan = json.JSONDecoder().raw_decode
-    buffer = next(text, "")
-    place = ARRAY_START.match(buffer).end()  # type: ignore[union-attr]  # it matches nothing too
-    while True:
-        place = SEPARATORS.match(buffer, place).end()  # type: ignore[union-attr]
-        try:
-            value, place = scan(buffer, place)
-        except json.JSONDecodeError:
-            more = next(text, "")
-            rest = buffer[place:]
-            if not more and rest in ("", "]"):
-                return
-            if not more or len(rest) > 4 * BLOCK:
-                raise
-            buffer, place = rest + more, 0
-            continue
-        yield value
-
-
-def _row_blocks(
-    rows: Iterable[dict[str, Any]], name: str, source: str, reading: Reading, text_column: str | None
-) -> Iterator[Block]:
-    """Yield a Block for each row of a table that holds text. Raises _NoTextColumnError if no column does."""
+def _row_blocks(rows: Iterable[Row], name: str, source: str, reading: Reading, wanted: str | None) -> Iterator[Block]:
+    """Yield a Block for each row of a table that holds text. Raises NoTextColumnError if no column does."""
     column, session = "", False
     for number, row in enumerate(rows):
         if number == 0:
-            column = _text_column(row, text_column)
-            session = text_column is None and row.keys() >= SESSION_COLUMNS
+            column = text_column(row, wanted)
+            session = wanted is None and is_session(row)
             source = SESSION if session else source
             if session:
                 reading.licences[SESSION] = LICENCES[SESSION]
-        text = row.get(column)
+        place, text = f"{name}, row {number}", row.get(column)
         if not isinstance(text, str) or not text.strip():
-            reading.drops["row without text"] += 1
+            reading.drop("row without text", place)
             continue
         reading.bytes += len(text.encode(errors="replace"))
-        if len(text) > BLOCK:
-            reading.drops["row longer than 1 MB"] += 1
+        if len(text) > ROW_LIMIT:
+            reading.drop("row longer than 1 MB", place)
             continue
-        header = _session_header(row) if session else "X:1\n"
-        if session or not TUNE_START.search(text):
-            lines = text.splitlines(keepends=True)
-            text = header + "".join(line for line in lines if line.strip())  # a blank line would end the tune
+        group = None
+        if session:
+            row = with_present_names(row)
+            group = f"{SESSION}:{row['tune_id']}" if row.get("tune_id") else None
         first = number - number % ROWS
-        group = f"{SESSION}:{row['tune_id']}" if session else None
-        yield Block(source, f"{name}, rows {first}–{first + ROWS - 1}", text, group=group)
-
-
-def _text_column(row: dict[str, Any], wanted: str | None) -> str:
-    for column in TEXT_COLUMNS if wanted is None else (wanted,):
-        if column in row:
-            return column
-    raise _NoTextColumnError(f"no column {wanted or ' or '.join(TEXT_COLUMNS)} among {', '.join(map(str, row))}")
-
-
-def _session_header(row: dict[str, Any]) -> str:
-    """Return the header of a setting; its K: ("Gmajor") and M: stand in columns, its L: is always 1/8."""
-    columns = {"X": "setting_id", "T": "name", "C": "composer", "R": "type", "M": "meter"}
-    fields = {letter: " ".join(str(row.get(column) or "").split()) for letter, column in columns.items()}
-    fields |= {"L": "1/8", "K": " ".join(str(row["mode"] or "").split())}
-    return "".join(f"{letter}:{value}\n" for letter, value in fields.items() if value or letter in "XK")
+        content = session_tune(row) if session else row_tune(text)
+        yield Block(source, f"{name}, rows {first}–{first + ROWS - 1}", content, group=group)
 
 
 def _hub_parts(source: str) -> tuple[str, str | None]:
@@ -593,7 +564,7 @@ def _read_hub(source: str, inputs: dict[str, str], reading: Reading, text_column
             with _hub_errors(source):
                 try:
                     block = next(blocks, None)
-                except _NoTextColumnError as error:
+                except NoTextColumnError as error:
                     raise DoorError(f"--source {source}: {error}; name it with --text_column") from None
             if block is None:
                 break

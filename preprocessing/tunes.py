@@ -3,6 +3,7 @@
 What worker processes do is here, and nothing that takes long to import.
 """
 
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -11,14 +12,17 @@ from typing import TypeVar
 
 from preprocessing.cleaning import CleanTune, Ledger, clean_tune, reason_to_drop
 from preprocessing.families import Melody, melody_of
-from preprocessing.notation import Verdict, judge, split_tunes
-from preprocessing.sources import Block, decode
+from preprocessing.notation import FIELD, TUNE_START, Verdict, judge, split_tunes
+from preprocessing.sources import Block, Names, decode
 from preprocessing.transposition import Transposable, TranspositionError, is_transposed, shifts
 from preprocessing.voices import VoicesError, interleave_voices
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+LINES = re.compile(r"[^\n]*\n|[^\n]+")
+NUMBER = re.compile(r"^X:[ \t]*(\S*)", re.MULTILINE)
+NO_TUNE = "text without a tune"
 BATCH_CHARACTERS = 200_000  # what a worker is handed at once
 
 
@@ -47,9 +51,13 @@ class Tune:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A tune that may go into the corpus, with what decides its split and what it cost in characters."""
+    """A tune that may go into the corpus, with what decides its split and what it cost in characters.
+
+    `name` is its number and title, to be found by in its file.
+    """
 
     tune: Tune
+    name: str
     melody: Melody
     raw_characters: int
     ledger: Ledger
@@ -57,22 +65,41 @@ class Candidate:
 
 @dataclass
 class Tally:
-    """What was read and what was dropped: whole tunes by reason, and every character."""
+    """What was read and what was dropped: whole tunes by reason, counted and named, and every character.
+
+    `changed` counts the tunes that are kept by what was changed in them, `empty_texts` the texts without a tune.
+    """
 
     tunes: int = 0
+    empty_texts: int = 0
     drops: Counter[str] = field(default_factory=Counter)
+    dropped: Names = field(default_factory=Names)
+    changed: Counter[str] = field(default_factory=Counter)
     characters: int = 0
     ledger: Ledger = field(default_factory=Ledger)
 
-    def drop_tune(self, reason: str, characters: int) -> None:
-        """Count a tune as dropped, with all its characters."""
+    def drop_tune(self, reason: str, file: str, name: str, characters: int) -> None:
+        """Count a tune as dropped, with all its characters, and name it."""
         self.drops[reason] += 1
+        self.dropped.add(reason, file, name)
         self.ledger.drop(f"tunes: {reason}", characters)
+
+    def drop(self, candidate: Candidate, reason: str) -> None:
+        """Count a candidate as dropped."""
+        self.drop_tune(reason, candidate.tune.file, candidate.name, candidate.raw_characters)
+
+    def keep(self, candidate: Candidate) -> None:
+        """Count what was changed in a candidate that is kept."""
+        self.ledger.add(candidate.ledger)
+        self.changed.update(candidate.ledger.dropped.keys() | candidate.ledger.added.keys())
 
     def add(self, other: "Tally") -> None:
         """Add what another has counted."""
         self.tunes += other.tunes
+        self.empty_texts += other.empty_texts
         self.drops.update(other.drops)
+        self.dropped.include(other.dropped)
+        self.changed.update(other.changed)
         self.characters += other.characters
         self.ledger.add(other.ledger)
 
@@ -97,21 +124,61 @@ def read_blocks(blocks: list[Block], policy: Policy) -> tuple[list[Candidate], T
         plain = plain.replace("\r\n", "\n").replace("\r", "\n")
         tally.ledger.drop("line ends of two characters", text.count("\r\n"))
         outside = len(plain)
-        for raw in split_tunes(plain):
+        before = tally.tunes
+        for raw in find_tunes(plain):
             outside -= len(raw)
             tally.tunes += 1
-            candidate = _read_tune(raw, block, policy)
+            clean = clean_tune(raw, policy.keep_fields, block.defaults)
+            number = NUMBER.search(raw)
+            name = f"X:{number[1] if number else ''} {clean.title}".strip()
+            candidate = _read_tune(raw, name, clean, block, policy)
             if isinstance(candidate, str):
-                tally.drop_tune(candidate, len(raw))
+                tally.drop_tune(candidate, block.file, name, len(raw))
             else:
                 candidates.append(candidate)
         tally.ledger.drop("outside any tune", outside)
+        if tally.tunes == before and plain.strip():
+            tally.empty_texts += 1
+            tally.dropped.add(NO_TUNE, block.file)
     return candidates, tally
 
 
-def _read_tune(raw: str, block: Block, policy: Policy) -> Candidate | str:
+def find_tunes(text: str) -> Iterator[str]:
+    """Yield the tunes of a text: those that begin by X:, and what lies outside them and has a header and music.
+
+    Among tunes with X: a header is K: and another field (K: alone may go on with the tune above). Where no tune has X:,
+    any field will do: without K: the tune is dropped for that, and counted.
+    """
+    end, numbered = 0, TUNE_START.search(text) is not None
+    for tune in split_tunes(text):
+        start = text.index(tune, end)
+        yield from _unnumbered_tunes(text[end:start], numbered)
+        yield tune
+        end = start + len(tune)
+    yield from _unnumbered_tunes(text[end:], numbered)
+
+
+def _unnumbered_tunes(text: str, among_numbered: bool) -> Iterator[str]:
+    """Yield the tunes of a text without X:. Each ends at a blank line below its music."""
+    piece: list[str] = []
+    letters: set[str] = set()
+    music = False
+    for line in [*LINES.findall(text), ""]:
+        field = FIELD.match(line)
+        blank, remark = not line.strip(), line.startswith("%")
+        in_header = "K" in letters and not music  # a blank line may follow it
+        if piece and ((field or remark) and not piece[-1].strip() if in_header else blank):
+            if music and letters and (not among_numbered or {"K"} < letters):
+                yield "".join(piece)
+            piece, letters, music = [], set(), False
+        if piece or not blank:
+            piece.append(line)
+            letters |= {field[1]} if field else set()
+            music |= not (field or remark or blank)
+
+
+def _read_tune(raw: str, name: str, clean: CleanTune, block: Block, policy: Policy) -> Candidate | str:
     """Return the candidate, or the reason why there is none."""
-    clean = clean_tune(raw, policy.keep_fields, block.defaults)
     verdict = judge(clean.whole)
     reason = reason_to_drop(verdict, clean.ledger)
     if reason is not None:
@@ -124,7 +191,7 @@ def _read_tune(raw: str, block: Block, policy: Policy) -> Candidate | str:
             return str(error)
     assert clean.ledger.balanced(len(raw), len(text)), f"characters of a tune in {block.file} do not add up"
     melody = melody_of(verdict.pitches, block.group, verdict.staff)
-    return Candidate(_row(text, clean, verdict, block), melody, len(raw), clean.ledger)
+    return Candidate(_row(text, clean, verdict, block), name, melody, len(raw), clean.ledger)
 
 
 def _row(text: str, clean: CleanTune, verdict: Verdict, block: Block) -> Tune:

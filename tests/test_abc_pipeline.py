@@ -89,6 +89,17 @@ def test_fields_that_a_model_has_never_seen_are_written_and_not_fed(pipe):
     assert with_them == without.replace("X:1\n", "X:9\nT:Ours\nR:jig\nC:me\n")
 
 
+@pytest.mark.parametrize(
+    ("given", "spelled"),
+    [("Reel", "reel"), ("Slip  Jig", "slip jig"), ("GÅNGLÅT", "gånglåt"), ("Bourr\\'ee", "bourrée")],
+)
+def test_a_rhythm_is_spelled_as_the_corpus_spells_it(pipe, monkeypatch, given, spelled):
+    [tune] = pipe(rhythm=given, seed=0, max_characters=60)
+    assert fields_of(tune["abc"])["R"] == spelled
+    monkeypatch.setattr(pipe.model.config, "header_fields", "XRMLK", raising=False)
+    assert pipe.preprocess("", rhythm=given)["forced"] == {"R": spelled}
+
+
 def test_a_tune_that_did_not_end_is_cut_at_its_last_bar_line():
     text = "X:1\nM:4/4\nL:1/4\nK:C\nCDEF|GABc|G/2de"
     assert finish(text, False, "3", []) == "X:3\nM:4/4\nL:1/4\nK:C\nCDEF|GABc|\n"

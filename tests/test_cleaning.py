@@ -7,9 +7,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from music21.harmony import CHORD_TYPES, ChordSymbol
 
-from preprocessing.cleaning import clean_tune, decode_text, reason_to_drop
-from preprocessing.conversion import _chord_symbol
+from preprocessing.cleaning import clean_tune, reason_to_drop
+from preprocessing.musicxml import chord_symbol
 from preprocessing.notation import MICROTONE, WORDS_IN_MUSIC, judge
+from preprocessing.text_fields import decode_text, spell_rhythm
 from preprocessing.transposition import transpose
 
 
@@ -104,10 +105,10 @@ def test_chord_symbols_of_any_spelling_are_written_as_abc_writes_them_and_transp
     assert transpose(moved, -2) == tune.text
 
 
-@pytest.mark.parametrize("kind", sorted(CHORD_TYPES))
+@pytest.mark.parametrize("kind", sorted(kind for kind in CHORD_TYPES if chord_symbol(ChordSymbol(root="C", kind=kind))))
 @pytest.mark.parametrize("root", ["C", "F#", "B-"])
 def test_every_chord_symbol_of_our_score_reader_survives(root, kind):
-    symbol = _chord_symbol(ChordSymbol(root=root, kind=kind))
+    symbol = chord_symbol(ChordSymbol(root=root, kind=kind))
     cleaned = clean(f"{symbol}C4|")
     assert re.fullmatch(rf'"{root.replace("-", "b")}[!-~]*"C4\|', cleaned)
     assert cleaned.endswith('"C4|')
@@ -265,8 +266,30 @@ FIELDS = st.sampled_from(
 MUSIC = st.text(alphabet="ABCdefz|:[]()\"!%\\ \t`~^_=,'/2w{}yé<>-\n", max_size=60)
 
 
+PIECES = st.sampled_from(
+    (
+        *(
+            "=20",
+            "=",
+            "| | | |",
+            "|y|",
+            "||y|",
+            "/2",
+            ">",
+            ":",
+            "</html>",
+            "<b>",
+            '<a href="x">Back</a>',
+            "+GB+",
+            "*$;",
+        ),
+        *("%%MIDI channel 10", "V:1 clef=perc", "V:2", '[V:1 nm="a ] b"]', "[K:perc]", "K:perc", "\u2028", "\x0b"),
+    )
+)
+
+
 @given(
-    st.lists(st.one_of(FIELDS, MUSIC, st.text(max_size=20)), max_size=12).map("\n".join),
+    st.lists(st.one_of(FIELDS, MUSIC, PIECES, st.text(max_size=20)), max_size=12).map("\n".join),
     st.sampled_from(["XRMLK", "K", "XTRMLQK"]),
 )
 def test_the_characters_of_any_text_add_up(raw, keep_fields):
@@ -295,3 +318,178 @@ def test_the_ledger_names_what_went_where():
         "M: written out": len("M:none\n"),
         "L: written out": len("L:1/8\n"),
     }
+
+
+# Leftovers of conversions and of the web
+
+
+LEFTOVERS = {
+    "a run of empty bars": ("CDEF | | | | | |\nGABc |", "CDEF |\nGABc |", "empty bars"),
+    "an empty bar at the start": ("| | C4|", "| C4|", "empty bars"),
+    "an empty bar before an end": ("C4 | |]", "C4 |]", "empty bars"),
+    "an empty bar before a repeat": ("C4 | :|\nD4| :: E4| |: F4:|", "C4 :|\nD4:: E4|: F4:|", "empty bars"),
+    "an empty bar before an ending": ("C4| |1 D4:|2 E4|]", "C4|1 D4:|2 E4|]", "empty bars"),
+    "bars of spacers alone": ("C4|y|y2 |  y |D4|", "C4|D4|", "empty bars"),
+    "many bar lines in a row": ("C4|||||D4||||]", "C4||D4||]", "empty bars"),
+    "lines of a bar line alone": ("C4|\n|\n|\nD4|", "C4|\nD4|", "empty bars"),
+    "quoted-printable": ("CDEF |=20\nGABc =\nc4|=3DB4|", "CDEF |\nGABc c4|=B4|", "quoted-printable"),
+    "a note broken off its length": (
+        "CD f\n/e\n/d|[A2f\n2][F\n,2d]|c\n'4|",
+        "CD f/e/d|[A2f2][F,2d]|c'4|",
+        "lines broken",
+    ),
+    "a broken rhythm over two lines": ("CD2\n>E2F|", "CD2>E2F|", "lines broken"),
+    "a repeat over two lines": ("CDEF:|\n: GABc||\n:c4:|", "CDEF:|: GABc||:c4:|", "lines broken"),
+    "signs that the standard reserves": ("CD*EF|;GABc|@c4|?#$", "CDEF|GABc|c4|", "signs that say nothing"),
+}
+
+
+@pytest.mark.parametrize(("body", "expected", "reason"), LEFTOVERS.values(), ids=LEFTOVERS.keys())
+def test_a_leftover_is_taken_out_and_counted(body, expected, reason):
+    assert clean(body) == expected
+    dropped = clean_tune(f"X:1\nM:4/4\nL:1/8\nK:C\n{body}", "K").ledger.dropped
+    assert any(counted.startswith(reason) for counted in dropped)
+    assert clean(expected) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "C4|z4|x4|Z2|D4|]",
+        "C4:| |:D4|| |:E4|[|]F4|",
+        "C4|\n| D4|\n|E4|]",
+        "C4|1 D4:|\n2 E4|]",
+        '"C#"C=c|"F#m/C#"D4|[K:F#m]=B4|\nK:C#m\n_C4|',
+        "C4|\nV:1 transpose=12\nD4|[V:2 octave=-1]E4|",
+        "A<B>c<d|G<a>f <b>c|",
+        "!fermata!C4!trill(!D4|",
+    ],
+)
+def test_what_only_looks_like_a_leftover_stays(body):
+    assert clean(body) == body
+
+
+def test_no_bar_of_the_bundled_corpus_is_empty_and_no_note_was_lost(bundled_corpus):
+    texts = [text for split in ("train", "validation", "test") for text in bundled_corpus.tunes(split)["text"]]
+    assert not [text for text in texts if re.search(r"\|[ ]+:*\||=\d|=\n|\|\|\||\n[/>]", text)]
+    account = bundled_corpus.stats["characters_accounted"]
+    assert account["dropped"]["empty bars"] > 5000
+    assert account["tunes_changed"]["empty bars"] > 100
+
+
+MARKUP = {
+    "the end of a page": ("</pre>\n</body></html>", ""),
+    "a link with words": ('<a href="x.html">Back to the index</a>', ""),
+    "a tag with attributes around music": ('<font size="2">GABc|</font>', "GABc|"),
+    "a tag behind music": ('C2D2 E4|"Am"(3ABc ~d>uB|]</PRE>', 'C2D2 E4|"Am"(3ABc ~d>uB|]'),
+    "a comment": ("<!-- the end --><!-- and more", ""),
+    "a rule and a picture": ('<hr>\n<img src="a.gif" alt="c">', ""),
+    "a tag of one letter on a line of its own": ("<b>\nGABc|\n</b>", "GABc|"),
+    "a doctype": ("<!DOCTYPE html>\n<?php echo ?>", ""),
+    "words under a heading": ("<h2>Other tunes</h2>", ""),
+}
+
+
+@pytest.mark.parametrize(("written", "left"), MARKUP.values(), ids=MARKUP.keys())
+def test_markup_is_dropped_and_counted_and_the_music_stays(written, left):
+    raw = f"X:1\nM:4/4\nL:1/8\nK:C\nCDEF GABc|cBAG FEDC|\n{written}"
+    tune = clean_tune(raw, "XMLK")
+    assert tune.text == "\n".join(filter(None, ["X:1\nM:4/4\nL:1/8\nK:C\nCDEF GABc|cBAG FEDC|", left]))
+    assert tune.ledger.dropped["HTML"] > 0
+    assert tune.ledger.balanced(len(raw), len(tune.text))
+    assert reason_to_drop(judge(tune.whole), tune.ledger) is None
+
+
+# Percussion, and the names of voices
+
+MELODY, DRUMS = "V:1\nCDEF GABc|cBAG FEDC|", "|:D2^F2 D2^F2|C2c2 C2c2:|"
+PERCUSSION = {
+    "a clef in the body": f"K:C\n{MELODY}\nV:2 clef=perc\n{DRUMS}\nw:boom",
+    "a clef in the header": f"V:1\nV:2 perc stafflines=1\nK:C\n{MELODY}\nV:2\n{DRUMS}",
+    "a channel": f"K:C\n{MELODY}\nV:2\n%%MIDI channel 10\n{DRUMS}\n{DRUMS}",
+    "a channel as an instruction": f"K:C\n{MELODY}\nV:2\nI:MIDI channel 10\n{DRUMS}",
+    "an inline channel": f"K:C\n{MELODY}\n[V:2][I:MIDI channel 10]{DRUMS}",
+    "a key in the body": f"K:C\n{MELODY}\nV:2\nK:perc\n{DRUMS}\nM:2/4\n{DRUMS}",
+    "a key of the header": f"K:C clef=perc\nV:2\n{DRUMS}\n{MELODY.replace('V:1', 'V:1 clef=treble')}",
+    "bar by bar": 'V:D clef="perc"\nK:C\n[V:1]CDEF GABc|[V:D]D4 D4|\n[V:1]cBAG FEDC|[V:D]D4 D4|',
+    "a voice that changes its clef": f"K:C\nV:1\nCDEF GABc|\n[K:clef=perc]{DRUMS}\n[K:clef=treble]cBAG FEDC|",
+}
+
+
+@pytest.mark.parametrize("tune", PERCUSSION.values(), ids=PERCUSSION.keys())
+def test_percussion_is_left_out_and_counted(tune):
+    raw = f"X:1\nT:Percy's tune\nM:4/4\nL:1/8\n{tune}"
+    cleaned = clean_tune(raw, "XMLK")
+    assert judge(cleaned.whole).pitches == judge("K:C\nCDEF GABc|cBAG FEDC|").pitches
+    assert cleaned.ledger.dropped["voices of percussion"] > 0
+    assert cleaned.ledger.balanced(len(raw), len(cleaned.text))
+
+
+@pytest.mark.parametrize("key", ["perc", "none clef=perc", "C clef=percussion"])
+def test_a_tune_for_percussion_alone_is_dropped_for_that(key):
+    tune = clean_tune(f"X:1\nT:Drums\nM:4/4\nL:1/8\nK:{key}\n{DRUMS}\n{DRUMS}", "XMLK")
+    assert reason_to_drop(judge(tune.whole), tune.ledger) == "percussion alone"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "V:perc clef=bass\nCDEF|",
+        "V:1\n%%MIDI channel 1\nCDEF|",
+        "V:1 name=Percussion\nCDEF|",
+        "%%MIDI channel 101\nCDEF|",
+    ],
+)
+def test_what_only_sounds_like_percussion_stays(body):
+    tune = clean_tune(f"X:1\nT:Perc\nK:C\n{body}", "K")
+    assert judge(tune.whole).pitches == [60, 62, 64, 65]
+    assert "voices of percussion" not in tune.ledger.dropped
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        ('1 treble nm="Violin" snm="Vl."', "1 treble"),
+        ('2 name="B" clef=bass', "2 clef=bass"),
+        ("2 name=Flute sname=Fl. clef=alto-8", "2 clef=alto-8"),
+        ('T1 subname="A \\"quoted\\" one" octave=-1', "T1 octave=-1"),
+        ('1 nm = "Vl [1]" middle=d', "1 middle=d"),
+        ("1 nm= snm=", "1"),
+        ('1 nm="50% more', "1"),
+        ('B clef="bass" merge up staves=2', "B clef=bass"),
+    ],
+)
+def test_the_names_of_voices_go_and_what_sounds_stays(written, left):
+    assert clean(f"V:{written}\nCDEF|") == f"V:{left}\nCDEF|"
+    if "%" not in written:
+        assert clean(f"[V:{written}]CDEF|") == f"[V:{left}]CDEF|"
+
+
+@pytest.mark.parametrize(
+    ("rhythm", "expected"),
+    [
+        ("Gånglåt", "gånglåt"),
+        ("Bourre\u0301e à  3 temps", "bourrée à 3 temps"),
+        ("Bourr\\'ee", "bourrée"),
+        ("Sl&auml;ngpolska", "slängpolska"),
+        ("Ръченица", "ръченица"),
+        ("हिन्दी", "हिन्दी"),
+        ("Kost ar c'hoat", "kost ar c'hoat"),
+        ("Hanter-dro", "hanter-dro"),
+        ("120", ""),
+        ("3/4 waltz", ""),
+        ("reel, Irish", ""),
+        ("a sentence of five whole words", ""),
+    ],
+)
+def test_a_rhythm_may_have_the_letters_of_any_alphabet(rhythm, expected):
+    assert spell_rhythm(rhythm) == expected
+    assert spell_rhythm(expected) == expected
+    assert clean_tune(f"X:1\nR:{rhythm}\nK:C\nCDEF|", "RK").header.get("R", "") == expected
+
+
+@pytest.mark.parametrize(
+    ("metre", "expected"), [("FREI6/8", "none"), ("free", "none"), ("2/2]", "2/2"), ("C|", "C|"), ("[", "none")]
+)
+def test_a_free_metre_is_none(metre, expected):
+    assert clean_tune(f"X:1\nM:{metre}\nK:C\nCDEF|", "MK").header["M"] == expected

@@ -434,7 +434,7 @@ print(json.dumps({"ours": ours, "splits": {k: [len(v), v.column_names, v[0]["tex
 
 def test_runs_on_the_same_corpus_agree_in_its_digest_and_on_another_do_not(built, small_source, tmp_path, build_from):
     [block] = read(small_source)
-    fewer = Block("made", "made.abc", block.content.replace(b"X:7\n", b"%"))
+    fewer = Block("made", "made.abc", block.content.split(b"X:150\n")[0])
     same = build_from(tmp_path / "again", [block], "XRMLK")
     other = build_from(tmp_path / "fewer", [fewer], "XRMLK")
     assert same.digest() == built.digest()
@@ -619,6 +619,18 @@ def test_a_folder_that_holds_something_else_is_not_replaced(small_source, tmp_pa
     with pytest.raises(SystemExit):
         go_in(monkeypatch, "--source", small_source, "--output_dir", tmp_path)
     assert (tmp_path / "GPT_initial_training" / "record.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "[" * 50_000, '{"name": "a page", "outputs": 3}'])
+def test_a_folder_whose_manifest_is_of_something_else_is_not_replaced(
+    small_source, tmp_path, monkeypatch, capsys, text
+):
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "manifest.json").write_text(text)
+    with pytest.raises(SystemExit):
+        go_in(monkeypatch, "--source", small_source, "--output_dir", tmp_path / "page")
+    assert_one_clear_line(capsys.readouterr().err, "manifest.json")
+    assert (tmp_path / "page" / "manifest.json").read_text() == text
 
 
 def test_a_failure_while_writing_leaves_the_corpus_before_and_no_litter(

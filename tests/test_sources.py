@@ -161,6 +161,8 @@ def test_a_line_of_a_hundred_megabytes_costs_no_memory(tmp_path):
         ("X:1\r\nI:abc-charset koi8-r\r\nT:ж".encode("koi8-r"), "X:1\r\nI:abc-charset koi8-r\r\nT:ж"),
         (b"%%abc-charset no-such\nT:\xe9", "%%abc-charset no-such\nT:é"),
         ("X:1\nT:ł".encode("utf-16"), "X:1\nT:ł"),
+        ("T:Br\x84utigam, Gru\xe1".encode(), "T:Bräutigam, Gruß"),
+        ("T:Gr\xe1, Fl\xfate".encode(), "T:Grá, Flúte"),
         (b"\xfe\xff" + "X:1\nT:ł".encode("utf-16-be"), "X:1\nT:ł"),
     ],
 )
@@ -390,7 +392,7 @@ def test_the_sessions_dump_gets_its_headers_and_groups_alike_from_csv_and_json(t
     again, _ = read(write_table(tmp_path / "tunes.json", SETTINGS))
     assert texts(blocks) == texts(again)
     assert decode(blocks[1]) == (
-        "X:17569\nT:Banshee, The\nC:A. Body\nR:polka\nM:2/4\nL:1/8\nK:Gdorian\n|:GB dB|ef ge|!\r\ndB AG|AF ED:|"
+        "X:17569\nT:Banshee, The\nC:A. Body\nR:polka\nM:2/4\nL:1/8\nK:Gdorian\n|:GB dB|ef ge|!\ndB AG|AF ED:|"
     )
     assert {block.group for block in blocks + again} == {"thesession:5399"}
     assert {block.source for block in blocks} == {"thesession"}
