@@ -216,30 +216,31 @@ def _spread(values: list[Any], names: list[list[Step]]) -> Iterator[list[Any]]:
 def _of_records(path: Path, records: Iterable[tuple[int, Any]], wanted: list[str], lines: bool) -> Rows:
     """Return the cells of objects, each with its line; a field that some of them lack is an empty cell."""
     names = [_steps(column) for column in wanted]
-    through_lists = any(None in steps for steps in names)
     columns: dict[str, list[Any]] = {column: [] for column in wanted}
-    every = list(columns.values())
+    targets = list(zip(columns.values(), names, strict=True))
+    through_lists = any(None in steps for steps in names)
     places: list[int] = []
     examples: list[dict[str, Any]] = []
-    for line, record in _progress(records, path):
-        where = f"line {line}" if lines else f"element {line}"
-        if not isinstance(record, dict):
-            raise DoorError(f"{path}, {where}: not an object: write a run as one, its fields with names")
-        if len(examples) < LISTED:
-            examples.append(record)
-        try:
-            if through_lists:
-                found = list(_spread([record] * len(names), names))
-            else:
-                found = [[_follow(record, steps)[0] for steps in names]]
-        except ValueError as error:
-            raise DoorError(f"{path}, {where}: {error}") from None
-        if not found:
-            raise DoorError(f"{path}, {where}: the list that is named with [] is empty: take the run out of the file")
-        for row in found:
-            for cells, cell in zip(every, row, strict=True):
-                cells.append(cell)
-        places.extend([line] * len(found))
+    try:
+        for line, record in _progress(records, path):
+            if not isinstance(record, dict):
+                raise ValueError("not an object: write a run as one, its fields with names")
+            if len(examples) < LISTED:
+                examples.append(record)
+            if not through_lists:
+                for cells, steps in targets:
+                    one = len(steps) == 1 and isinstance(steps[0], str)
+                    cells.append(_field(record, steps[0]) if one else _follow(record, steps)[0])  # type: ignore[arg-type]
+                places.append(line)
+                continue
+            found = list(_spread([record] * len(names), names))
+            if not found:
+                raise ValueError("the list that is named with [] is empty: take the run out of the file")
+            for cells, those in zip(columns.values(), zip(*found, strict=True), strict=True):
+                cells.extend(those)
+            places.extend([line] * len(found))
+    except ValueError as error:
+        raise DoorError(f"{path}, {'line' if lines else 'element'} {line}: {error}") from None
     for column, cells in columns.items():
         if all(cell is ABSENT for cell in cells):
             raise UnknownColumnError(column, list(dict.fromkeys(name for one in examples for name in _names(one))))
@@ -284,9 +285,10 @@ def _parse_json(text: str, where: str, fix: str) -> Any:
 
 def _read_jsonl(path: Path, wanted: list[str]) -> Rows:
     """Read one object a line."""
+    content = io.StringIO(_decode(path))
 
     def records() -> Iterator[tuple[int, Any]]:
-        for line, text in enumerate(io.StringIO(_decode(path)), 1):
+        for line, text in enumerate(content, 1):
             if text.strip():
                 yield line, _parse_json(text, f"{path}, line {line}", "write one JSON object a line")
 

@@ -88,9 +88,17 @@ def test_conditions_and_a_computed_column_are_reported(table, tmp_path, monkeypa
     assert read_json(tmp_path / "out" / "fits.json")["fit"]["variables"] == ["c"]
 
 
-@pytest.mark.parametrize("law", ["power", "chinchilla"])
-@pytest.mark.parametrize("column", ["loss", "params", "tokens"])
-@pytest.mark.parametrize("factor", ["e-30", "e25", "e300"])
+@pytest.mark.parametrize(
+    ("law", "column", "factor"),
+    [
+        ("power", "params", "e-30"),
+        ("power", "params", "e25"),
+        ("chinchilla", "tokens", "e-30"),
+        ("chinchilla", "loss", "e25"),
+        ("chinchilla", "loss", "e300"),
+        ("chinchilla", "tokens", "e300"),
+    ],
+)
 def test_absurd_values_are_fitted_or_refused_in_one_line(tmp_path, monkeypatch, capsys, law, column, factor):
     fields = [
         {"params": f"{i}e6", "tokens": f"{1 + i % 3}e8", "loss": f"{3 + 1 / i + i % 2 / 50}"} for i in range(1, 13)
@@ -100,7 +108,7 @@ def test_absurd_values_are_fitted_or_refused_in_one_line(tmp_path, monkeypatch, 
     path.write_text("\n".join(["params,tokens,loss", *(",".join(row.values()) for row in fields)]) + "\n")
     sizes = ["--n", "params"] if law == "power" else ["--n", "params", "--d", "tokens"]
     flags = ["--table", path, *sizes, "--law", law, "--out", tmp_path / "out", "--resamples", "100"]
-    if factor == "e300" and column in ("loss", *sizes):
+    if factor == "e300":
         assert f"line 6 (row 5), column '{column}'" in refusal(monkeypatch, capsys, *flags)
     else:
         go_in(monkeypatch, *flags)
@@ -140,6 +148,7 @@ def test_the_order_of_sets_reaches_no_file(table, tmp_path):
             "--out",
             out,
         ]
+        flags += ["--resamples", "100"]
         code = "import analysis.run; analysis.run.main()"
         environment = os.environ | {"PYTHONHASHSEED": seed}
         subprocess.run([sys.executable, "-c", code, *map(str, flags)], check=True, capture_output=True, env=environment)
