@@ -72,6 +72,7 @@ USUAL_SYMBOLS = {
 LINE = re.compile(r"^(?![A-Za-z]:)[^|\n]+$\n?", re.MULTILINE)  # of music without a bar line
 # What mail made of signs and of lines that were too long for it: `=3D` for `=`, `=20` for a blank, `=` before a break.
 FROM_MAIL = re.compile(rf"({NO_MUSIC})|=(?:([2-7][0-9A-F])|[ \t]*\n(?![A-Za-z]:)|[ \t]*$)", re.MULTILINE)
+MAY_BE_FROM_MAIL = re.compile(r"=(?:[2-7][0-9A-F]|[ \t]*$)", re.MULTILINE).search
 BLANKS = re.compile(r"[ \t]+")
 EDGE_BLANKS = re.compile(r"^[ \t\n]+|[ \t]+$", re.MULTILINE)
 OUTSIDE_ABC = re.compile(r"[^\x20-\x7e\n]|\\")  # a backslash that joins no lines means nothing
@@ -284,16 +285,20 @@ def _clean_body(body: str, symbols: dict[str, str], ledger: Ledger) -> str:
         meant = {letter: "" if symbol in NO_SYMBOL else symbol for letter, symbol in symbols.items()}
         respell(letters, lambda match: match[1] or meant[match[0]], "letters of U: written out")
     body = QUOTED.sub(quoted, body)
-    respell(MARKUP, lambda match: _without_markup(match[0]), "HTML")
-    body = QUOTED.sub(quoted, body)  # of what was `&quot;`
+    if "&" in body or "<" in body:
+        respell(MARKUP, lambda match: _without_markup(match[0]), "HTML")
+        body = QUOTED.sub(quoted, body)  # of what was `&quot;`
     respell(SIGN, lambda match: SIGNS[match[0]], "accidentals respelled")
     if "+" in body:
         respell(PLUS, _without_plus, "+chords+ and +decorations+ respelled")
     body = INLINE.sub(field_inline, body)
-    respell(FROM_MAIL, lambda match: match[1] or (chr(int(match[2], 16)) if match[2] else ""), "mail encoding")
+    if MAY_BE_FROM_MAIL(body):
+        respell(FROM_MAIL, lambda match: match[1] or (chr(int(match[2], 16)) if match[2] else ""), "mail encoding")
     without(LINE, lambda match: "" if words_in(match[0].rstrip("\n")) else match[0], WORDS_IN_MUSIC)
-    without(SPACER, lambda match: match[1] or "", "spacers")
-    without(LINE_BREAK, lambda match: match[1] or "", "line breaks written as !")
+    if "y" in body:
+        without(SPACER, lambda match: match[1] or "", "spacers")
+    if "!" in body:
+        without(LINE_BREAK, lambda match: match[1] or "", "line breaks written as !")
     body = body.replace("\t", " ")
     without(BACK_QUOTES, "", "spacers")
     without(OUTSIDE_ABC, "", STRANGE)
