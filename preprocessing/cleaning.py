@@ -295,8 +295,9 @@ def _clean_body(body: str, symbols: dict[str, str], ledger: Ledger) -> str:
         respell(letters, lambda match: match[1] or meant[match[0]], "letters of U: written out")
     body = INLINE_VOICE.sub(field_inline, body)
     body = QUOTED.sub(quoted, body)
-    respell(MARKUP, lambda match: _without_markup(match[0]), "HTML")
-    body = QUOTED.sub(quoted, body)  # of what was `&quot;`
+    if "&" in body or "<" in body:
+        respell(MARKUP, lambda match: _without_markup(match[0]), "HTML")
+        body = QUOTED.sub(quoted, body)  # of what was `&quot;`
     respell(SIGN, lambda match: SIGNS[match[0]], "accidentals respelled")
     if "+" in body:
         respell(PLUS, _without_plus, "+chords+ and +decorations+ respelled")

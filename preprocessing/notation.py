@@ -185,7 +185,7 @@ def words_in(line: str) -> list[str]:
 
     A word of the letters of notes alone (`a bag`) cannot be told from them.
     """
-    return PROSE.findall(WITHOUT_NOTES.sub(" ", line))
+    return PROSE.findall(WITHOUT_NOTES.sub(" ", line)) if MAY_BE_PROSE(line) else []
 
 
 @lru_cache(maxsize=1024)
@@ -511,19 +511,19 @@ class _Reader:
     # Words of music
 
     def music(self, line: str) -> None:
-        if MAY_BE_PROSE(line):
-            for letters in words_in(line):
-                if not self.defined.issuperset(letters):
-                    self.refuse(WORDS_IN_MUSIC, f"{letters!r} is no music")
+        for letters in words_in(line):
+            if not self.defined.issuperset(letters):
+                self.refuse(WORDS_IN_MUSIC, f"{letters!r} is no music")
+        note = self.note
         for word in WORDS(line):
             kind, value = _meaning(word)
             if kind == "note":
-                self.note(*value)
+                note(*value)
             elif kind != "ignored":
                 getattr(self, kind)(value)
 
     def note(self, step: int, place: int, alteration: int | None, above: int, below: int) -> None:
-        voice = self.voice
+        voice, verdict = self.voice, self.verdict
         if not voice.in_chord:
             self.begin_sound()
         if alteration is not None:
@@ -533,10 +533,10 @@ class _Reader:
             if alteration is None:
                 pitch = voice.carried[place]  # a tie carries its accidental over the bar line
             if voice.carried[place] != pitch:
-                self.verdict.pitches.append(pitch)
+                verdict.pitches.append(pitch)
         else:
-            self.verdict.pitches.append(pitch)
-        self.verdict.naturals.append(place)
+            verdict.pitches.append(pitch)
+        verdict.naturals.append(place)
         voice.place = place
         voice.sounding[place] = pitch
         if voice.in_chord:
