@@ -6,7 +6,7 @@ batched                as one model whose parameters are [runs, ...]: vmap over 
 batched in processes   each process trains its share as one model
 graphs                 on a GPU only: each run's step a CUDA graph on a stream of its own. Not run on a GPU yet
 
-All train the same recipes (seed, peak rate and weight decay differ) on the same made-up stream, and take turns in every
+All train the same configs (seed, peak rate and weight decay differ) on the same made-up stream, and take turns in every
 round. Before that the losses in company are held against those of each run alone; the last column shows how far apart
 they are at most, as a share of the loss.
 
@@ -22,6 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from typing import Any
@@ -32,14 +33,17 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
-from training.recipe import BETAS, CLIP_NORM, Recipe, build_optimizer, learning_rate, rate_at, warmup_steps
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from modeling.counting import count_parameters
-from modeling.ladder import ARCHITECTURE_OF, gpt_config, lstm_config, new_model
+from modeling.ladder import ARCHITECTURE_OF, ladder_config, new_model, shape_of
 from training.batches import WindowBatches
-from training.loop import hardware
+from training.config import RunConfig, learning_rate_at
+from training.grid import Recipe, base_config
+from training.learning_rate import learning_rate
+from training.measurements import hardware
+from training.models import build_optimizer
 
 VOCABULARY = 85  # of the bundled corpus
 FIRST = 2  # token id after the pad's and the boundary's
@@ -49,6 +53,7 @@ HORIZON = 1000  # steps that the rate's schedule is made for
 CHECKED_STEPS = 30
 FACTORS = (0.5, 1.0, 2.0)  # times the rule's rate
 DECAYS = (0.0, 0.1)
+RECIPE = Recipe(batch_size=BATCH, context=CONTEXT, precision="fp32")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -61,45 +66,43 @@ def made_stream() -> np.ndarray:
 def make_model(architecture: str, size: str, seed: int) -> PreTrainedModel:
     """Return an untrained model in training mode."""
     torch.manual_seed(seed)
-    build = gpt_config if architecture == "gpt" else lstm_config
-    model = new_model(build(size, VOCABULARY, CONTEXT, 1, 0)).train()
+    model = new_model(ladder_config(architecture, size, VOCABULARY, CONTEXT, 1, 0)).train()
     model.loss_type = "ForCausalLM"
     return model.to(device=DEVICE)
 
 
-def make_recipes(architecture: str, size: str, runs: int) -> list[Recipe]:
-    """Return recipes of one size that differ in seed, peak rate and weight decay."""
+def make_configs(architecture: str, size: str, runs: int) -> list[RunConfig]:
+    """Return configurations of one size that differ in seed, peak learning rate and weight decay."""
     groups = count_parameters(make_model(architecture, size, 0))
     peak = learning_rate(architecture, groups["total"] - groups["tables"])
     tokens = HORIZON * BATCH * (CONTEXT - 1)
     rates, decays = ([values[r % len(values)] for r in range(runs)] for values in (FACTORS, DECAYS))
-    warmup = warmup_steps(HORIZON)
-    return [
-        Recipe(architecture, size, r, tokens, BATCH, CONTEXT, peak * rates[r], decays[r], warmup) for r in range(runs)
-    ]
+    shape = shape_of(architecture, size, VOCABULARY, CONTEXT)
+    base = replace(base_config(RECIPE, architecture, size, shape, "made", 1), tokens=tokens)
+    return [replace(base, seed=r, learning_rate=peak * rates[r], weight_decay=decays[r]) for r in range(runs)]
 
 
 class Run:
     """One run, trained as training/loop.py trains it."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.model = make_model(recipe.architecture, recipe.size, recipe.seed)
-        self.optimizer = build_optimizer(self.model, recipe.weight_decay)
-        self.batches = WindowBatches(made_stream(), recipe.context, recipe.batch_size, recipe.seed)
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.model = make_model(config.architecture, config.size, config.seed)
+        self.optimizer = build_optimizer(self.model, config)
+        self.batches = WindowBatches(made_stream(), config.context, config.batch_size, config.seed)
 
     def step(self, step: int) -> Tensor:
         """Train one step and return its loss."""
         tokens = self.batches.batch(step).to(DEVICE, non_blocking=True)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(step, self.recipe)
+            group["lr"] = learning_rate_at(step, self.config)
         return self.update(tokens)
 
     def update(self, tokens: Tensor) -> Tensor:
         """Train on a batch at the optimiser's present rate and return the loss."""
         loss = self.model(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
-        clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+        clip_grad_norm_(self.model.parameters(), RECIPE.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.detach()
@@ -108,9 +111,9 @@ class Run:
 class GraphedRun(Run):
     """One run whose whole step is a CUDA graph, replayed on a stream of its own."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe)
-        if recipe.architecture == "gpt":
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        if config.architecture == "gpt":
             # While a graph is captured, transformers writes the causal mask out, which costs the fast attention kernel;
             # for an attention that its masks do not know it makes none.
             AttentionInterface.register("causal_sdpa", sdpa_attention_forward)
@@ -135,7 +138,7 @@ class GraphedRun(Run):
         with torch.cuda.stream(self.stream):
             self.tokens.copy_(self.batches.batch(step).pin_memory(), non_blocking=True)
             for group in self.optimizer.param_groups:
-                group["lr"].fill_(rate_at(step, self.recipe))
+                group["lr"].fill_(learning_rate_at(step, self.config))
             self.graph.replay()
         return self.loss
 
@@ -143,9 +146,9 @@ class GraphedRun(Run):
 class BatchedRuns:
     """All runs as one model. Row r of a matrix [runs, parameters] is run r; a tensor [runs, ...] is a view of it."""
 
-    def __init__(self, recipes: Sequence[Recipe]) -> None:
-        runs = [Run(recipe) for recipe in recipes]
-        self.recipes, self.batches = recipes, [run.batches for run in runs]
+    def __init__(self, configs: Sequence[RunConfig]) -> None:
+        runs = [Run(config) for config in configs]
+        self.configs, self.batches = configs, [run.batches for run in runs]
         decayed, others = zip(*([group["params"] for group in run.optimizer.param_groups] for run in runs), strict=True)
         rows = [[*matrices, *rest] for matrices, rest in zip(decayed, others, strict=True)]
         self.values = torch.stack([torch.cat([parameter.detach().flatten() for parameter in row]) for row in rows])
@@ -158,24 +161,24 @@ class BatchedRuns:
         }
         width = sum(parameter.numel() for parameter in decayed[0])
         groups: list[dict[str, Any]] = []
-        for recipe, values, gradients in zip(recipes, self.values, self.gradients, strict=True):
-            for columns, decay in ((slice(width), recipe.weight_decay), (slice(width, None), 0.0)):
+        for config, values, gradients in zip(configs, self.values, self.gradients, strict=True):
+            for columns, decay in ((slice(width), config.weight_decay), (slice(width, None), 0.0)):
                 part = values[columns]
                 part.grad = gradients[columns]
                 groups.append({"params": [part], "weight_decay": decay})
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
-        self.losses = gpt_losses(runs[0].model) if recipes[0].architecture == "gpt" else lstm_losses
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(RECIPE.beta1, RECIPE.beta2), fused=True)
+        self.losses = gpt_losses(runs[0].model) if configs[0].architecture == "gpt" else lstm_losses
 
     def step(self, step: int) -> Tensor:
         """Train one step of every run and return the losses [runs]."""
         tokens = torch.stack([batches.batch(step) for batches in self.batches]).to(DEVICE, non_blocking=True)
         for i, group in enumerate(self.optimizer.param_groups):
-            group["lr"] = rate_at(step, self.recipes[i // 2])
+            group["lr"] = learning_rate_at(step, self.configs[i // 2])
         losses = self.losses(self.parameters, tokens)
         parts = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
         torch.cat([part.flatten(1) for part in parts], dim=1, out=self.gradients)
         norms = torch.linalg.vector_norm(self.gradients, dim=1, keepdim=True)
-        self.gradients.mul_((CLIP_NORM / (norms + 1e-6)).clamp(max=1.0))
+        self.gradients.mul_((RECIPE.clip_norm / (norms + 1e-6)).clamp(max=1.0))
         self.optimizer.step()
         return losses.detach()
 
@@ -271,9 +274,9 @@ def finish() -> None:
         torch.cuda.synchronize()
 
 
-def in_turn(recipes: Sequence[Recipe]) -> Train:
+def in_turn(configs: Sequence[RunConfig]) -> Train:
     """Train one run after another."""
-    runs = [Run(recipe) for recipe in recipes]
+    runs = [Run(config) for config in configs]
 
     def train(steps: range) -> None:
         for run in runs:
@@ -284,9 +287,9 @@ def in_turn(recipes: Sequence[Recipe]) -> Train:
     return train
 
 
-def batched(recipes: Sequence[Recipe]) -> Train:
+def batched(configs: Sequence[RunConfig]) -> Train:
     """Train all runs as one model."""
-    company = BatchedRuns(recipes)
+    company = BatchedRuns(configs)
 
     def train(steps: range) -> None:
         for step in steps:
@@ -296,9 +299,9 @@ def batched(recipes: Sequence[Recipe]) -> Train:
     return train
 
 
-def graphs(recipes: Sequence[Recipe]) -> Train:
+def graphs(configs: Sequence[RunConfig]) -> Train:
     """Train every run by its CUDA graph, a step of each in turn: the streams run side by side."""
-    runs = [GraphedRun(recipe) for recipe in recipes]
+    runs = [GraphedRun(config) for config in configs]
 
     def train(steps: range) -> None:
         for step in steps:
@@ -309,16 +312,16 @@ def graphs(recipes: Sequence[Recipe]) -> Train:
     return train
 
 
-def in_processes(way: Callable[[Sequence[Recipe]], Train], recipes: Sequence[Recipe], stack: ExitStack) -> Train:
+def in_processes(way: Callable[[Sequence[RunConfig]], Train], configs: Sequence[RunConfig], stack: ExitStack) -> Train:
     """Share the runs among one-thread processes, one a core; they end with the stack."""
     # CUDA does not survive a fork; where there is none, a server that has the libraries forks the workers.
     context: Any = multiprocessing.get_context("forkserver" if DEVICE.type == "cpu" else "spawn")
     context.set_forkserver_preload(["training.study"])
-    at_once = min(len(recipes), os.cpu_count() or 1)
+    at_once = min(len(configs), os.cpu_count() or 1)
     pipes = []
     for i in range(at_once):
         ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(way, recipes[i::at_once], theirs), daemon=True)
+        process = context.Process(target=serve, args=(way, configs[i::at_once], theirs), daemon=True)
         process.start()
         theirs.close()
         stack.callback(process.join)
@@ -334,10 +337,10 @@ def in_processes(way: Callable[[Sequence[Recipe]], Train], recipes: Sequence[Rec
     return train
 
 
-def serve(way: Callable[[Sequence[Recipe]], Train], recipes: Sequence[Recipe], pipe: Connection) -> None:
+def serve(way: Callable[[Sequence[RunConfig]], Train], configs: Sequence[RunConfig], pipe: Connection) -> None:
     """Train the steps that come through the pipe, until it closes."""
     torch.set_num_threads(1)
-    train = way(recipes)
+    train = way(configs)
     with suppress(EOFError):
         while True:
             train(pipe.recv())
@@ -354,33 +357,33 @@ def losses_of(step: Callable[[int], Tensor]) -> Tensor:
     return torch.stack(losses)
 
 
-def difference(recipes: Sequence[Recipe]) -> float:
+def difference(configs: Sequence[RunConfig]) -> float:
     """Return the largest relative difference between the losses of runs alone and of the same runs in company."""
-    alone = torch.stack([losses_of(Run(recipe).step) for recipe in recipes], dim=1)
-    company = [losses_of(BatchedRuns(recipes).step)]
+    alone = torch.stack([losses_of(Run(config).step) for config in configs], dim=1)
+    company = [losses_of(BatchedRuns(configs).step)]
     if DEVICE.type == "cuda":
-        company.append(torch.stack([losses_of(GraphedRun(recipe).step) for recipe in recipes], dim=1))
+        company.append(torch.stack([losses_of(GraphedRun(config).step) for config in configs], dim=1))
     return max(float(((losses - alone) / alone).abs().max()) for losses in company)
 
 
-def measure(recipes: Sequence[Recipe], rounds: int, steps: int) -> dict[str, float]:
+def measure(configs: Sequence[RunConfig], rounds: int, steps: int) -> dict[str, float]:
     """Return the median tokens/s of each way, all runs together."""
     with ExitStack() as stack:
         ways = {
-            "in turn": in_turn(recipes),
-            "processes": in_processes(in_turn, recipes, stack),
-            "batched": batched(recipes),
-            "batched in processes": in_processes(batched, recipes, stack),
+            "in turn": in_turn(configs),
+            "processes": in_processes(in_turn, configs, stack),
+            "batched": batched(configs),
+            "batched in processes": in_processes(batched, configs, stack),
         }
         if DEVICE.type == "cuda":
-            ways["graphs"] = graphs(recipes)
+            ways["graphs"] = graphs(configs)
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         for round_ in range(rounds + 1):
             for way, train in ways.items():
                 start = time.perf_counter()
                 train(range(round_ * steps, (round_ + 1) * steps))
                 seconds[way].append(time.perf_counter() - start)
-    tokens = steps * sum(recipe.tokens_per_step for recipe in recipes)
+    tokens = steps * sum(config.tokens_per_step for config in configs)
     return {way: tokens / statistics.median(taken[1:]) for way, taken in seconds.items()}  # the first round warms up
 
 
@@ -404,9 +407,9 @@ def main() -> None:
     print(f"total tokens/s, medians of {options.rounds} rounds of {options.steps} steps\n")
     for architecture in options.architectures:
         for size in options.sizes:
-            recipes = make_recipes(architecture, size, options.runs)
-            differs = difference(recipes)
-            speeds = measure(recipes, options.rounds, options.steps)
+            configs = make_configs(architecture, size, options.runs)
+            differs = difference(configs)
+            speeds = measure(configs, options.rounds, options.steps)
             if (architecture, size) == (options.architectures[0], options.sizes[0]):
                 print(f"| | {' | '.join(speeds)} | losses differ by |\n{'|---' * (len(speeds) + 2)}|")
             cells = [f"{speed:,.0f} (× {speed / speeds['processes']:.2f})" for speed in speeds.values()]

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from analysis.fitting import columns_of, fit
 from analysis.laws import LAWS
-from training.loop import cpu_name
+from training.measurements import cpu_name
 
 INTERVALS = ("bootstrap", "profile", "jackknife")
 SEEDS = (0, 1, 2)

@@ -28,7 +28,7 @@ from preprocessing.families import (
 )
 from preprocessing.notation import judge, split_tunes
 from preprocessing.sources import BUNDLED, Reading, decode, fingerprint, read_source
-from training.loop import cpu_name
+from training.measurements import cpu_name
 
 PLANTED = 1000
 SALTS = 50

@@ -31,7 +31,7 @@ from scipy.optimize import OptimizeResult, minimize
 
 from analysis import fitting
 from analysis.fitting import fit, resample
-from training.loop import cpu_name
+from training.measurements import cpu_name
 
 Array = NDArray[np.float64]
 CASES = Path(os.environ.get("SCALING_REFERENCE_CASES", Path(__file__).parents[2] / "shared" / "reference_cases"))

@@ -135,7 +135,7 @@ def build_corpus(
     stats = {
         **describe_tunes(splits, len(vocabulary)),
         "characters_accounted": _account(tally, kept),
-        "drops": dict(tally.drops.most_common()),
+        "drops": _by_count(tally.drops),
         "dropped": _merged(reading.dropped, tally.dropped),
         "similarity": families.statistics,
         "transposed": {"tunes": len(made), "characters": sum(len(t.text) for t in made), "failures": dict(failures)},
@@ -170,11 +170,11 @@ def _account(tally: Tally, kept: int) -> dict[str, Any]:
     dropped, added = tally.ledger.dropped, tally.ledger.added
     return {
         "read": tally.characters,
-        "dropped": dict(dropped.most_common()),
+        "dropped": _by_count(dropped),
         "kept": tally.characters - dropped.total(),
-        "added": dict(added.most_common()),
+        "added": _by_count(added),
         "written": kept,
-        "tunes_changed": dict(tally.changed.most_common()),
+        "tunes_changed": _by_count(tally.changed),
     }
 
 
@@ -254,7 +254,12 @@ def describe_tunes(splits: dict[str, list[Tune]], vocabulary_size: int) -> dict[
 
 
 def _most_common(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+    return _by_count(Counter(values))
+
+
+def _by_count(counts: Counter[str]) -> dict[str, int]:
+    """Return counts, the largest first; of equal ones not the first counted, which differs between processes."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def warn_of_unknown(stats: dict[str, Any]) -> None:

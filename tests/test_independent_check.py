@@ -19,14 +19,13 @@ RESULTS = Path(__file__).parent.parent / "results"
 STUDY = "cpu"
 DELTA = 0.01  # of the Huber loss, on log loss
 ARCHITECTURES = ("gpt", "lstm")
-SETTING = ["size", "budget", "one_in", "keys"]
+SETTING = ["size", "budget", "data_fraction", "keys"]
 EXPONENTS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
 SHARES_OF_FLOOR = (0.0, 0.3, 0.6, 0.9)  # of the least loss, where a fit starts
 RESAMPLES = 200
 COLUMNS = [
     "study",
     "status",
-    "corpus",
     "n_params",
     "n_params_non_embedding",
     "tokens",
@@ -34,8 +33,8 @@ COLUMNS = [
     "epochs",
     "flops",
     "validation_loss",
-    *(f"recipe.{name}" for name in ("architecture", "size", "seed", "tokens", "one_in", "schedule", "carry_state")),
-    "recipe.init_from",
+    *(f"config.{name}" for name in ("architecture", "size", "seed", "tokens", "data_fraction", "n_keys", "schedule")),
+    *("config.sequences", "config.init_from"),
 ]
 
 
@@ -132,16 +131,17 @@ def weights_of(runs):
 def runs():
     """The study's finished runs of the schedule that most have, one row a run."""
     table = pq.read_table(RESULTS / "runs.parquet", columns=COLUMNS).to_pandas()
-    table = table.rename(columns={"recipe.tokens": "budget"}).rename(columns=lambda name: name.removeprefix("recipe."))
+    table = table.rename(columns={"config.tokens": "budget", "config.n_keys": "keys"})
+    table = table.rename(columns=lambda name: name.removeprefix("config."))
     table = table[(table.study == STUDY) & table.init_from.isna() & (table.status == "finished")]
     table = table[table.schedule == table.schedule.mode()[0]]
-    return table.assign(keys=(table.tokens / table.epochs / table.unique_tokens).round())
+    return table.assign(stateful=table.sequences == "streams")
 
 
 @pytest.fixture(scope="module")
 def whole(runs):
     """Those on all tunes in their own keys, state reset, by architecture and size."""
-    some = runs[(runs.one_in == 1) & (runs["keys"] == 1) & ~runs.carry_state.astype(bool)]
+    some = runs[(runs.data_fraction == 1) & (runs["keys"] == 1) & ~runs.stateful]
     return some.sort_values(["n_params", "budget", "seed"])
 
 
@@ -190,7 +190,7 @@ def assert_same_fit(law, fitted):
 
 def test_runs_sizes_and_budgets_are_counted_alike(published, runs, main):
     assert published["main_budget"] == main.budget.iloc[0]
-    assert published["runs"] == runs[~runs.carry_state.astype(bool)].architecture.value_counts().to_dict()
+    assert published["runs"] == runs[~runs.stateful].architecture.value_counts().to_dict()
     for row in published["sizes"]:
         for architecture in set(ARCHITECTURES) & row.keys():
             losses = of(main, architecture).query("size == @row['size']").validation_loss
@@ -254,11 +254,11 @@ def test_the_difference_of_exponents_and_the_crossover_are_found_again(published
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_fewer_tunes_and_more_keys_change_is_found_again(published, runs, architecture):
-    mine = of(runs[~runs.carry_state.astype(bool)], architecture)
+    mine = of(runs[~runs.stateful], architecture)
     own_keys = mine[mine["keys"] == 1]
     kinds = {
-        "part": (own_keys[own_keys.one_in > 1], own_keys[own_keys.one_in == 1], ["size", "seed", "budget"]),
-        "keys": (mine[mine["keys"] > 1], own_keys, ["size", "seed", "budget", "one_in"]),
+        "part": (own_keys[own_keys.data_fraction < 1], own_keys[own_keys.data_fraction == 1], ["size", "seed", "budget"]),
+        "keys": (mine[mine["keys"] > 1], own_keys, ["size", "seed", "budget", "data_fraction"]),
     }
     rows = [row for row in published["arms"][architecture] if row["against"] in kinds]
     assert {row["against"] for row in rows} == kinds.keys()

@@ -4,11 +4,13 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import made_tunes
 from made_results import made_results
+from small_runs import with_config
 
 from door import read_json, write_json
 from model_cards.paths import bare, bare_names, forget, forget_paths, of_machine
@@ -17,6 +19,7 @@ from model_cards.results import Results
 from model_cards.staging import stage, stage_dataset
 from preprocessing.corpus import Corpus
 from preprocessing.sources import Block
+from training.record import read_record, write_record
 
 ROOTS = (
     "/d",
@@ -162,9 +165,10 @@ def study(tmp_path_factory, corpus):
 
 def spoil(root):
     """Have the study's records tell where they lie, as those of a study at an absolute path do."""
-    best = read_json(root / "best_model" / "record.json")
-    best["recipe"]["init_from"] = f"{root}/GPT_initial_training/15k/tokens_8000000-wsd/seed_0"
-    write_json(root / "best_model" / "record.json", best | {"reason": f"{root.resolve()}/x: was full"})
+    best = with_config(
+        read_record(root / "best_model"), init_from=f"{root}/GPT_initial_training/15k/tokens_8000000-wsd/seed_0"
+    )
+    write_record(root / "best_model", replace(best, reason=f"{root.resolve()}/x: was full"))
     quality = read_json(root / "generation_analysis" / "quality.json")
     for cell in quality["cells"]:
         cell["folder"] = f"{root}/{cell['folder']}"

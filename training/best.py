@@ -114,7 +114,8 @@ def plan_fine_tuning(recipe: Recipe, source: str, corpus: Corpus, root: Path, ep
         else Shape(built.num_hidden_layers, built.hidden_size, 0, built.embedding_size, built.embedding_std)
     )
     recipe = resolve_precision(recipe, shape.width)
-    base = base_config(recipe, ARCHITECTURE_OF[built.model_type], Path(source).name, shape, corpus)
+    name, architecture = Path(source).name, ARCHITECTURE_OF[built.model_type]
+    base = base_config(recipe, architecture, name, shape, corpus.digest(), corpus.n_keys)
     config = replace(base, init_from=source, init_sha256=weights_sha256(source))
     rate = float(f"{rate_share * learning_rate(config.architecture, measure(config, corpus)[1]):.3g}")
     config = _with_budget(replace(config, learning_rate=rate), round(epochs * (len(stream) - 1)))

@@ -80,13 +80,13 @@ def has_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def base_config(recipe: Recipe, architecture: str, size: str, shape: Shape, corpus: Corpus) -> RunConfig:
-    """Return the configuration of a model; its budget, learning rate, seed and fraction of the data are still open."""
+def base_config(recipe: Recipe, architecture: str, size: str, shape: Shape, corpus: str, n_keys: int) -> RunConfig:
+    """Return the configuration of a model on a corpus (a hash); budget, learning rate and seed are still open."""
     values = asdict(recipe)
     del values["cooldown_fraction"]
     return RunConfig(
-        corpus=corpus.digest(),
-        n_keys=corpus.n_keys,
+        corpus=corpus,
+        n_keys=n_keys,
         data_fraction=1.0,
         architecture=architecture,
         size=size,
@@ -126,7 +126,7 @@ def plan_ladders(axes: Axes, recipe: Recipe, corpus: Corpus, root: Path) -> list
         for size in dict.fromkeys(sizes):
             resolved = resolve_precision(recipe, LADDER[size].n_embd)  # the same for a size's GPT and LSTM
             shape = shape_of(architecture, size, len(corpus.vocabulary), recipe.context)
-            base = base_config(resolved, architecture, size, shape, corpus)
+            base = base_config(resolved, architecture, size, shape, corpus.digest(), corpus.n_keys)
             budgets = _budgets(axes, base, corpus)
             for fraction in dict.fromkeys(axes.data_fractions):
                 for seed in dict.fromkeys(axes.seeds):

@@ -369,6 +369,9 @@ def main() -> None:
             run_arm(arguments, f"{arguments.arm} ({number} of {len(arms)})" if len(arms) > 1 else arguments.part)
         except DoorError as error:
             failed.append(str(error))
+    state = PartialState()
+    state.wait_for_everyone()  # a process that leaves early takes down what another is still in
+    state.destroy_process_group()
     if failed:
         raise DoorError("\n".join(dict.fromkeys(failed)))
 

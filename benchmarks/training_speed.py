@@ -1,6 +1,6 @@
-"""Tokens/s of training beside plain PyTorch and transformers.Trainer: python -m benchmarks.training [--sizes 120k tiny]
+"""Tokens/s of training beside plain PyTorch and transformers.Trainer: python benchmarks/training_speed.py [--sizes tiny]
 
-this project   training/loop.py's Run, through Accelerate
+this project   training/trainer.py, through Accelerate
 bare step      the same model and optimiser, but a fixed batch, forward, backward, clipping and update, nothing else
 plain          the same network and weights in nanoGPT's style: random crops of a memmap stacked one by one, torch's
                scaled_dot_product_attention and GELU, or nn.LSTM; fused AdamW, clipping
@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import product
 from multiprocessing import get_context
@@ -35,7 +35,6 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
-from training.recipe import BETAS, CLIP_NORM, Recipe
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -50,15 +49,18 @@ from transformers.utils import logging
 
 from modeling.configuration_abc_lstm import AbcLstmConfig
 from modeling.counting import count_flops, count_parameters
-from modeling.ladder import LADDER, gpt_config, lstm_config, new_model
-from training.loop import Run, hardware
-from training.record import read_runs
+from modeling.ladder import LADDER, ladder_config, new_model, shape_of
+from training.grid import Recipe, base_config
+from training.measurements import hardware
+from training.record import FINISHED, read_runs
 from training.tracking import Tracking
+from training.trainer import Trainer as Engine
 
 VOCABULARY = 85  # of the bundled corpus
 FIRST = 2  # token id after the pad's and the boundary's
 CONTEXT = 256
 RATE = 1e-3
+RECIPE = Recipe()
 SIZES = {"gpt": ["120k", "tiny", "small", "medium"], "lstm": ["120k", "tiny", "small"]}
 SAME_LOSS = 1e-4  # nats
 TRAINER_COSTS = 2  # times the plain step, to choose how many steps a round has
@@ -171,17 +173,17 @@ def make_stream(folder: str) -> np.memmap:
 
 def make_model(case: Case) -> PreTrainedModel:
     """Return the untrained model of a case."""
-    build = gpt_config if case.architecture == "gpt" else lstm_config
     torch.manual_seed(0)
-    return new_model(build(case.size, VOCABULARY, CONTEXT, 1, 0))
+    return new_model(ladder_config(case.architecture, case.size, VOCABULARY, CONTEXT, 1, 0))
 
 
-def make_run(case: Case, stream: np.ndarray, compiled: bool) -> Run:
+def make_run(case: Case, stream: np.ndarray, compiled: bool) -> Engine:
     """Return the engine under test."""
-    recipe = Recipe(
-        case.architecture, case.size, 0, 10**9, case.batch_size, CONTEXT, RATE, 0.1, 100, precision=case.precision
-    )
-    return Run(recipe, stream, make_model(case), Tracking().accelerator(Path()), case.batch_size, compiled)
+    recipe = Recipe(batch_size=case.batch_size, context=CONTEXT, precision=case.precision)
+    shape = shape_of(case.architecture, case.size, VOCABULARY, CONTEXT)
+    base = base_config(recipe, case.architecture, case.size, shape, "made", 1)
+    config = replace(base, tokens=10**9, learning_rate=RATE)
+    return Engine(config, stream, make_model(case), Tracking().accelerator(Path()), case.batch_size, compiled)
 
 
 def autocast(precision: str) -> torch.autocast:
@@ -189,16 +191,16 @@ def autocast(precision: str) -> torch.autocast:
     return torch.autocast(DEVICE.type, torch.bfloat16, precision == "bf16")
 
 
-def bare_step(run: Run) -> Way:
+def bare_step(run: Engine) -> Way:
     """Return a step of a run's model and optimiser without its loop."""
     parameters, optimizer = list(run.state.parameters.values()), run.state.optimizer
     tokens = run.batches.batch(0).to(DEVICE)
 
     def step() -> None:
-        with autocast(run.recipe.precision):
+        with autocast(run.config.precision):
             loss = run.model(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
-        clip_grad_norm_(parameters, CLIP_NORM)
+        clip_grad_norm_(parameters, RECIPE.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -219,7 +221,7 @@ def make_plain(model: PreTrainedModel) -> nn.Module:
 def plain_step(plain: nn.Module, case: Case, stream: np.ndarray) -> Way:
     """Return a step of the plain loop."""
     parameters = list(plain.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=BETAS, weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(RECIPE.beta1, RECIPE.beta2), weight_decay=0.1, fused=True)
 
     def crops(starts: Tensor) -> Tensor:
         batch = torch.stack([torch.from_numpy(stream[i : i + CONTEXT].astype(np.int64)) for i in starts])
@@ -231,14 +233,14 @@ def plain_step(plain: nn.Module, case: Case, stream: np.ndarray) -> Way:
         with autocast(case.precision):
             loss = plain(inputs, targets)
         loss.backward()
-        clip_grad_norm_(parameters, CLIP_NORM)
+        clip_grad_norm_(parameters, RECIPE.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
 
 
-def check_same_loss(run: Run, plain: nn.Module) -> None:
+def check_same_loss(run: Engine, plain: nn.Module) -> None:
     """Raise RuntimeError if model and plain network do not compute the same loss, in fp32."""
     tokens = run.batches.batch(0).to(DEVICE)
     with torch.no_grad():
@@ -361,8 +363,8 @@ def print_table(cases: Sequence[Case]) -> None:
 def print_evaluation_shares(root: Path) -> None:
     """Print which share of its time each architecture's runs in a study spent on evaluation."""
     for architecture in SIZES:
-        runs = [run for run in read_runs(root, architecture) if "seconds_evaluation" in run]  # a failed one has none
-        shares = [run["seconds_evaluation"] / (run["seconds"] + run["seconds_evaluation"]) for run in runs]
+        runs = [run for run in read_runs(root, architecture) if run.status == FINISHED]
+        shares = [run.seconds_evaluation / (run.seconds + run.seconds_evaluation) for run in runs]
         if shares:
             each = f"{min(shares):.1%} to {max(shares):.1%}, median {statistics.median(shares):.1%}"
             print(f"evaluation, {architecture}: {each} of a run's time in {len(runs)} runs")

@@ -1,4 +1,4 @@
-"""Tokens a second of sampling with Decoder beside the stock pipeline: python -m benchmarks.generation [--device cuda]
+"""Tokens/s of sampling with Decoder beside the stock pipeline: python benchmarks/generation_speed.py [--device cuda]
 
 pipeline   pipeline("text-generation")(header, …): transformers' own loop
 Decoder    the same call with custom_generate=Decoder(tokenizer)
@@ -27,15 +27,14 @@ from transformers.utils import logging
 from generation.bars import StrictBars
 from generation.decoding import Decoder
 from modeling.counting import count_parameters
-from modeling.ladder import LADDER, gpt_config, lstm_config, new_model
+from modeling.ladder import ARCHITECTURE_OF, LADDER, ladder_config, new_model
 from preprocessing.tokens import BOUNDARY, PAD, build_tokenizer, build_vocabulary
-from training.loop import hardware
+from training.measurements import hardware
 
 CONTEXT = 256
 HEADER = "X:1\nM:6/8\nL:1/8\nK:G\n"
 TEXT = "\n" + "".join(map(chr, range(ord(" "), ord(" ") + 81)))  # with the special tokens 85, as many as the corpus has
 NEW = 200  # tokens; with the header they fit the context
-BUILD = {"gpt": gpt_config, "lstm": lstm_config}
 SAMPLING: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
     "temperature 1": {"do_sample": True, "top_k": 0},
@@ -62,7 +61,7 @@ def make_pipeline(architecture: str, size: str, device: torch.device) -> TextGen
     tokenizer = build_tokenizer(build_vocabulary([TEXT]), CONTEXT)
     boundary, pad = tokenizer.convert_tokens_to_ids([BOUNDARY, PAD])
     torch.manual_seed(0)
-    model = new_model(BUILD[architecture](size, len(tokenizer), CONTEXT, boundary, pad)).eval()
+    model = new_model(ladder_config(architecture, size, len(tokenizer), CONTEXT, boundary, pad)).eval()
     model.generation_config.eos_token_id = None
     return TextGenerationPipeline(model=model, tokenizer=tokenizer, device=device)
 
@@ -122,7 +121,9 @@ def print_cell(pipe: TextGenerationPipeline, architecture: str, batch: int, devi
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architectures", nargs="+", default=list(BUILD), choices=list(BUILD))
+    parser.add_argument(
+        "--architectures", nargs="+", default=[*ARCHITECTURE_OF.values()], choices=[*ARCHITECTURE_OF.values()]
+    )
     parser.add_argument("--size", default="tiny", choices=list(LADDER))
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])

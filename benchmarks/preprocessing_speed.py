@@ -1,6 +1,6 @@
 """Seconds and MB/s of each stage of the bundled build, beside a plain `datasets.map` version of the same work.
 
-python -m benchmarks.preprocessing [--rounds 3] [--num_proc 2]
+python -m benchmarks.preprocessing_speed [--rounds 3] [--num_proc 2]
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
     """Print the tables."""
     from preprocessing.corpus import split_by_family  # worker processes import this file too, and need none of these
     from preprocessing.tokens import build_vocabulary, encode_stream
-    from training.loop import cpu_name
+    from training.measurements import cpu_name
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
