@@ -34,7 +34,7 @@ CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 # Of what models and pipeline may import: nothing that reads files, starts programs or uses the network.
 HARMLESS = {
     *("__future__", "collections", "dataclasses", "fractions", "functools", "html", "itertools", "math", "re", "typing"),
-    *("torch", "transformers"),
+    *("torch", "transformers", "unicodedata"),
 }
 FORBIDDEN = {"open", "exec", "eval", "compile", "__import__", "import_module", "breakpoint", "input", "load", "save"}
 

@@ -16,6 +16,7 @@ from .bars import HeaderFields, StrictBars, whole_bars
 from .decoding import Decoder
 from .quality import score_tune
 from .notation import FIELD, FIELD_ORDER, bar_length, canonical_key, read_unit_length, split_tunes
+from .text_fields import spell_rhythm
 
 TASK = "abc-generation"
 FREE, STRICT = "free", "strict"
@@ -105,6 +106,8 @@ class AbcGenerationPipeline(Pipeline):
         begun, rest = split_header(prompt)
         if "K" in fields:
             fields["K"] = canonical_key(fields["K"]) or fields["K"]  # `A dorian` as the corpus spells it
+        if "R" in fields:
+            fields["R"] = spell_rhythm(fields["R"]) or fields["R"]  # `Slip Jig` likewise
         letters = {letter for letter, _ in begun}
         in_music = bool(rest) and ("K" in letters or not FIELD.match(f"{rest}:"))  # not in the midst of a field
         if in_music and "K" not in letters | fields.keys():
@@ -118,10 +121,9 @@ class AbcGenerationPipeline(Pipeline):
         if in_music:
             known, forced = [*known, *forced.items()], {}
         text = "".join(f"{letter}:{value}\n" for letter, value in [("X", "1"), *sorted(known, key=place)]) + rest
+        if strange := "".join(sorted(set(text) - self.tokenizer.get_vocab().keys())):
+            raise ValueError(f"the model does not know the characters {shown(strange)} of {shown(text)}")
         ids = self.tokenizer(text, return_tensors="pt")["input_ids"]
-        if self.tokenizer.unk_token_id in ids:
-            strange = "".join(sorted(set(text) - self.tokenizer.get_vocab().keys()))
-            raise ValueError(f"the model does not know the characters {strange!r} of {shown(text)}")
         settings = {"prompt": prompt, **{name: value for name, value in given.items() if value}}
         settings["number"] = dict(begun).get("X") or str(number)
         return {"input_ids": ids, "forced": forced, "held": held, "settings": settings}
@@ -201,7 +203,7 @@ class AbcGenerationPipeline(Pipeline):
 
 
 def shown(prompt: object) -> str:
-    """Return a prompt, or what was given for one, as an error's line shows it."""
+    """Return what was given for a prompt or a setting as an error's line shows it."""
     text = repr(prompt)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
@@ -215,17 +217,17 @@ def check_setting(name: str, value: Any) -> None:
         kinds = (int,) if kind is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
             whole = "a whole number" if kind is int else "a number"
-            raise ValueError(f"{name} {value!r}: must be {whole} from {least:,} to {most:,}")
+            raise ValueError(f"{name} {shown(value)}: must be {whole} from {least:,} to {most:,}")
     if name in LETTERS and value is not None and not (isinstance(value, str) and value.isprintable()):
-        raise ValueError(f"{name} {value!r}: one line of text")
+        raise ValueError(f"{name} {shown(value)}: one line of text")
     if name == "key" and value and canonical_key(value) is None:
-        raise ValueError(f"key {value!r}: no key of ABC such as D, F#m, Bb or Amix")
+        raise ValueError(f"key {shown(value)}: no key of ABC such as D, F#m, Bb or Amix")
     if name == "metre" and value and value != "none" and bar_length(value) is None:
-        raise ValueError(f"metre {value!r}: no metre of ABC such as 6/8, 4/4, C or none")
+        raise ValueError(f"metre {shown(value)}: no metre of ABC such as 6/8, 4/4, C or none")
     if name == "unit_length" and value and read_unit_length(value) is None:
-        raise ValueError(f"unit_length {value!r}: no length of ABC such as 1/8")
+        raise ValueError(f"unit_length {shown(value)}: no length of ABC such as 1/8")
     if name == "bars" and value not in (FREE, STRICT):
-        raise ValueError(f"bars {value!r}: {FREE} or {STRICT}")
+        raise ValueError(f"bars {shown(value)}: {FREE} or {STRICT}")
 
 
 def split_header(text: str) -> tuple[list[tuple[str, str]], str]:

@@ -4,12 +4,13 @@
 follow, so that the tune can still be finished with `bars_add_up`. States recur, so each is worked out once.
 
 It reads any ABC, but writes less than judge accepts. Left out are rests of whole bars (Z, X), overlays (&), spacers
-(y), voices, inline fields, comments, joined lines, +decorations+, quoted text that is no chord symbol, grace groups of
-more than 8 notes or with signs among them, chords of more than 6 notes, lengths, tuplets and bar lines that are not in
-the lists below, keys with accidentals of their own (`D =c`), a tuplet or broken rhythm cut by a bar line or a line's
-end, blanks that say nothing; and of what judge lets pass: empty bars, slurs in slurs in slurs, heaps of decorations.
-In the body K: may begin any line, M: and L: one between bars. Of two halves of a bar the first is the tune's pickup, or
-ends at an edge and is completed by the bar after it, unless the tune ends there; a last bar is full or such a half.
+(y), voices, inline fields, comments, joined lines, +decorations+, +chords+, decorations with blanks, letters that stand
+for no decoration, quoted text that is no chord symbol, grace groups of more than 8 notes or with signs among them,
+chords of more than 6 notes, lengths, tuplets and bar lines that are not in the lists below, keys with accidentals of
+their own (`D =c`), a tuplet or broken rhythm cut by a bar line or a line's end, blanks that say nothing; and of what
+judge lets pass: empty bars, slurs in slurs in slurs, heaps of decorations. In the body K: may begin any line, M: and L:
+one between bars. Of two halves of a bar the first is the tune's pickup, or ends at an edge and is completed by the bar
+after it, unless the tune ends there; a last bar is full or such a half.
 """
 
 import re
@@ -25,10 +26,12 @@ from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from .notation import (
     COMMENT,
+    ENDING,
     FIELD,
     LENGTH,
     TOKEN,
     TUPLET_TIME,
+    UNDEFINED,
     WHOLE,
     WORDS,
     Length,
@@ -80,9 +83,9 @@ ALIKE = {**dict.fromkeys("^_=", "c"), **dict.fromkeys("KLM", "T")}  # may stand 
 BEGINNING = re.compile(  # of a word
     rf"""
       (?:\^\^?|__?|=)?(?:[A-Ga-g][',]{{0,8}}{LENGTH})? | [zx]{LENGTH} | [ZX][0-9]{{0,3}} | \]{LENGTH}
-    | :+ | :{{0,8}}\|[\]|:]{{0,8}}(?:\[|\[?[1-9][0-9,.-]{{0,16}})? | \[\|[\]:]{{0,8}} | :?\[(?:[1-9][0-9,.-]{{0,16}})?
+    | (?::+ | :{{0,8}}\[?\|[\]|:]{{0,8}})(?:\[|\[?{ENDING})? | :+\] | :?\[(?:{ENDING})?
     | \[[A-Za-z]:[^\[\]\n]*\]? | \{{[^{{}}\n]*\}}? | "[^"\n]*"? | ![^!\s|]{{0,30}}!?
-    | \((?:[1-9](?::[0-9]{{0,2}}){{0,2}})? | >{{1,3}} | <{{1,3}} | [ \t`]+ | .
+    | \((?:[1-9][0-9]?(?::[0-9]{{0,2}}){{0,2}})? | >{{1,3}} | <{{1,3}} | [ \t`]+ | .
     """,
     re.VERBOSE,
 )
@@ -211,7 +214,7 @@ class Automaton:
         self.factors = [_factor(text) for text in self.lengths]
         self.spellings: dict[tuple[Length | None, Length], Spellings] = {}
         self.groups: dict[str, set[str]] = defaultdict(set)
-        for character in self.characters:
+        for character in self.characters - {*UNDEFINED} | self.characters & {"K"}:  # a line may begin with K:
             self.groups[SAME.get(character, character)].add(character)
         self.words: dict[str, list[str]] = defaultdict(list)  # what a beginning may become, but for sounds
         self.written = {ends[0]: pattern for ends, pattern in WRITTEN.items() if self.writable([ends])}
@@ -367,6 +370,8 @@ class Automaton:
         groups: Iterable[tuple[str, Iterable[str]]] = self.groups.items()
         for one, same in zip(self.characters, self.characters, strict=True) if word[:1] in QUOTED else groups:
             ended, rest = split(word, one, begins_line)
+            if one == "K" and (word or not begins_line) and word[:1] not in QUOTED:
+                continue
             if one != "\n" and (ALIKE.get(rest[0], rest[0]) in self.openings or is_field(rest)):
                 moves[ended, ALIKE.get(rest, rest)].update(same)
         return [(ended, rest, same) for (ended, rest), same in moves.items()]

@@ -18,25 +18,40 @@ TUNE_START = re.compile(r"^X:", re.MULTILINE)
 HEADER_END = re.compile(r"^K:.*$(?:\n(?:[A-Za-z+]:.*|%.*|[ \t]*)$)*+", re.MULTILINE)  # all above the first music
 BLANK_LINE = re.compile(r"\n[ \t]*$", re.MULTILINE)
 COMMENT = re.compile(r"(?<!\\)%.*")
+CONTINUES = re.compile(r"[ABCDFGHNORSTWZrsw+]:.*\\$")  # a field of text, goes on in the next line (ABC 2.0)
 METRE = re.compile(r"\(?((?:[0-9]{1,3}\s*\+\s*){0,16}[0-9]{1,3})\)?\s*/\s*([0-9]{1,3})")
+METRES = re.compile(
+    r"(C\|?|[0-9()+\s]*[0-9)]\s*/\s*[0-9]{1,3})(?:\s*\((C\|?|[0-9+]{1,30}/[0-9]{1,3})\)|\s+([0-9]{1,3}/[0-9]{1,3}))"
+)
 UNIT = re.compile(r"\s*([0-9]{1,3})(?:\s*/\s*([0-9]{1,3}))?\s*")
 LENGTH = r"(?:[0-9]{1,3}(?:/[0-9]{1,3}|/{0,8})|/{1,8}[0-9]{0,3})?"  # bounded, as nobody writes longer ones
+ENDING = "[1-9][0-9,.-]{0,16}"
+
+# `+GB+` was a chord before ABC 1.6, `+trill+` a decoration of ABC 2.0: what holds notes alone is a chord.
+PLUS_CHORD = rf"\+(?!f{{1,4}}\+|D\.C)(?:[.~(]?(?:\^\^?|__?|=)?[A-Ga-gxz][',]{{0,8}}{LENGTH}[-)]?){{1,8}}\+"
+UNDEFINED = "IJKNQRUVWhijklmnopqrstw"  # letters for decorations without a meaning of their own (ABC 2.1, section 4.16)
+WITH_BLANKS = rf"(?=[^!+|\n]{{0,40}}?(?:[{UNDEFINED}]{{2}}|\b(?i:al|dal|to|coda|D\.[ ]?[CS])\b))[^!+|\n]{{1,40}}"
+# A decoration; with blanks in it one that no music could be: `!D.C. al fine!`, `!da capo!`.
+DECORATION = rf"(?:!(?:[^!\s|]{{1,30}}|{WITH_BLANKS})!|(?!{PLUS_CHORD})\+(?:[^+\s|_^=]{{1,30}}|{WITH_BLANKS})\+)"
+NOT_NOTES = rf'"[^"\n]*"|\[[A-Za-z]:[^\[\]\n]*\]|{DECORATION}'
 
 TOKEN = re.compile(
     rf"""
       (?P<space>[ \t`]+)
     | (?P<note>(?P<accidental>\^\^?|__?|=)?(?P<letter>[A-Ga-g])(?P<octave>[',]{{0,8}})(?P<note_length>{LENGTH}))
-    | (?P<bar>:{{0,8}}\|[\]|:]{{0,8}}(?:\[?[1-9][0-9,.-]{{0,16}})? | ::+ | \[\|[\]:]{{0,8}} | :?\[[1-9][0-9,.-]{{0,16}})
+    | (?P<bar>(?::{{0,8}}\[?\|[\]|:]{{0,8}} | ::+)(?:\[?{ENDING})? | :{{1,8}}\] | :?\[{ENDING})
     | (?P<inline>\[[A-Za-z]:[^\[\]\n]*\])
     | (?P<chord_open>\[) | (?P<chord_close>\](?P<chord_length>{LENGTH}))
     | (?P<rest>[zx](?P<rest_length>{LENGTH})) | (?P<bar_rest>[ZX](?P<bar_rest_count>[0-9]{{0,3}}))
     | (?P<grace>\{{[^{{}}\n]*\}})
     | (?P<text>"[^"\n]*")
-    | (?P<decoration>![^!\s|]{{1,30}}!|\+[^+\s|]{{1,30}}\+|[.~H-Wh-w])
-    | (?P<tuplet>\([1-9](?::[0-9]{{0,2}}){{0,2}})
+    | (?P<tuplet>\((?:[1-9][0-9]?(?=:)|[2-9])(?::[0-9]{{0,2}}){{0,2}})
     | (?P<broken>>{{1,3}}|<{{1,3}})
-    | (?P<tie>-) | (?P<slur>[()]) | (?P<overlay>&)
+    | (?P<tie>-) | (?P<slur>[()])
+    | (?P<plus_chord>{PLUS_CHORD}{LENGTH}) | (?P<decoration>[.~H-Wh-w]|{DECORATION})
+    | (?P<overlay>&{{1,2}})
     | (?P<ignored>y[0-9]{{0,4}}|[\\$*;?@#!])
+    | (?P<microtone>[\^_=][\^_=0-9/]{{1,8}}[A-Ga-g][',]{{0,8}}(?P<microtone_length>{LENGTH}))
     | (?P<line>\n)
     """,
     re.VERBOSE,
@@ -45,25 +60,43 @@ TOKEN = re.compile(
 # The same lexer without names and with a last resort: every character of a line belongs to a word.
 WORDS = re.compile(re.sub(r"\?P<\w+>", "?:", TOKEN.pattern) + r"| [0-9]+ | .", re.VERBOSE).findall
 
+# Words of a language: undefined letters side by side, before nothing, or three in what would be notes.
+PROSE = re.compile(
+    rf"[H-Wh-w]{{0,30}}?[{UNDEFINED}][H-Wh-w]{{0,30}}?[{UNDEFINED}][H-Wh-w]{{0,30}}"
+    rf"|[H-Wh-w]{{0,30}}?[{UNDEFINED}](?=[ \t]*(?:\.?[ \t]*$|[,;?'])|[ \t]+[{UNDEFINED}])"
+    rf"|[h-tw](?=(?:[A-Za-z]{{0,30}}?[h-tw]){{2}})|(?<![A-Za-z])(?i:and|coda|end)(?![A-Za-z])"
+)
+MAY_BE_PROSE = re.compile(f"[{UNDEFINED}]").search
+WITHOUT_NOTES = re.compile(NOT_NOTES)
+
+UNREADABLE_ACCIDENTAL = re.compile(r"(?<![\^_=])(?!\^\^?[A-Ga-g]|__?[A-Ga-g]|=[A-Ga-g])[\^_=][\^_=0-9/]*[A-Ga-g]")
+
 IGNORED = ("space", "grace", "text", "decoration", "slur", "ignored")
 
 KEY = re.compile(
     r"(?P<tonic>HP|Hp|(?i:none)|[A-G][#b]?)?[ \t]*"
-    r"(?P<mode>(?i:maj|ion|min|aeo|mix|dor|phr|lyd|loc|exp)[A-Za-z]*|[Mm](?![A-Za-z]))?(?P<more>.*)"
+    r"(?P<mode>(?i:maj|ion|min|aeo|mix|dor|phr|lyd|loc|exp)[A-Za-z]*(?:[ \t]+mode\b)?"
+    r"|(?:(?<!\s)[Mm]|[Mm](?!=))(?![A-Za-z]))?(?P<more>.*)"  # `C m=d` names a middle line
 )
-SPELLED_OUT = re.compile(r"^([A-Ga-g])[ -]?(sharp|flat|♯|♭)(?![a-z])", re.IGNORECASE)
-SIGNS = {"sharp": "#", "♯": "#", "flat": "b", "♭": "b"}
-EXPLICIT = re.compile(r"(?<![A-Za-z]{2})(\^\^?|__?|=)([A-Ga-g])")  # not the value of `middle=d`
+SPELLED_OUT = re.compile(r"^([A-Ga-g])[ -]?(sharp|flat|natural|♯|♭|♮)(?![a-z])", re.IGNORECASE)
+NATURAL_MINOR = re.compile(r"\bnatural\s+(?=min)", re.IGNORECASE)
+SIGNS = {"sharp": "#", "♯": "#", "flat": "b", "♭": "b", "natural": "", "♮": ""}
+EXPLICIT = re.compile(r"(\^\^?|__?|=)([A-Ga-g])")
+STAFF = re.compile(  # what a K: field may say of the staff: `clef=bass`, `middle=d`, `treble-8`, `8va`
+    r"(?<!\S)(?:[A-Za-z][\w.:-]*=(?:\"[^\"]*\"|[^\s\"]*)"
+    r"|(?i:(?:treble|alto|tenor|baritone|bass|(?:mezzo)?soprano|perc|none|auto)[1-5]?(?:[+^_-]?(?:8|15)(?:v[ab]|m[ab])?)?)"
+    r"|[+-]?(?:8|15)(?:v[ab]|m[ab])?)(?!\S)"
+)
 OCTAVE = re.compile(r"\boctave=([+-]?[0-9])\b")
 OCTAVE_CLEF = re.compile(r"(?:treble|alto|tenor|bass)[1-5]?([+-])(8|15)\b")
 TRANSPOSE = re.compile(r"\bt(?:ranspose)?=([+-]?[0-9]{1,3})\b")
-NO_TONIC = re.compile(r"$|clef|treble|alto|tenor|bass|perc|middle|octave|t=|transpose|staff|style|stem")
 
 MODE_SHIFT = {  # sharps relative to the major key on the same tonic
     "": 0, "maj": 0, "ion": 0, "m": -3, "min": -3, "aeo": -3,
     "mix": -1, "dor": -2, "phr": -4, "lyd": 1, "loc": -5,
 }  # fmt: skip
 CANONICAL_MODE = {"maj": "", "ion": "", "min": "m", "aeo": "m", "exp": " exp"}
+SIGN_OF_ACCIDENTAL = str.maketrans({"♯": "^", "♭": "_", "♮": "="})
 SHARP_ORDER = "FCGDAEB"
 STEPS = "CDEFGAB"
 PITCH_CLASS = (0, 2, 4, 5, 7, 9, 11)  # of STEPS
@@ -72,6 +105,12 @@ TUPLET_TIME = {2: 3, 3: 2, 4: 3, 6: 2, 8: 3}  # the others depend on the metre (
 
 Length = int | Fraction  # in ticks: a Fraction only where a division leaves a remainder; both add exactly
 WHOLE = 2**9 * 3**2 * 5 * 7  # ticks of a whole note
+
+# Why a tune must not be taken for the music that is left when these are skipped.
+NO_KEY = "no K: field that names a key"
+MICROTONE = "microtones or other accidentals that cannot be read"
+WORDS_IN_MUSIC = "words among the notes"
+LONG_OVERLAY = "a second voice over several bars (&&)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +127,13 @@ class Verdict:
     """What one tune holds and what is wrong with it. `pitches` are MIDI numbers in the order of sounding.
 
     `naturals` are the pitches that all notes as written, tied ones too, would have without any accidental or key.
+    `unreadable` is the first reason why the notes are not the tune's: of an error beyond which nothing is certain.
     """
 
     key: str | None = None
     metre: str | None = None
     errors: list[str] = field(default_factory=list)
+    unreadable: str | None = None
     bad_bars: list[BadBar] = field(default_factory=list)
     bars: int = 0
     rests: int = 0
@@ -139,26 +180,48 @@ def split_tunes(text: str) -> Iterator[str]:
         yield text[start : blank.start() + 1 if blank else end]
 
 
+def words_in(line: str) -> list[str]:
+    """Return what of a line of music are letters of words, as no music has them: one or more for most words.
+
+    A word of the letters of notes alone (`a bag`) cannot be told from them.
+    """
+    return PROSE.findall(WITHOUT_NOTES.sub(" ", line)) if MAY_BE_PROSE(line) else []
+
+
 @lru_cache(maxsize=1024)
 def canonical_key(value: str) -> str | None:
     """Return what a K: field sounds like, in one spelling, or None if it names no key.
 
     Tonic and mode (`Am`, `Dmix`, `F#`), `none`, `HP` or `Hp`; the accidentals that differ from that signature
     (`D =c`; `D exp _b` where they alone count); and `transpose=` in semitones, which takes in `octave=` and, as in
-    abc2midi, clefs like `treble-8` and `bass+15`. Other clefs do not sound and are left out.
+    abc2midi, clefs like `treble-8` and `bass+15`. Other clefs do not sound and are left out. A field with any other
+    word (`D Hijaz`, `E harmonic minor`) or with microtones names no key.
     """
-    value = SPELLED_OUT.sub(lambda match: match[1].upper() + SIGNS[match[2].lower()], value.strip())
-    tonic, mode, more = KEY.match(value).groups()  # type: ignore[union-attr]  # it matches anything
-    explicit = {step.upper(): sign for sign, step in EXPLICIT.findall(more)}
-    if tonic is None and not explicit:
+    value = NATURAL_MINOR.sub("", value.strip())
+    value = SPELLED_OUT.sub(lambda match: match[1].upper() + SIGNS[match[2].lower()], value)
+    tonic, mode, accidentals, rest = _read_key(value.translate(SIGN_OF_ACCIDENTAL))
+    explicit = {step.upper(): sign for sign, step in accidentals}
+    if (tonic is None and not explicit) or re.search(r"[\w^=/]", rest):
         return None
-    mode = (mode or "").lower()[:3]
     key = "none" if tonic is None or tonic.lower() == "none" else tonic + CANONICAL_MODE.get(mode, mode)
     usual = key_signature(key)
     words = [explicit[step] + step.lower() for step in SHARP_ORDER if step in explicit]
     words = [word for word in words if ALTERATION[word[:-1]] != usual.get(word[-1].upper(), 0)]
     shift = octave_shift(value, 0)
     return " ".join([key, *words, f"transpose={shift}"] if shift else [key, *words])
+
+
+@lru_cache(maxsize=1024)
+def _read_key(value: str) -> tuple[str | None, str, tuple[tuple[str, str], ...], str]:
+    """Return tonic, mode (its first letters), accidentals of a K: field, and what is left, which says nothing of it."""
+    tonic, mode, more = KEY.match(value).groups()  # type: ignore[union-attr]  # it matches anything
+    more = STAFF.sub(" ", more)
+    return tonic, (mode or "").lower()[:3], tuple(EXPLICIT.findall(more)), EXPLICIT.sub(" ", more)
+
+
+def describes_staff(value: str) -> bool:
+    """Return whether a K: field is empty or speaks of nothing but the staff, its clef or transposition."""
+    return not STAFF.sub("", value).strip()
 
 
 def octave_shift(value: str, before: int) -> int:
@@ -172,8 +235,7 @@ def octave_shift(value: str, before: int) -> int:
 
 def key_signature(key: str | None) -> dict[str, int]:
     """Return the alteration of each letter (in semitones) under a key; letters without one are left out."""
-    tonic, mode, more = KEY.match(key or "").groups()  # type: ignore[union-attr]  # it matches anything
-    mode = (mode or "").lower()[:3]
+    tonic, mode, accidentals, _ = _read_key(key or "")
     signature: dict[str, int] = {}
     if tonic in ("HP", "Hp"):
         signature = {"F": 1, "C": 1}
@@ -181,7 +243,7 @@ def key_signature(key: str | None) -> dict[str, int]:
         sharps = SHARP_ORDER.index(tonic[0]) - 1 + {"#": 7, "b": -7, "": 0}[tonic[1:]] + MODE_SHIFT[mode]
         signature = {SHARP_ORDER[i % 7]: 1 + i // 7 for i in range(sharps)}
         signature |= {SHARP_ORDER[-1 - i % 7]: -1 - i // 7 for i in range(-sharps)}
-    signature |= {step.upper(): ALTERATION[sign] for sign, step in EXPLICIT.findall(more)}
+    signature |= {step.upper(): ALTERATION[sign] for sign, step in accidentals}
     return {step: alteration for step, alteration in signature.items() if alteration}
 
 
@@ -196,13 +258,25 @@ def sounding_tonic(key: str | None) -> int | None:
 
 @lru_cache(maxsize=1024)
 def bar_length(metre: str | None) -> Fraction | None:
-    """Return the length of a bar in whole notes, or None where the metre is free or cannot be read."""
+    """Return the length of a bar in whole notes, or None where the metre is free or cannot be read.
+
+    Of two metres, `3/4 (4/4)`, it is that of the first.
+    """
+    return bar_lengths(metre)[0]
+
+
+@lru_cache(maxsize=1024)
+def bar_lengths(metre: str | None) -> tuple[Fraction | None, Fraction | None]:
+    """Return the length of a bar in whole notes and the other one that it may have, `3/4 (4/4)`, or None for each."""
+    if two := METRES.fullmatch(metre or ""):
+        first, second = bar_length(two[1].strip()), bar_length(two[2] or two[3])
+        return (first, second) if first and second else (None, None)
     if metre in ("C", "C|"):
-        return Fraction(1)
+        return Fraction(1), None
     match = METRE.fullmatch(metre or "")
     if match is None or int(match[2]) == 0:
-        return None
-    return Fraction(sum(int(n) for n in match[1].split("+")), int(match[2])) or None
+        return None, None
+    return Fraction(sum(int(n) for n in match[1].split("+")), int(match[2])) or None, None
 
 
 def default_unit_length(metre: str | None) -> Fraction:
@@ -265,7 +339,12 @@ def _meaning(word: str) -> tuple[str, Any]:
         step = STEPS.index(match["letter"].upper())
         alteration = ALTERATION.get(match["accidental"])
         return kind, (step, 60 + 12 * height + PITCH_CLASS[step], alteration, *_ratio(match["note_length"]))
-    if kind in ("rest", "chord_close"):
+    if kind == "grace" and UNREADABLE_ACCIDENTAL.search(word):
+        return "microtone", None
+    if kind == "plus_chord":
+        notes, _, length = word[1:].rpartition("+")
+        return kind, f"[{notes}]{length}"
+    if kind in ("rest", "chord_close", "microtone"):
         return kind, _ratio(match[f"{kind.removesuffix('_close')}_length"])
     if kind == "bar_rest":
         return kind, int(match["bar_rest_count"] or 1)
@@ -290,6 +369,7 @@ class _Voice:
 
     metre: str | None = None
     wanted: Length | None = None  # the length of a bar
+    also: Length | None = None  # the other one that it may have
     unit: Length = WHOLE // 8
     signature: list[int] = field(default_factory=lambda: [0] * 7)  # the alteration of each step
     altered: list[int] = field(default_factory=lambda: [0] * 7)  # the same with the accidentals of this bar
@@ -322,9 +402,11 @@ class _Reader:
         self.voices = {"": self.voice}
         self.shifts: dict[str, int] = {}  # of the voices that the header describes
         self.unit_given = self.in_body = False
+        self.defined: set[str] = set()  # letters that U: gives a meaning
 
     def read(self, text: str) -> Verdict:
         joined = block_end = ""  # music of lines that a backslash joins to the next; the end of a block of text
+        in_text = False  # a field of text goes on in this line
         for line in text.split("\n"):
             if block_end:
                 block_end = "" if line.startswith(block_end) else block_end
@@ -339,6 +421,9 @@ class _Reader:
                 self.music(joined)
                 joined = ""
                 self.field(match[1], match[2].strip())
+                in_text = "\\" in line and CONTINUES.match(line.rstrip()) is not None
+            elif in_text:
+                in_text = line.rstrip().endswith("\\")
             elif not self.in_body:
                 if line.strip():
                     self.error("text before the key")
@@ -364,6 +449,11 @@ class _Reader:
     def error(self, message: str) -> None:
         self.verdict.errors.append(f"bar {self.voice.bar}: {message}" if self.in_body else message)
 
+    def refuse(self, reason: str, message: str) -> None:
+        """Note an error beyond which the notes are not the tune's."""
+        self.verdict.unreadable = self.verdict.unreadable or reason
+        self.error(message)
+
     # Fields
 
     def field(self, letter: str, value: str) -> None:
@@ -379,6 +469,8 @@ class _Reader:
                 self.voice.unit, self.unit_given = _ticks(length), True
         elif letter == "V":
             self.change_voice(value)
+        elif letter == "U":
+            self.defined.add(value[:1])
 
     def inline(self, word: str) -> None:
         self.field(word[1], word[3:-1].strip())
@@ -389,18 +481,19 @@ class _Reader:
             signature = key_signature(key)
             voice.signature = [signature.get(step, 0) for step in STEPS]
             voice.altered = voice.signature[:]
-        elif not NO_TONIC.match(value):
-            self.error(f"K:{value} is no key")
+        elif not describes_staff(value):
+            self.refuse(MICROTONE if re.search(r"[\^_][0-9/]", value) else NO_KEY, f"K:{value} is no key")
         voice.shift = octave_shift(value, voice.shift)
         if not self.in_body:
-            self.verdict.key = key or ("none" if NO_TONIC.match(value) else None)
+            self.verdict.key = key or ("none" if describes_staff(value) else None)
             self.in_body = True
             if not self.unit_given:  # a later M: does not change it
                 voice.unit = _ticks(default_unit_length(voice.metre))
 
     def metre(self, value: str) -> None:
-        length = bar_length(value)
+        length, other = bar_lengths(value)
         self.voice.metre, self.voice.wanted = value, None if length is None else _ticks(length)
+        self.voice.also = None if other is None else _ticks(other)
         if not self.in_body:
             self.verdict.metre = value
         if value not in ("none", "") and length is None:
@@ -411,22 +504,26 @@ class _Reader:
         self.shifts[name] = octave_shift(value, self.shifts.get(name, first.shift))
         if self.in_body:
             if name not in self.voices:
-                settings = first.metre, first.wanted, first.unit, first.signature, first.signature[:]
+                settings = first.metre, first.wanted, first.also, first.unit, first.signature, first.signature[:]
                 self.voices[name] = self.new_voice(*settings, shift=self.shifts[name])
             self.voice = self.voices[name]
 
     # Words of music
 
     def music(self, line: str) -> None:
+        for letters in words_in(line):
+            if not self.defined.issuperset(letters):
+                self.refuse(WORDS_IN_MUSIC, f"{letters!r} is no music")
+        note = self.note
         for word in WORDS(line):
             kind, value = _meaning(word)
             if kind == "note":
-                self.note(*value)
+                note(*value)
             elif kind != "ignored":
                 getattr(self, kind)(value)
 
     def note(self, step: int, place: int, alteration: int | None, above: int, below: int) -> None:
-        voice = self.voice
+        voice, verdict = self.voice, self.verdict
         if not voice.in_chord:
             self.begin_sound()
         if alteration is not None:
@@ -436,16 +533,27 @@ class _Reader:
             if alteration is None:
                 pitch = voice.carried[place]  # a tie carries its accidental over the bar line
             if voice.carried[place] != pitch:
-                self.verdict.pitches.append(pitch)
+                verdict.pitches.append(pitch)
         else:
-            self.verdict.pitches.append(pitch)
-        self.verdict.naturals.append(place)
+            verdict.pitches.append(pitch)
+        verdict.naturals.append(place)
         voice.place = place
         voice.sounding[place] = pitch
         if voice.in_chord:
             voice.held = voice.held or (above, below)
         else:
             self.add(above, below)
+
+    def microtone(self, ratio: tuple[int, int] | None) -> None:
+        self.refuse(MICROTONE, "an accidental that cannot be read")
+        if ratio and self.voice.in_chord:
+            self.voice.held = self.voice.held or ratio
+        elif ratio:  # its time counts, its pitch is not known
+            self.begin_sound()
+            self.add(*ratio)
+
+    def plus_chord(self, chord: str) -> None:
+        self.music(chord)
 
     def rest(self, ratio: tuple[int, int]) -> None:
         self.verdict.rests += 1
@@ -520,8 +628,10 @@ class _Reader:
         self.voice.tuplet = time or TUPLET_TIME.get(notes, 3 if compound else 2), notes
         self.voice.tuplet_left = count or notes
 
-    def overlay(self, _: str) -> None:
+    def overlay(self, sign: str) -> None:
         voice = self.voice
+        if sign == "&&":
+            self.refuse(LONG_OVERLAY, "an overlay of several bars")
         voice.altered = voice.signature[:]  # it is another voice, for the rest of the bar
         if voice.total:
             voice.parts.append(voice.total)
@@ -537,7 +647,7 @@ class _Reader:
         self.end_bar(edge=word != "|")
 
     def end_line(self) -> None:
-        if self.voice.total == self.voice.wanted:
+        if self.voice.total and self.voice.total in (self.voice.wanted, self.voice.also):
             self.end_bar(edge=False)  # the Essen songs close a full bar by the line's end alone
 
     def end_chord(self) -> None:
@@ -551,7 +661,8 @@ class _Reader:
             self.verdict.bars += 1
             if voice.wanted is not None and (voice.total != voice.wanted or voice.parts):
                 for found in (*voice.parts, voice.total):
-                    self.check_bar(_Bar(voice.bar, voice.wanted, found, voice.at_edge, edge))
+                    if found != voice.also:
+                        self.check_bar(_Bar(voice.bar, voice.wanted, found, voice.at_edge, edge))
             voice.bar += 1
             voice.at_edge = edge
             voice.altered = voice.signature[:]
@@ -560,7 +671,7 @@ class _Reader:
             voice.at_edge = True
 
     def check_bar(self, bar: _Bar) -> None:
-        if bar.found < bar.wanted and (bar.head or bar.tail):
+        if bar.found < max(bar.wanted, self.voice.also or 0) and (bar.head or bar.tail):
             self.voice.halves.append(bar)
         elif bar.found != bar.wanted:
             self.flag(bar)
@@ -571,9 +682,9 @@ class _Reader:
         heads = {bar.found for bar in halves if bar.head}
         tails = {bar.found for bar in halves if bar.tail}
         for bar in halves:
-            lacks = bar.wanted - bar.found
+            lacks = {full - bar.found for full in (bar.wanted, self.voice.also or bar.wanted)}
             first, last = bar.head and bar.number == 1, bar.tail and bar.number == self.voice.bar - 1
-            if not (first or last or (bar.head and lacks in tails) or (bar.tail and lacks in heads)):
+            if not (first or last or (bar.head and lacks & tails) or (bar.tail and lacks & heads)):
                 self.flag(bar)
 
     def flag(self, bar: _Bar) -> None:
@@ -702,7 +813,7 @@ class _Transcriber(_Reader):
 
     def end_bar(self, edge: bool) -> None:
         voice = self.voice
-        number, wanted = voice.bar, voice.wanted
+        number, wanted = voice.bar, voice.also if voice.total == voice.also else voice.wanted
         super().end_bar(edge)
         if voice.bar > number:
             length = None if wanted is None else Fraction(sum(sound.ticks for sound in voice.sounds), wanted)
