@@ -1,5 +1,6 @@
 # make study   the quick study, end to end        make test    the tests
-# make smoke   the same path on a tiny grid       make check   lint, format and types
+# make smoke   the same path on a tiny grid       make test-long   the tests that take longer
+# make check   lint, format and types
 # make report  all that results/ says, from the table of its runs and the scores of its tunes
 # make publish the study of results/ (hours), then what was measured to results/ and its report
 # make dashboard   the curves of the runs in a browser, while they are trained
@@ -12,7 +13,7 @@ READY_DEV := .venv/.ready-dev
 READY_DEMO := .venv/.ready-demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: study publish report smoke dashboard demo test check install clean
+.PHONY: study publish report smoke dashboard demo test test-long check install clean
 .DEFAULT_GOAL := study
 
 install: $(READY_DEV)
@@ -81,6 +82,9 @@ demo: $(READY_DEMO)
 
 test: $(READY_DEV)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+test-long: $(READY_DEV)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m long
 
 check: $(READY_DEV)
 	@$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Tokens/s of training beside plain PyTorch and transformers.Trainer: python benchmarks/training_speed.py [--sizes tiny]
+"""Tokens/s of training beside plain PyTorch and the Trainer: python benchmarks/training_speed.py [--sizes tiny]
 
 this project   training/trainer.py, through Accelerate
 bare step      the same model and optimiser, but a fixed batch, forward, backward, clipping and update, nothing else

@@ -380,8 +380,8 @@ def test_a_point_shows_its_run_when_it_is_pointed_at_or_focused(open_page):
     losses = page.locator(".figure").first
     run = losses.locator(".run")
     points = losses.locator(".point")
+    points.nth(7).hover()  # waits for the figure to be drawn
     assert points.count() == 8
-    points.nth(7).hover()
     assert run.get_by_role("heading").inner_text() == "LSTM 120k, seed 1"
     assert facts(run) == {
         "Parameters": "121,920",

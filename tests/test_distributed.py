@@ -104,7 +104,7 @@ def launch(log, *arguments, hash_seed=0):
     return ended, log.read_text()
 
 
-@pytest.mark.parametrize("hash_seed", [0, 1, 2])
+@pytest.mark.parametrize("hash_seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_the_launch_of_the_readme_trains_as_one_process_does(small_corpus, tmp_path, hash_seed):
     """With all defaults: only the corpus and what makes the runs short is given."""
     ended, output = launch(
@@ -123,6 +123,7 @@ def test_the_launch_of_the_readme_trains_as_one_process_does(small_corpus, tmp_p
         assert_close(record, train(plan, small_corpus, quiet, ExecutionConfig()))
 
 
+@pytest.mark.long
 def test_a_dry_run_launched_in_two_processes_says_what_the_runs_cost_once(small_corpus, tmp_path):
     ended, output = launch(
         tmp_path / "log",

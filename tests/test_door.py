@@ -213,7 +213,9 @@ def test_a_corpus_is_built_where_a_link_leads_and_nowhere_if_that_is_not_there(
         open_door(main)
         assert (tmp_path / "corpus").is_symlink()
         assert (tmp_path / "disk" / "corpus" / "manifest.json").is_file()
-        (tmp_path / "disk" / "corpus" / "manifest.json").write_text('{"arguments": {}, "outputs": {}}')  # of another build
+        (tmp_path / "disk" / "corpus" / "manifest.json").write_text(
+            '{"arguments": {}, "outputs": {}}'
+        )  # of another build
     assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["corpus"]
     monkeypatch.setattr("sys.argv", [*arguments, str(tmp_path / "gone")])
     monkeypatch.setattr("preprocessing.run.fingerprint", None)

@@ -166,7 +166,7 @@ def test_planted_variants_are_found_and_strangers_are_not(tunes):
     }
     assert {kind: share for kind, share in recall.items() if share < least[kind]} == {}
     found = len(similar_pairs([shingles(pitches) for pitches in some]))
-    assert alarms < 0.06 * found
+    assert alarms < 0.1 * found  # 6 % over all tunes: 14 ± 4 in a quarter of them
 
 
 def test_hardly_a_pair_of_the_bundled_corpus_is_missed_and_none_is_wrong(melodies, exact):

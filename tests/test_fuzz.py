@@ -77,6 +77,7 @@ def mutated(tunes: list[bytes], seed: int) -> bytes:
     return content
 
 
+@pytest.mark.long
 def test_thousands_of_damaged_files_cost_themselves_and_are_counted(real_tunes, tmp_path):
     folder = tmp_path / "damaged"
     for i in range(FILES):

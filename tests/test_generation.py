@@ -233,6 +233,7 @@ def test_every_model_of_a_study_is_sampled_measured_and_reported_once(study, sma
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.long
 def test_what_was_measured_elsewhere_stands_in_for_runs_without_weights(
     study, small_corpus, tmp_path, monkeypatch, capsys
 ):

@@ -33,7 +33,18 @@ OURS = {"preprocessing", "modeling", "training", "analysis", "generation", "mode
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 # Of what models and pipeline may import: nothing that reads files, starts programs or uses the network.
 HARMLESS = {
-    *("__future__", "collections", "dataclasses", "fractions", "functools", "html", "itertools", "math", "re", "typing"),
+    *(
+        "__future__",
+        "collections",
+        "dataclasses",
+        "fractions",
+        "functools",
+        "html",
+        "itertools",
+        "math",
+        "re",
+        "typing",
+    ),
     *("torch", "transformers", "unicodedata"),
 }
 FORBIDDEN = {"open", "exec", "eval", "compile", "__import__", "import_module", "breakpoint", "input", "load", "save"}
@@ -133,6 +144,7 @@ def test_a_new_branch_never_shows_another_size(tmp_path, api):
         assert {**last} == {**first, **files_of(small.folder)}
 
 
+@pytest.mark.long
 def test_200_pushes_under_random_faults_leave_each_time_the_old_files_or_the_new(tmp_path, api, capsys):
     with hub_server() as server:
         client, versions, failed = api(server), [], []

@@ -257,7 +257,11 @@ def test_what_fewer_tunes_and_more_keys_change_is_found_again(published, runs, a
     mine = of(runs[~runs.stateful], architecture)
     own_keys = mine[mine["keys"] == 1]
     kinds = {
-        "part": (own_keys[own_keys.data_fraction < 1], own_keys[own_keys.data_fraction == 1], ["size", "seed", "budget"]),
+        "part": (
+            own_keys[own_keys.data_fraction < 1],
+            own_keys[own_keys.data_fraction == 1],
+            ["size", "seed", "budget"],
+        ),
         "keys": (mine[mine["keys"] > 1], own_keys, ["size", "seed", "budget", "data_fraction"]),
     }
     rows = [row for row in published["arms"][architecture] if row["against"] in kinds]

@@ -115,6 +115,7 @@ def test_absurd_values_are_fitted_or_refused_in_one_line(tmp_path, monkeypatch, 
         assert read_json(tmp_path / "out" / "fits.json")["fit"]["points"] == 12
 
 
+@pytest.mark.long
 def test_a_table_of_a_million_rows_is_fitted_whole_and_listed_in_part(tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     n, d = np.exp(generator.uniform(np.log([1e6, 1e8]), np.log([1e10, 1e12]), (1_000_000, 2)).T)
@@ -131,6 +132,7 @@ def test_a_table_of_a_million_rows_is_fitted_whole_and_listed_in_part(tmp_path, 
     assert data["fit"]["identified"]
 
 
+@pytest.mark.long
 def test_the_order_of_sets_reaches_no_file(table, tmp_path):
     def files(seed):
         out = tmp_path / seed

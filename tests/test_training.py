@@ -589,6 +589,7 @@ def whole(grid, tmp_path_factory):
     return root
 
 
+@pytest.mark.long
 def test_workers_end_with_the_study_that_was_killed_and_the_same_study_ends_as_if_it_had_not_been(
     grid, whole, tmp_path, capsys
 ):
@@ -670,6 +671,7 @@ def small_files_only():
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
+@pytest.mark.long
 def test_a_full_disk_costs_the_run_and_nothing_that_was_finished(grid, whole):
     kept = run_folder(whole, made_config(tokens=15_000)) / "model.safetensors"
     before = kept.read_bytes()

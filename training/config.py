@@ -110,14 +110,13 @@ class RunConfig:
     def config_hash(self) -> str:
         """The hash of all fields but `init_from`. Trunks of any length have the same one, as they grow.
 
-        Where starting weights lie decides nothing, `init_sha256` says what they are: runs of a moved study stay the same.
+        Where starting weights lie decides nothing, `init_sha256` says what they are: a study may be moved.
         """
         config = self.trunk() if self.schedule == TRUNK else self
         values = {
             f.name: getattr(config, f.name)
             for f in fields(config)
-            if f.name != "init_from"
-            and (BEFORE not in f.metadata or getattr(config, f.name) != f.metadata[BEFORE])
+            if f.name != "init_from" and (BEFORE not in f.metadata or getattr(config, f.name) != f.metadata[BEFORE])
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
 
