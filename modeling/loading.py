@@ -5,6 +5,7 @@ safetensors, files that contradict each other, numbers that no training gives. N
 nothing is asked: code beside a model is neither fetched nor read.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import fields
@@ -81,9 +82,13 @@ def load_model(source: str | Path, revision: str | None = None, dropout: float =
     return model
 
 
-def weights_file(source: str | Path, revision: str | None = None) -> Path:
-    """Return the file of a model's weights. Raises DoorError if there is none of safetensors."""
-    return _weights(source, _texts(source, revision))
+def model_sha256(source: str | Path, revision: str | None = None) -> str:
+    """Return the hash of a model's configuration and weights. Raises DoorError if it has no safetensors."""
+    folder = _texts(source, revision)
+    found = hashlib.sha256((folder / CONFIG).read_bytes())
+    with _weights(source, folder).open("rb") as file:
+        found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerFast:

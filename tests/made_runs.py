@@ -24,7 +24,7 @@ def flops_per_token(n):
 
 def made_run(architecture, size, seed, n_params, loss, tokens=1_000_000, data_fraction=1.0, keys=1, **changes):
     """The row of a run of `tokens` tokens on a fraction of the tunes, in `keys` keys."""
-    unique = UNIQUE * data_fraction
+    unique = round(UNIQUE * data_fraction)
     curve = {"step": [10, 20, 40], "tokens": [tokens / 4, tokens / 2, tokens], "seconds": [5.0, 10.0, 20.0]}
     curve |= {"loss": [loss * 1.5, loss * 1.2, loss]}
     per_token = flops_per_token(n_params)

@@ -1,6 +1,7 @@
 """Small runs for tests: configurations, and training on whatever corpus a test has."""
 
 from dataclasses import asdict, replace
+from zlib import crc32
 
 from modeling.ladder import LADDER, shape_of
 from training import loop, models, study
@@ -11,7 +12,7 @@ VOCABULARY = 85  # of the bundled corpus; only what an LSTM's shape is matched w
 
 
 def made_config(architecture="gpt", size="15k", *, corpus="0123456789abcdef", context=64, **changes) -> RunConfig:
-    """A configuration of a short run; a size that is no rung of the ladder has the smallest one's shape."""
+    """A configuration of a short run; a size that is no rung of the ladder has a shape that no model is built to."""
     rung = size if size in LADDER else "15k"
     values = {
         "n_keys": 1, "data_fraction": 1.0, "sequences": "windows", "stream_groups": 16, "batch_size": 4,
@@ -22,6 +23,8 @@ def made_config(architecture="gpt", size="15k", *, corpus="0123456789abcdef", co
         "clip_norm": 1.0, "precision": "fp32", "seed": 0,
     }  # fmt: skip
     shape = asdict(shape_of(architecture, rung, VOCABULARY, context))
+    if rung != size:  # a shape of its own
+        shape["width"] = crc32(size.encode())
     fixed = {"architecture": architecture, "size": size, "corpus": corpus, "context": context}
     return RunConfig(**values | shape | fixed | changes)
 

@@ -17,6 +17,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from filelock import FileLock
 from forks import FORKS
 from small_runs import train
 from test_study import exhausted_above
@@ -141,6 +142,20 @@ def test_what_is_wrong_for_one_process_is_wrong_for_all(small_corpus, tmp_path):
     )
     assert ended == 1
     assert "--batch_size 3" in output
+
+
+@pytest.mark.long
+def test_a_study_that_another_is_training_ends_in_one_message_on_every_process(small_corpus, tmp_path):
+    (tmp_path / "two").mkdir()
+    with FileLock(tmp_path / "two" / ".training.lock"):
+        ended, output = launch(
+            tmp_path / "log",
+            *("--corpus", small_corpus.folder, "--output_root", tmp_path / "two", "--gpt_sizes", "15k"),
+            *("--context", 64),
+        )
+    assert ended == 1
+    assert "another study is training there" in output
+    assert "Connection closed" not in output
 
 
 class LittleMemory(Tracking):

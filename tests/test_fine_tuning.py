@@ -83,7 +83,7 @@ def test_the_loss_on_new_tunes_falls_and_the_last_lines_say_so_and_how_to_go_on(
     assert pipe.tokenizer.get_vocab() == small_corpus.vocabulary
     assert pipe(seed=0, max_characters=40)[0]["abc"].startswith("X:1")
     door(monkeypatch, new_tunes, tmp_path, source)
-    assert "1 of 1 runs are finished already" in capsys.readouterr().out
+    assert "1 of 1 runs have ended already" in capsys.readouterr().out
 
 
 def test_budget_and_rate_follow_from_the_corpus_and_the_rule(models, new_tunes, tmp_path):
@@ -199,6 +199,21 @@ def test_what_is_no_model_of_this_project_is_refused_by_name_and_nothing_is_said
         assert line.startswith(f"--init_from {source}: no folder with a model")
         assert "delete" not in line
     assert f"--init_from {foreign}: a gpt_neo model" in refusal(foreign, new_tunes, tmp_path)
+
+
+def test_a_flag_that_a_fine_tuning_has_no_use_for_is_refused(models, new_tunes, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        door(monkeypatch, new_tunes, tmp_path, models / "gpt", "--tokens", 20_000)
+    assert "--tokens" in capsys.readouterr().err
+
+
+def test_a_model_that_changed_after_the_run_was_planned_is_refused(models, new_tunes, tmp_path):
+    source = copytree(models / "gpt", tmp_path / "model")
+    job = plan_fine_tuning(RECIPE, str(source), new_tunes, tmp_path, 0.5, 0.3)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"activation_function": "relu"}))
+    with pytest.raises(DoorError, match="has changed"):
+        train(job.plan, new_tunes, quiet, ExecutionConfig())
 
 
 @pytest.mark.parametrize("name", ["fine_tuning_epochs", "fine_tuning_rate"])

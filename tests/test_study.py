@@ -216,7 +216,7 @@ class Exhausted(Tracking):
         return super().accelerator(folder)
 
 
-def test_failures_are_marked_with_their_reason_and_the_study_continues(small_corpus, tmp_path):
+def test_failures_are_marked_with_their_reason_and_the_study_continues(small_corpus, tmp_path, capsys):
     plans = [
         Plan(SHORT, tmp_path / "no memory"),
         Plan(replace(SHORT, architecture="lstm"), tmp_path / "sound"),
@@ -225,9 +225,9 @@ def test_failures_are_marked_with_their_reason_and_the_study_continues(small_cor
     results = run_all(plans, small_corpus, ExecutionConfig(tracking=Exhausted()))
     assert [read_record(plan.folder).status for plan in plans] == ["failed", "finished", "diverged"]
     assert "out of memory" in read_record(plans[0].folder).reason
-    with pytest.raises(DoorError, match=r"2 of 3 runs did not finish:\n") as table:
+    with pytest.raises(DoorError, match="2 of 3 runs did not finish"):
         report_failures(results)
-    rows = str(table.value).splitlines()[1:]
+    rows = [row for row in capsys.readouterr().err.splitlines() if row.startswith("  ")]
     assert re.search(r"gpt 15k tokens_3000 seed 0 .* failed .*out of memory", rows[0])
     assert re.search(r"lstm 15k tokens_3000 seed 0 .* diverged .* at step \d+", rows[1])
     # With more memory the failed one is trained; what diverged would diverge again, and what is finished stays.
@@ -330,8 +330,46 @@ def test_a_branch_whose_trunk_diverged_says_so(small_corpus, tmp_path):
     results = run_jobs(jobs, small_corpus, 1, 1, ExecutionConfig(), "test")
     trunk, branch = (result.failure for result in results)
     assert trunk[0] == "diverged"
-    assert branch[0] == "failed"
+    assert branch[0] == "diverged"
     assert trunk[1] in branch[1]
+    assert [job.plan.folder for job in jobs if read_record(job.plan.folder).status != "diverged"] == []
+
+
+def test_two_runs_never_share_a_folder(small_corpus, tmp_path):
+    fractions = [0.33333331, 0.33333334]
+    jobs = planned(small_corpus, tmp_path, sizes={"gpt": ["15k"]}, data_fractions=fractions)
+    assert len({job.plan.folder for job in jobs}) == 2
+    one, other = jobs
+    other = replace(other, plan=replace(other.plan, folder=one.plan.folder))
+    with pytest.raises(DoorError, match="two different runs"):
+        run_jobs([one, other], small_corpus, 1, 1, ExecutionConfig(), "test")
+
+
+@pytest.mark.parametrize("fraction", [1.0, 1e-3])
+def test_a_wsd_run_without_a_trunk_or_a_cooldown_is_refused(small_corpus, fraction):
+    recipe = replace(RECIPE, schedule="wsd", cooldown_fraction=fraction)
+    with pytest.raises(DoorError, match="--cooldown_fraction"):
+        planned(small_corpus, recipe=recipe, tokens=[25_200])
+
+
+def test_a_table_of_runs_never_holds_another_configurations_record(small_corpus, tmp_path, monkeypatch, capsys):
+    open_training(monkeypatch, capsys, small_corpus, tmp_path, *GRID)
+    more = ["--weight_decay", "0.5", "--runs_file", str(tmp_path / "runs.parquet")]
+    with pytest.raises(SystemExit):
+        open_training(monkeypatch, capsys, small_corpus, tmp_path, *GRID, *more)
+    assert "holds another run (weight_decay 0.1, not 0.5)" in capsys.readouterr().err
+
+
+def test_arms_of_one_name_are_refused_where_they_would_replace_each_others_rows(
+    small_corpus, tmp_path, monkeypatch, capsys
+):
+    study = tmp_path / "study.yaml"
+    study.write_text("gpt_sizes: [15k]\ncontext: 64\narms: [{seeds: [0]}, {seeds: [1]}]\n")
+    command = ["run.py", study, "--corpus", small_corpus.folder, "--runs_file", tmp_path / "runs.parquet"]
+    monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+    with pytest.raises(SystemExit):
+        open_door(training.run.main)
+    assert "two arms" in capsys.readouterr().err
 
 
 def test_the_memory_of_a_run_is_its_own_also_after_a_larger_one_in_the_same_process(small_corpus, tmp_path):
@@ -347,9 +385,9 @@ def test_the_memory_of_a_run_is_its_own_also_after_a_larger_one_in_the_same_proc
 def test_a_dry_run_prints_every_run_and_trains_none(small_corpus, tmp_path, monkeypatch, capsys):
     out = open_training(monkeypatch, capsys, small_corpus, tmp_path, *GRID, "--dry_run", "--schedule", "wsd").out
     lines = out.splitlines()
-    assert lines[0].split() == ["run", "N", "D", "FLOPs", "time", "disk,", "MB"]
-    assert [line.split()[2] for line in lines[1:5]] == ["trunk", "tokens_8000-wsd", "trunk", "tokens_8000-wsd"]
-    assert lines[-1].startswith("4 runs, 1 at once: about 0:00:")
+    assert lines[1].split() == ["run", "N", "D", "FLOPs", "time", "disk,", "MB"]
+    assert [line.split()[2] for line in lines[2:6]] == ["trunk", "tokens_8000-wsd", "trunk", "tokens_8000-wsd"]
+    assert lines[-1].startswith("runs: 4, 1 at once; about 0:0")
     assert not list(tmp_path.rglob("record.json"))
 
 

@@ -33,7 +33,7 @@ from training.evaluation import summarise, token_losses
 from training.learning_rate import RULES, learning_rate
 from training.loop import ExecutionConfig, Plan
 from training.models import build_optimizer, save_model
-from training.record import read_ladders, read_record, run_folder, write_record
+from training.record import RunRecord, read_ladders, read_record, run_folder, write_record
 from training.run import StudyArguments
 from training.sweep import best_rate, fit_rule
 
@@ -250,13 +250,13 @@ def test_what_decides_a_run_is_read_from_its_configuration_and_is_in_its_hash(
 
 
 def test_the_hash_of_a_configuration_never_changes():
-    assert CONFIG.config_hash == "0caa93df99685bcc"
+    assert CONFIG.config_hash == "e7a0d9342c4e1e8f"
     assert CONFIG.trunk(5).config_hash == replace(CONFIG, tokens=24_000).trunk(6).config_hash
 
 
 def test_starting_weights_are_told_apart_by_what_they_are_not_by_where_they_lie():
-    started = replace(CONFIG, init_from="a/model", init_sha256="0" * 64)
-    assert replace(started, init_from="b/model").config_hash == started.config_hash
+    started = replace(CONFIG, init_from="a/model", size="model", init_sha256="0" * 64)
+    assert replace(started, init_from="b/moved", size="moved").config_hash == started.config_hash
     assert replace(started, init_sha256="1" * 64).config_hash != started.config_hash
 
 
@@ -272,6 +272,15 @@ def test_a_field_that_is_added_later_makes_no_old_run_a_stranger():
     assert LaterConfig.from_dict(old).nesterov is False
     assert LaterConfig.from_dict(old).config_hash == CONFIG.config_hash
     assert LaterConfig(**old).config_hash != CONFIG.config_hash
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n_params": "many"}, {"version": 99}, {"train_curve": []}, {"validation_loss": "1"}]
+)
+def test_a_record_with_a_field_of_another_kind_or_version_is_refused_by_name(uninterrupted, changes):
+    values = read_record(uninterrupted["gpt"]).to_dict()
+    with pytest.raises(DoorError, match=next(iter(changes))):
+        RunRecord.from_dict(values | changes)
 
 
 @pytest.mark.parametrize("changes", [{"seed": None}, {"surprise": 1}, {"tokens": "many"}, {"schedule": "linear"}])
@@ -619,7 +628,7 @@ def test_workers_end_with_the_study_that_was_killed_and_the_same_study_ends_as_i
         for process in [study, *family]:
             if process.is_running():
                 process.kill()
-    assert {path.parent for path in tmp_path.rglob(LATEST)} - {path.parent for path in tmp_path.rglob("record.json")}
+    assert not list(tmp_path.rglob("tokens_900000000/*/record.json"))
     go_in(*grid, "--output_root", tmp_path)
     for folder in (
         "GPT_initial_training/15k/tokens_15000/seed_0",
@@ -629,7 +638,7 @@ def test_workers_end_with_the_study_that_was_killed_and_the_same_study_ends_as_i
         assert_same_run(tmp_path / folder, whole / folder)
     capsys.readouterr()
     go_in(*grid, "--output_root", tmp_path)
-    assert "3 of 3 runs are finished already" in capsys.readouterr().out
+    assert "3 of 3 runs have ended already" in capsys.readouterr().out
 
 
 def test_the_best_run_is_trained_further_as_the_search_finds_best(grid, whole):

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from door import DoorError
 from modeling.ladder import ARCHITECTURE_OF, Shape
-from modeling.loading import load_config, load_model, load_tokenizer
+from modeling.loading import load_config, load_model, load_tokenizer, model_sha256
 from preprocessing.corpus import Corpus
 from training.config import COSINE, RunConfig
 from training.evaluation import held_out_losses
 from training.grid import Recipe, base_config, resolve_precision
 from training.learning_rate import learning_rate
 from training.loop import ExecutionConfig, Plan
-from training.models import weights_sha256
 from training.record import BEST, FINE_TUNED, SEARCH, RunRecord, read_ladders, run_folder
 from training.study import Job, make_job, measure, report_failures, run_jobs
 
@@ -42,7 +41,7 @@ def plan_search(
         seed=start.seed + NEW_ORDER,
         schedule=COSINE,
         init_from=str(folder),
-        init_sha256=weights_sha256(str(folder)),
+        init_sha256=model_sha256(str(folder)),
     )
     jobs = []
     for i, (factor, dropout, decay) in enumerate(product(rates, dropouts, decays)):
@@ -114,9 +113,14 @@ def plan_fine_tuning(recipe: Recipe, source: str, corpus: Corpus, root: Path, ep
         else Shape(built.num_hidden_layers, built.hidden_size, 0, built.embedding_size, built.embedding_std)
     )
     recipe = resolve_precision(recipe, shape.width)
+    recipe = (
+        replace(recipe, activation=built.activation_function)
+        if built.model_type == "gpt2"
+        else replace(recipe, forget_bias=built.forget_bias)
+    )
     name, architecture = Path(source).name, ARCHITECTURE_OF[built.model_type]
     base = base_config(recipe, architecture, name, shape, corpus.digest(), corpus.n_keys)
-    config = replace(base, init_from=source, init_sha256=weights_sha256(source))
+    config = replace(base, init_from=source, init_sha256=model_sha256(source))
     rate = float(f"{rate_share * learning_rate(config.architecture, measure(config, corpus)[1]):.3g}")
     config = _with_budget(replace(config, learning_rate=rate), round(epochs * (len(stream) - 1)))
     return make_job(Plan(config, root / FINE_TUNED, score_test=True), corpus)

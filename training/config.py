@@ -12,6 +12,7 @@ from door import DoorError
 COSINE, WSD, TRUNK = "cosine", "wsd", "trunk"
 SCHEDULES = (COSINE, WSD, TRUNK)
 WINDOWS, STREAMS = "windows", "streams"
+NAMES = ("size", "init_from")  # of what other fields decide: the shape, the hash of the starting weights
 BEFORE = "before"  # metadata of a field that was added later: the value that older runs had
 
 
@@ -19,7 +20,7 @@ BEFORE = "before"  # metadata of a field that was added later: the value that ol
 class RunConfig:
     """Everything that decides a run: the same configuration, machine and versions give the same weights.
 
-    No constant elsewhere changes a result. `config_hash` is the only test of "the same run". A field that is added
+    No constant elsewhere changes the weights. `config_hash` is the only test of "the same run". A field that is added
     later needs `field(metadata={BEFORE: value})`, the value that older runs had: they stay readable and keep their
     hash. Raises DoorError where a value has no meaning.
     """
@@ -45,7 +46,7 @@ class RunConfig:
     forget_bias: float  # of an LSTM, at initialisation
     dropout: float
     init_from: str | None  # folder or Hub id of the starting weights
-    init_sha256: str | None  # hash of their file
+    init_sha256: str | None  # hash of them and of their model's configuration
     # optimisation
     tokens: int  # training tokens to predict; rounded to whole steps
     learning_rate: float  # its peak
@@ -108,22 +109,23 @@ class RunConfig:
 
     @property
     def config_hash(self) -> str:
-        """The hash of all fields but `init_from`. Trunks of any length have the same one, as they grow.
-
-        Where starting weights lie decides nothing, `init_sha256` says what they are: a study may be moved.
-        """
+        """The hash of all fields but NAMES. Trunks of any length have the same one, as they grow."""
         config = self.trunk() if self.schedule == TRUNK else self
         values = {
             f.name: getattr(config, f.name)
             for f in fields(config)
-            if f.name != "init_from" and (BEFORE not in f.metadata or getattr(config, f.name) != f.metadata[BEFORE])
+            if f.name not in NAMES and (BEFORE not in f.metadata or getattr(config, f.name) != f.metadata[BEFORE])
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
 
     def differences(self, other: "RunConfig") -> list[str]:
         """Return the fields in which `other` differs, with both values."""
         mine, theirs = self.to_dict(), other.to_dict()
-        return [f"{name} {theirs[name]!r}, not {value!r}" for name, value in mine.items() if theirs[name] != value]
+        return [
+            f"{name} {theirs[name]!r}, not {value!r}"
+            for name, value in mine.items()
+            if theirs[name] != value and name not in NAMES
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a record holds them."""

@@ -17,6 +17,7 @@ from training.record import run_folder
 from training.study import Job, make_job, measure
 
 FEWEST_STEPS = 100  # a run of fewer says nothing about its size
+MOST_TOKENS = 10**10  # of a run: thousands of times the bundled corpus
 AUTO = "auto"
 WIDTH_FOR_BF16 = 128  # narrower models gain nothing from bf16
 
@@ -106,7 +107,12 @@ def with_budget(config: RunConfig, tokens: int, recipe: Recipe) -> RunConfig:
     cooldown = 0
     if config.schedule == WSD:
         steps = steps_of(tokens, config.tokens_per_step)
-        cooldown = round(recipe.cooldown_fraction * steps) * config.tokens_per_step
+        cooldown_steps = round(recipe.cooldown_fraction * steps)
+        if not 0 < cooldown_steps < steps:
+            raise DoorError(
+                f"--cooldown_fraction {recipe.cooldown_fraction:g}: a run of {steps} steps has no cooldown, or no trunk"
+            )
+        cooldown = cooldown_steps * config.tokens_per_step
     return replace(config, tokens=tokens, cooldown_tokens=cooldown)
 
 
@@ -152,6 +158,8 @@ def _budgets(axes: Axes, config: RunConfig, corpus: Corpus) -> list[int]:
             f"--flops {min(axes.flops):g}: that buys {config.architecture} {config.size} {budgets[0]} tokens only: "
             f"leave the size out or give {1.01 * least * flops_per_token:.3g}"
         )
+    if budgets[-1] > MOST_TOKENS:
+        raise DoorError(f"--flops {max(axes.flops):g}: that buys {config.size} more than {MOST_TOKENS:,} tokens")
     return budgets
 
 

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from math import isfinite, log
@@ -35,7 +35,7 @@ from training.models import build_model, build_optimizer, save_model
 from training.processes import decide_together
 from training.record import DIVERGED, FAILED, FINISHED, RunRecord, read_record, write_record
 from training.tracking import Tracking
-from training.trainer import Trainer, make_trainable
+from training.trainer import Trainer, make_trainable, rows_per_process
 
 CURVE_POINTS = 50  # of the training loss; each is the mean over the steps since the last
 VALIDATION_POINTS = 8
@@ -52,7 +52,7 @@ class OutOfMemoryError(Exception):
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """How a run is executed; nothing here changes what is computed beyond the order of its sums.
+    """How a run is executed; this changes the order of its sums, and with dropout which masks are drawn.
 
     `micro_batch_size` bounds the sequences in a forward pass (0: as many as fit in memory): the rest of a batch is
     accumulated. `compile` is on, off or auto: GPTs on a GPU, in runs of COMPILE_STEPS and more.
@@ -90,10 +90,15 @@ def train(plan: Plan, corpus: Corpus, progress: Progress, execution: ExecutionCo
     finished = decide_together(lambda: finished_record(plan))
     if finished is not None:
         return finished
-    if config.batch_size % accelerator.num_processes:
-        raise DoorError(f"--batch_size {config.batch_size}: not shared evenly by {accelerator.num_processes} processes")
     if config.corpus != corpus.digest():
         raise DoorError(f"{folder} is planned on another corpus than {corpus.folder}")
+    trunk = None if plan.trunk is None else decide_together(partial(read_record, plan.trunk))
+    if trunk is not None and trunk.status == DIVERGED and trunk.steps < config.cooldown_start:
+        reason = f"its trunk diverged: {trunk.reason}"
+        record = replace(trunk, config=config, config_hash=config.config_hash, reason=reason)
+        if accelerator.is_main_process:
+            write_record(folder, record)
+        return record
     with PeakMemory(accelerator.device) as memory:
         return _train(plan, corpus, progress, execution, accelerator, memory)
 
@@ -108,7 +113,7 @@ def _train(
 ) -> RunRecord:
     config, folder = plan.config, plan.folder
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    share = config.batch_size // accelerator.num_processes
+    share = rows_per_process(config, accelerator)
     micro_batch_size = min(share, execution.micro_batch_size or share)
     micro_batch_size = _micro_batch_size_that_fits(config, corpus, accelerator, micro_batch_size)
     if micro_batch_size == 0:
@@ -302,21 +307,28 @@ def _run_to_the_end(
     return None
 
 
+def own_record(plan: Plan) -> RunRecord | None:
+    """Return the record in a run's folder, None if there is none. Raises DoorError if it is another run's."""
+    record = read_record(plan.folder)
+    if record is not None and record.config_hash != plan.config.config_hash:
+        different = "; ".join(plan.config.differences(record.config))
+        raise DoorError(
+            f"{plan.folder} holds another run ({different}): delete {plan.folder} or choose another --output_root"
+        )
+    return record
+
+
 def finished_record(plan: Plan) -> RunRecord | None:
     """Return the record of a run that is done, None if it is still to do (or failed for want of memory or space).
 
     A trunk is done when it holds all states that are asked of it. Raises DoorError if the folder holds another run:
     nothing finished is ever overwritten.
     """
-    record = read_record(plan.folder)
+    record = own_record(plan)
     if record is None or record.status == FAILED:
         return None
-    if record.config_hash != plan.config.config_hash:
-        different = "; ".join(plan.config.differences(record.config))
-        raise DoorError(
-            f"{plan.folder} holds another run ({different}): delete {plan.folder} or choose another --output_root"
-        )
-    if record.status == FINISHED and not all(branch_point(plan.folder, step).is_file() for step in plan.keep_at):
+    missing = [step for step in plan.keep_at if not branch_point(plan.folder, step).is_file()]
+    if any(record.status == FINISHED or step < record.steps for step in missing):  # before a trunk diverged it may keep
         return None
     for name in (LATEST, BEFORE):  # there is one only if the process was killed right after its record
         (plan.folder / name).unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """The model of a run: built or loaded to be trained, and saved so that from_pretrained loads it."""
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from door import DoorError, whole_folder
 from modeling.ladder import Shape, model_config, new_model
-from modeling.loading import WEIGHTS, load_config, load_model, weights_file
+from modeling.loading import WEIGHTS, load_config, load_model, model_sha256
 from preprocessing.corpus import Corpus
 from training.checkpoint import as_os_error
 from training.config import RunConfig
@@ -46,17 +45,11 @@ def build_model(config: RunConfig, corpus: Corpus) -> PreTrainedModel:
     Raises DoorError if these are not the ones that the configuration names by their hash.
     """
     if config.init_from is not None:
-        if weights_sha256(config.init_from) != config.init_sha256:
-            raise DoorError(f"--init_from {config.init_from}: its weights have changed since this run was planned")
+        if model_sha256(config.init_from) != config.init_sha256:
+            raise DoorError(f"--init_from {config.init_from}: it has changed since this run was planned")
         return load_model(config.init_from, dropout=config.dropout)
     set_seed(config.seed)
     return new_model(build_config(config, corpus), config.slowest_wave)
-
-
-def weights_sha256(source: str) -> str:
-    """Return the hash of a model's weights, a folder or a Hub id. Raises DoorError if it has no model.safetensors."""
-    with weights_file(source).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_model(config: PreTrainedConfig, weights: dict[str, Tensor], corpus: Corpus, folder: Path) -> None:

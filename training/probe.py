@@ -15,7 +15,7 @@ from training.measurements import hardware
 from training.models import build_model
 from training.study import Job
 from training.tracking import Tracking
-from training.trainer import Trainer
+from training.trainer import Trainer, rows_per_process
 
 STEPS = 6  # a fixed number: processes that each looked at a clock would do different ones, and wait for each other
 
@@ -26,7 +26,7 @@ def seconds_per_step(config: RunConfig, corpus: Corpus, threads: int) -> float:
     torch.set_num_threads(threads)
     stream, _ = corpus.part(config.data_fraction)
     accelerator = Tracking().accelerator(Path())
-    share = config.batch_size // accelerator.num_processes
+    share = rows_per_process(config, accelerator)
     trainer = Trainer(config, stream, build_model(config, corpus), accelerator, share)
     times: list[float] = []
     for _ in range(STEPS):
@@ -73,7 +73,7 @@ def print_costs(jobs: Sequence[Job], corpus: Corpus, num_parallel: int, threads:
     largest = 4 * max(job.n_params for job in jobs)
     whole = max(max(seconds), sum(seconds) / num_parallel)
     print(
-        f"{len(jobs)} runs, {num_parallel} at once: about {_clock(whole)} on {hardware(state.device)}; "
+        f"runs: {len(jobs)}, {num_parallel} at once; about {_clock(whole)} on {hardware(state.device)}; "
         f"{disk / 1e6:,.0f} MB of disk, up to {6 * largest * num_parallel / 1e6:,.0f} MB of checkpoints while they run"
     )
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from door import DoorError, read_json, write_json
 from training.config import COSINE, TRUNK, RunConfig
@@ -96,6 +96,11 @@ class RunRecord:
             raise DoorError(f"no {', '.join(missing)}")
         if unknown := sorted(values.keys() - known.keys()):
             raise DoorError(f"unknown fields {', '.join(unknown)}: written by a newer version")
+        if values.get("version", VERSION) > VERSION:
+            raise DoorError(f"version {values['version']}: written by a newer version")
+        for name, value in values.items():
+            if name != "config" and not isinstance(value, _kinds(known[name].type)):
+                raise DoorError(f"{name} is a {type(value).__name__}")
         if not isinstance(values["config"], Mapping):
             raise DoorError("config is not a mapping")
         if values["status"] not in STATUSES:
@@ -115,6 +120,12 @@ class RunRecord:
         return self.validation_loss
 
 
+def _kinds(declared: Any) -> tuple[type, ...]:
+    """Return what a field of a declared type may hold, as isinstance takes it; a float may be a whole number."""
+    kinds = tuple(get_origin(kind) or kind for kind in get_args(declared) or (declared,))
+    return (*kinds, int) if float in kinds else kinds
+
+
 def run_folder(root: Path, config: RunConfig) -> Path:
     """Return the folder of a run of the ladder below `root`."""
     return root / FOLDERS[config.architecture] / config.size / variant_of(config) / f"seed_{config.seed}"
@@ -124,7 +135,7 @@ def variant_of(config: RunConfig) -> str:
     """Return what sets a run apart from others of its size and seed: tokens_2000000-wsd-fraction_0.25, or trunk."""
     name = TRUNK if config.schedule == TRUNK else f"tokens_{config.tokens}"
     name += "" if config.schedule in (COSINE, TRUNK) else f"-{config.schedule}"
-    name += f"-fraction_{config.data_fraction:g}" if config.data_fraction < 1 else ""
+    name += f"-fraction_{config.data_fraction}" if config.data_fraction < 1 else ""
     return name + (f"-{config.sequences}" if config.stateful else "")
 
 

@@ -9,7 +9,7 @@ file's `arms` are done one after the other.
 """
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,18 @@ import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 
-from door import DoorError, open_door, read_arms, read_json, write_json
+from door import DoorError, make_folder, open_door, read_arms, read_json, write_json
 from modeling.ladder import LADDER
 from preprocessing.corpus import SPLITS, Corpus, warn_of_unknown
 from training.best import loss_before, plan_fine_tuning, plan_long, plan_search, train_best
 from training.config import COSINE, STREAMS, TRUNK, WINDOWS, WSD
 from training.evaluation import summarise
-from training.grid import AUTO, Axes, Recipe, plan_ladders
+from training.grid import AUTO, MOST_TOKENS, Axes, Recipe, plan_ladders
 from training.learning_rate import Rule
-from training.loop import COMPILE_CHOICES, ExecutionConfig
+from training.loop import COMPILE_CHOICES, ExecutionConfig, finished_record, own_record
 from training.ngram import ngram_losses
 from training.probe import print_costs
+from training.processes import decide_together
 from training.record import (
     BEST,
     FINE_TUNED,
@@ -47,11 +48,14 @@ from training.study import Job, RunResult, planned_record, report_failures, run_
 from training.sweep import earlier_runs, plan_sweep, write_sweep
 from training.tracking import TENSORBOARD, TRACKIO, Tracking
 
+NOT_IN_FINE_TUNING = (
+    *("part", "gpt_sizes", "lstm_sizes", "seeds", "tokens", "flops", "data_fraction", "schedule", "warmup_tokens"),
+    *("cooldown_fraction", "sequences", "gpt_rate_rule", "lstm_rate_rule", "gpt_rates", "lstm_rates", "records_from"),
+)
 QUICK = Path(__file__).parent.parent / "studies" / "quick.yaml"
 ORDERS = range(1, 8)
 BASELINE_ORDER = 3
 LEAST = 1e-12
-MOST_TOKENS = 10**15
 RULE = "one rate for all sizes, or coefficient and exponent of coefficient · N^-exponent, N non-embedding"
 RANGES = {
     "seeds": (0, 2**31),
@@ -155,6 +159,10 @@ class StudyArguments:
             for one in value if isinstance(value, list) else [value]:
                 if not least <= one <= most:  # false for NaN
                     raise DoorError(f"--{name} {one}: must be from {least:g} to {most:g}")
+        if self.init_from is not None:
+            for name in NOT_IN_FINE_TUNING:
+                if getattr(self, name) != DEFAULTS[name]:
+                    raise DoorError(f"--{name}: has no effect beside --init_from: leave it out")
         if self.tokens and self.flops:
             raise DoorError("--tokens, --flops: a budget is given as tokens or as FLOPs, not both: leave one out")
         self.tokens = self.tokens or ([] if self.flops else [2_000_000])
@@ -181,10 +189,15 @@ class StudyArguments:
         return self.dry_run or self.runs_file is not None
 
 
+DEFAULTS = {
+    one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in fields(StudyArguments)
+}
+
+
 def write_baseline(corpus: Corpus, root: Path) -> None:
     """Score the n-gram baselines on the validation split, once."""
     path = baseline_file(root)
-    if path.is_file() and read_json(path).get("corpus") == corpus.digest():
+    if path.is_file() and read_json(path, "corpus")["corpus"] == corpus.digest():
         return
     train, held_out = np.asarray(corpus.tokens("train")), np.asarray(corpus.tokens("validation"))
     rows: list[dict[str, Any]] = []
@@ -272,7 +285,10 @@ class Study:
         """Say what the jobs will cost, or write them to the table of runs; return whether that is all that is asked."""
         arguments = self.arguments
         if arguments.dry_run:
-            print_costs(jobs, self.corpus, self.num_parallel, self.threads)
+            todo = [job for job in jobs if finished_record(job.plan) is None]
+            say(f"{self.title}: {len(jobs) - len(todo)} of {len(jobs)} runs have ended already")
+            if todo:
+                print_costs(todo, self.corpus, self.num_parallel, self.threads)
         elif arguments.runs_file is not None and PartialState().is_main_process:
             self.write_table(jobs, Path(arguments.runs_file))
         return arguments.only_asks
@@ -280,7 +296,7 @@ class Study:
     def write_table(self, jobs: list[Job], path: Path) -> None:
         study, arm = self.arguments.study, self.arguments.arm
         jobs = [job for job in jobs if job.plan.config.schedule != TRUNK]  # its branches hold its part of their curves
-        records = [read_record(job.plan.folder) or planned_record(job, self.corpus) for job in jobs]
+        records = [own_record(job.plan) or planned_record(job, self.corpus) for job in jobs]
         replace_arm(path, [Row(study, arm, record) for record in records])
         ended = sum(record.status != NOT_RUN for record in records)
         print(f"{path}: study {study}, {arm}: {ended} of {len(records)} runs have ended")
@@ -290,11 +306,9 @@ def train_ladders(study: Study) -> None:
     jobs = study.ladders()
     if study.asks_only(jobs):
         return
-    if PartialState().is_main_process:
-        write_baseline(study.corpus, study.root)
-        if study.arguments.records_from is not None:
-            study.restore(jobs, Path(study.arguments.records_from))
-    PartialState().wait_for_everyone()
+    decide_together(lambda: write_baseline(study.corpus, study.root))
+    if (table := study.arguments.records_from) is not None:
+        decide_together(lambda: study.restore(jobs, Path(table)))
     results = study.run(jobs)
     report_failures(results)
     say(f"{study.root}: all {len(results)} runs are finished")
@@ -361,6 +375,9 @@ PARTS = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep}
 
 def main() -> None:
     arms = read_arms(StudyArguments, __doc__ or "", default_file=str(QUICK))
+    named = {(arguments.study, arguments.arm) for arguments in arms}
+    if len(named) < len(arms) and any(arguments.runs_file for arguments in arms):
+        raise DoorError("--runs_file: two arms of the study have one name, and would replace each other's rows")
     for arguments in arms:
         Corpus.open(arguments.corpus)  # one that is missing is found before hours of training
     failed = []
@@ -373,7 +390,7 @@ def main() -> None:
     state.wait_for_everyone()  # a process that leaves early takes down what another is still in
     state.destroy_process_group()
     if failed:
-        raise DoorError("\n".join(dict.fromkeys(failed)))
+        raise DoorError("; ".join(dict.fromkeys(failed)))
 
 
 def run_arm(arguments: StudyArguments, title: str) -> None:
@@ -385,21 +402,27 @@ def run_arm(arguments: StudyArguments, title: str) -> None:
             f"--context {arguments.context}: too long for a corpus whose shortest split has {shortest} tokens: "
             f"give {shortest // 2} or less, or build it from more tunes"
         )
-    root.mkdir(parents=True, exist_ok=True)
     # Accelerate has to be told that there is no GPU, or processes launched together would each train alone.
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    PartialState(cpu=not torch.accelerator.is_available())
     train_part = fine_tune if arguments.init_from is not None else PARTS[arguments.part]
-    if not state.is_main_process or arguments.only_asks:
-        train_part(Study(arguments, corpus, root, title))
-        return
+    lock = FileLock(root / ".training.lock", timeout=0)
+
+    def enter() -> None:
+        make_folder(root)
+        warn_of_unknown(corpus.stats)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise DoorError(
+                f"{root}: another study is training there: wait for it, or give another --output_root"
+            ) from None
+
+    if not arguments.only_asks:
+        decide_together(enter)
     try:
-        with FileLock(root / ".training.lock", timeout=0):
-            warn_of_unknown(corpus.stats)
-            train_part(Study(arguments, corpus, root, title))
-    except Timeout:
-        raise DoorError(
-            f"{root}: another study is training there: wait for it, or give another --output_root"
-        ) from None
+        train_part(Study(arguments, corpus, root, title))
+    finally:
+        lock.release()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -108,6 +109,9 @@ def run_jobs(
     reason, and tried again the next time. Processes that accelerate launched share each run instead.
     """
     jobs = list(dict.fromkeys(jobs))  # a size named twice is one run
+    places = Counter(job.plan.folder for job in jobs)
+    for folder in (folder for folder, count in places.items() if count > 1):
+        raise DoorError(f"{folder}: two different runs would be written there")
     records = decide_together(lambda: [finished_record(job.plan) for job in jobs])
     done = {job: RunResult(job, record, None) for job, record in zip(jobs, records, strict=True) if record is not None}
     branched_off = {job.plan.trunk for job in jobs if job not in done}
@@ -115,7 +119,7 @@ def run_jobs(
     todo = sorted((job for job in jobs if job not in done), key=lambda job: -job.cost)  # the long ones first: no tail
     state = PartialState()
     if done and state.is_main_process:
-        print(f"{title}: {len(done)} of {len(jobs)} runs are finished already", flush=True)
+        print(f"{title}: {len(done)} of {len(jobs)} runs have ended already", flush=True)
     if todo:
         with _Bar(todo, title) as bar:
             if state.num_processes > 1:
@@ -283,9 +287,11 @@ def _end_with_study() -> None:
 
 
 def report_failures(results: Sequence[RunResult]) -> None:
-    """Raise DoorError with a table of all runs that have no finished record; do nothing if there is none."""
+    """Print a table of all runs that have no finished record and raise DoorError; do nothing if there is none."""
     failed = [(result.job, *result.failure) for result in results if result.failure is not None]
     if failed:
         width = max(len(job.name) for job, _, _ in failed)
         rows = [f"  {job.name:{width}}  {status:8}  {reason}  ({job.plan.folder})" for job, status, reason in failed]
-        raise DoorError(f"{len(failed)} of {len(results)} runs did not finish:\n" + "\n".join(rows))
+        if PartialState().is_main_process:
+            print("\n".join(rows), file=sys.stderr)
+        raise DoorError(f"{len(failed)} of {len(results)} runs did not finish")

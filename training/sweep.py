@@ -35,7 +35,7 @@ def plan_sweep(jobs: list[Job], rates: dict[str, list[float]], root: Path) -> li
         config = job.plan.config
         base = root / SWEEP / job.plan.folder.parent.name / config.architecture / config.size
         for rate in rates[config.architecture]:
-            folder = base / f"rate_{rate:g}" / f"seed_{config.seed}"
+            folder = base / f"rate_{rate}" / f"seed_{config.seed}"
             plans.append(replace(job, plan=Plan(replace(config, learning_rate=rate), folder)))
     return plans
 
@@ -92,13 +92,20 @@ def earlier_runs(path: Path, jobs: list[Job]) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    before, wanted = read_json(path), shared_fields(jobs[0].plan.config)
+    before, wanted = read_json(path, "config", "runs"), shared_fields(jobs[0].plan.config)
     found = before["config"]
     different = [
         f"{name} {found.get(name)!r}, not {value!r}" for name, value in wanted.items() if found.get(name) != value
     ]
     if different:
         raise DoorError(f"{path} holds another sweep ({'; '.join(different)}): give another --sweep_file")
+    n_params = {(job.plan.config.architecture, job.plan.config.size): job.n_params for job in jobs}
+    for row in before["runs"]:
+        wanted_n = n_params.get((row["architecture"], row["size"]), row["n_params"])
+        if row["n_params"] != wanted_n:
+            raise DoorError(
+                f"{path}: {row['size']} has {row['n_params']} parameters, not {wanted_n}: give another --sweep_file"
+            )
     return list(before["runs"])
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from door import DoorError
 from modeling.attention import UNPADDED_CAUSAL
 from modeling.modeling_abc_lstm import AbcLstmCache
 from training.batches import StreamBatches, WindowBatches
@@ -31,6 +32,13 @@ def make_trainable(model: PreTrainedModel) -> None:
     if model.config.model_type == "gpt2":
         model.set_attn_implementation(UNPADDED_CAUSAL)
     model.train()
+
+
+def rows_per_process(config: RunConfig, accelerator: Accelerator) -> int:
+    """Return the sequences of a batch that each process has. Raises DoorError if they cannot be shared evenly."""
+    if config.batch_size % accelerator.num_processes:
+        raise DoorError(f"--batch_size {config.batch_size}: not shared evenly by {accelerator.num_processes} processes")
+    return config.batch_size // accelerator.num_processes
 
 
 class Trainer:
@@ -60,7 +68,7 @@ class Trainer:
         self.carried: Tensor | None = None  # of this process's rows, as a checkpoint holds it
         if config.stateful:
             self.batches = StreamBatches(stream, config.context, config.batch_size, config.seed, config.stream_groups)
-            rows, lstm = config.batch_size // accelerator.num_processes, self.model_config
+            rows, lstm = rows_per_process(config, accelerator), self.model_config
             shape = (rows, self.batches.groups, 2, lstm.num_hidden_layers, lstm.hidden_size)
             self.carried = torch.zeros(shape, device=accelerator.device)
         else:
@@ -98,14 +106,14 @@ class Trainer:
     def advance(self) -> float:
         """Do one step of the optimiser; return its learning rate."""
         config, accelerator = self.config, self.accelerator
-        processes, process = accelerator.num_processes, accelerator.process_index
+        process = accelerator.process_index
         tokens = self._mine(self.batches.batch(self.step))
         pieces = tokens.split(self.micro_batch_size)
         carried = self._states_of_step()
         for number, piece in enumerate(pieces, 1):
             if config.dropout:  # masks depend on seed, step, process and piece: a resumed run draws the same
-                drawn = ((self.step * processes) + process) * len(pieces) + number
-                torch.manual_seed(((config.seed << 40) + drawn) % 2**63)
+                drawn = np.random.SeedSequence((config.seed, self.step, process, number)).generate_state(1, np.uint64)
+                torch.manual_seed(int(drawn[0]))
             # Processes exchange their gradients once a step.
             with nullcontext() if number == len(pieces) else accelerator.no_sync(self.model):
                 with self.autocast():
