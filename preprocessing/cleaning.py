@@ -19,10 +19,12 @@ from preprocessing.notation import (
     NO_KEY,
     NOT_NOTES,
     PLUS_CHORD,
+    TEXT_ENDING,
     WORDS_IN_MUSIC,
     Verdict,
     canonical_key,
     default_unit_length,
+    describes_staff,
     octave_shift,
     words_in,
 )
@@ -172,7 +174,8 @@ def clean_tune(raw: str, keep_fields: str, defaults: dict[str, str] | None = Non
             ledger.change(f"{letter}: respelled" if before else f"{letter}: written out", before, after)
         else:
             ledger.drop(f"field {letter}:", len(before))
-    clean = _clean_body("".join(body), dict(SYMBOL.findall(raw)), ledger)
+    symbols = dict(SYMBOL.findall(f"U:{(defaults or {}).get('U', '')}\n{raw}"))
+    clean = _clean_body("".join(body), symbols, ledger)
     return CleanTune(header, clean, _join(kept, clean), title, ledger)
 
 
@@ -196,6 +199,7 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
         goes_on, continued = continued, match[1] if match and CONTINUES.match(line) else ""
         if not line:
             ledger.drop("blanks", 1)
+            continued = goes_on if "%" in whole_line else ""  # a comment may stand between the lines of a field
         elif goes_on and not match:
             ledger.drop(_field(goes_on), len(line) + 1)
             continued = goes_on if line.endswith("\\") else ""
@@ -252,7 +256,11 @@ def _spell(letter: str, value: str) -> str:
         name, *words = VOICE_WORD.findall(value) or [""]
         words = [re.sub(r'\s*=\s*|"', lambda match: match[0].strip('" '), word) for word in words]
         return " ".join([name.replace('"', ""), *filter(SOUNDING.fullmatch, words)])
-    return (canonical_key(value) or OUTSIDE_ABC.sub("", value) or "none") if letter == "K" else value
+    if letter != "K":
+        return value
+    plain = OUTSIDE_ABC.sub("", value)
+    kept = plain if plain == value or describes_staff(value) else "?"
+    return canonical_key(value) or kept or "none"  # `A мінор` without its foreign letters would name another
 
 
 def _clean_body(body: str, symbols: dict[str, str], ledger: Ledger) -> str:
@@ -294,14 +302,15 @@ def _clean_body(body: str, symbols: dict[str, str], ledger: Ledger) -> str:
         meant = {letter: "" if symbol in NO_SYMBOL else symbol for letter, symbol in symbols.items()}
         respell(letters, lambda match: match[1] or meant[match[0]], "letters of U: written out")
     body = INLINE_VOICE.sub(field_inline, body)
+    without(TEXT_ENDING, "", "annotations")
     body = QUOTED.sub(quoted, body)
     if "&" in body or "<" in body:
         respell(MARKUP, lambda match: _without_markup(match[0]), "HTML")
         body = QUOTED.sub(quoted, body)  # of what was `&quot;`
+    body = INLINE.sub(field_inline, body)
     respell(SIGN, lambda match: SIGNS[match[0]], "accidentals respelled")
     if "+" in body:
         respell(PLUS, _without_plus, "+chords+ and +decorations+ respelled")
-    body = INLINE.sub(field_inline, body)
     without(LINE, lambda match: "" if words_in(match[0].rstrip("\n")) else match[0], WORDS_IN_MUSIC)
     without(EMPTY_BAR, "", "empty bars")
     if "y" in body:

@@ -68,7 +68,7 @@ LICENCES = {
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, NotImplementedError, OSError)
 FIRST_TUNE = re.compile(rb"(?:^|[\r\n])X:")
 BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-FILE_FIELDS = ("L", "M", "R")
+FILE_FIELDS = ("L", "M", "R", "U")
 CONTROLS = re.compile("[\x80-\x84\x86-\x9f]")  # \x85 is also a line end
 DOS_LETTERS = {code: bytes([code]).decode("cp850") for code in (*range(0x80, 0xA0), 0xE1)}  # 0xE1 is ß
 CHARSET = re.compile(rb"(?:^|[\r\n])(?:%%|I:)abc-charset[ \t]+([\w.:-]+)")
@@ -79,8 +79,8 @@ class Block:
     """Whole tunes of raw ABC. `file` is the path below the source, inside an archive `tunes.zip/folder/a.abc`.
 
     `source` is the collection. `content` is undecoded (bytes) where it comes from a file, text where it comes from a
-    table or a score. `charset` is what the file declares, `defaults` the fields of its header by letter. `group` names
-    tunes that the source calls settings of one.
+    table or a score. `charset` is what the file declares, `defaults` the fields of its header by letter, of U: all that
+    it has, as lines. `group` names tunes that the source calls settings of one.
     """
 
     source: str
@@ -430,8 +430,13 @@ def _file_header(content: bytes, charset: str | None) -> dict[str, str]:
     content = content.removeprefix(codecs.BOM_UTF8)
     first = FIRST_TUNE.search(content)
     before = _decode(content[: first.start()], charset) if first else ""
-    fields = (line.partition("%")[0].partition(":") for line in before.splitlines())
-    return {letter: value.strip() for letter, _, value in fields if letter in FILE_FIELDS and value.strip()}
+    found: dict[str, str] = {}
+    for line in before.splitlines():
+        letter, _, value = line.partition("%")[0].partition(":")
+        if letter in FILE_FIELDS and value.strip():
+            several = f"{found[letter]}\nU:" if letter == "U" and letter in found else ""
+            found[letter] = several + value.strip()
+    return found
 
 
 def _chunks(stream: IO[bytes], reading: Reading) -> Iterator[bytes]:

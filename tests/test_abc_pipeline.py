@@ -45,7 +45,7 @@ def test_given_fields_stand_in_the_header_of_one_tune_in_their_order(pipe):
 
 
 def test_a_given_key_is_spelled_as_in_a_corpus(pipe):
-    for key, spelled in (("A mixolydian", "Amix"), ("A natural minor", "Am"), ("D major", "D"), ("B minor", "Bm")):
+    for key, spelled in (("A mixolydian", "Amix"), ("A natural minor", "Am"), ("F♯m", "F#m"), ("E♭", "Eb")):
         [tune] = pipe(key=key, metre="6/8", seed=0, bars="strict", max_characters=200)
         assert fields_of(tune["abc"])["K"] == spelled
 

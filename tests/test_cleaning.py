@@ -9,7 +9,7 @@ from music21.harmony import CHORD_TYPES, ChordSymbol
 
 from preprocessing.cleaning import clean_tune, reason_to_drop
 from preprocessing.musicxml import chord_symbol
-from preprocessing.notation import MICROTONE, WORDS_IN_MUSIC, judge
+from preprocessing.notation import MICROTONE, OPEN_CHORD, PLUS_SIGNS, WORDS_IN_MUSIC, judge
 from preprocessing.text_fields import decode_text, spell_rhythm
 from preprocessing.transposition import transpose
 
@@ -62,6 +62,11 @@ CLEANED = {
     "a line without a bar line that is no prose": ("CDEF\nkC uDvE RF\nTGABc|\nz4", "CDEF\nkC uDvE RF\nTGABc|\nz4"),
     "chords between plus signs": ("+CE+D+^F=A++c/e/++C,E'G+2|", "[CE]D[^F=A][c/e/][C,E'G]2|"),
     "decorations between plus signs": ("+f+C+trill+D+D.C.+E+D.S. al coda+F|", "!f!C!trill!D!D.C.!E!D.S. al coda!F|"),
+    "chords between plus signs with decorations": ("+TGB++uGB+|+vG+ +LG2B2+|", "[TGB][uGB]|[vG] [LG2B2]|"),
+    "lyrics continued over a comment": ("CDEF|\nw:la\\\n% so\n%%MIDI program 1\na bag\nGABc|", "CDEF|\nGABc|"),
+    "lines that say where to go on": ("CDEF|\nD.C.\nGABc|\nD.S\nc4|", "CDEF|\nGABc|\nc4|"),
+    "endings with a text": ('CDEF|["last"GBdB [GB]c|["Am"CE]|', 'CDEF|GBdB [GB]c|["Am"CE]|'),
+    "keys with signs": ("CDEF|\nK:B♭m\nGABc|[K:F♯m =f]c4|", "CDEF|\nK:Bbm\nGABc|[K:F#m =f]c4|"),
     "instructions with blanks": ("CD!D.C. al fine!EF|!da capo!GABc|!c y A!|", "CD!D.C. al fine!EF|!da capo!GABc|c A|"),
     "line ends that mail has broken": ("CD=3DEF=20\nGA =\nBc|=20\n^C=D2=E|", "CD=EF\nGA Bc|\n^C=D2=E|"),
     "entities inside quotes": ('"^&quot;a bag&quot;"CDEF|"_b &amp; d"GABc|&quot;Am&quot;c4|', 'CDEF|GABc|"Am"c4|'),
@@ -197,6 +202,11 @@ def test_the_fields_of_a_files_header_hold_where_a_tune_has_none():
     assert clean_tune("X:1\nM:6/8\nK:C\nCDE|", "XMLK", defaults).text == "X:1\nM:6/8\nL:1/4\nK:C\nCDE|"
 
 
+def test_the_letters_that_u_fields_of_a_files_header_define_hold_unless_a_tune_defines_them():
+    defaults = {"U": "n=!tenuto!\nU:k = !accent!"}
+    assert clean_tune("X:1\nU:k=!turn!\nK:C\nnCkD|", "K", defaults).text == "K:C\n!tenuto!C!turn!D|"
+
+
 def test_voices_that_sound_elsewhere_than_written_keep_their_line_in_the_header():
     raw = "X:1\nV:1 name=Flute\nV:2 octave=-2 clef=bass\nV:3 transpose=-2\nK:C\nV:1\nc8|\nV:2\nc8|\nV:3\nc8|"
     tune = clean_tune(raw, "K")
@@ -208,7 +218,15 @@ def test_voices_that_sound_elsewhere_than_written_keep_their_line_in_the_header(
 
 @pytest.mark.parametrize(
     ("written", "key"),
-    [("B♭", "Bb"), ("F sharp minor", "F#m"), ("E flat", "Eb"), ("c sharp minor", "C#m"), ("F♯ dorian", "F#dor")],
+    [
+        ("B♭", "Bb"),
+        ("F sharp minor", "F#m"),
+        ("E flat", "Eb"),
+        ("c sharp minor", "C#m"),
+        ("F♯ dorian", "F#dor"),
+        ("F♯m", "F#m"),
+        ("B♭m clef=bass", "Bbm"),
+    ],
 )
 def test_sharps_and_flats_of_a_key_may_be_words_or_signs(written, key):
     assert clean_tune(f"X:1\nK:{written}\nCDEF|", "K").header["K"] == key
@@ -225,6 +243,15 @@ def test_a_tune_with_one_microtone_is_dropped_and_counted_as_such(body):
     assert reason_to_drop(judge(tune.whole), tune.ledger) == MICROTONE
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [('+"G"GB+', PLUS_SIGNS), ("+G B+", PLUS_SIGNS), ("[CEG c4|", OPEN_CHORD), ("D.C.|]", WORDS_IN_MUSIC)],
+)
+def test_nothing_is_kept_half_read(body, reason):
+    tune = clean_tune(f"X:1\nM:4/4\nL:1/8\nK:C\n{LONG}{body}", "K")
+    assert reason_to_drop(judge(tune.whole), tune.ledger) == reason
+
+
 @pytest.mark.parametrize("key", ["C _2B _3e ^3f", "Ddor _/e", "C exp ^3/2f"])
 def test_a_tune_with_microtones_in_its_key_is_dropped_and_counted_as_such(key):
     tune = clean_tune(f"X:1\nM:4/4\nL:1/8\nK:{key}\n{LONG}", "K")
@@ -239,10 +266,27 @@ def test_a_tune_with_words_among_its_notes_is_dropped_and_counted_as_such_and_li
         assert bool(tune.ledger.dropped[WORDS_IN_MUSIC]) == (reason is None)
 
 
-@pytest.mark.parametrize("key", ["H", "weird", "Ré", "D Hijaz", "E harmonic minor", "Em blues", "D Freygish", "G dur"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "H",
+        "weird",
+        "Ré",
+        "D Hijaz",
+        "E harmonic minor",
+        "Em blues",
+        "D Freygish",
+        "G dur",
+        "A мінор",
+        "C 小调",
+        "D フリギア",
+        "ハ長調",
+    ],
+)
 def test_a_tune_in_a_key_that_is_none_is_no_tune(key):
-    tune = clean_tune(f"X:1\nK:{key}\nCDEFGABc|cBAGFEDC|", "K")
-    assert reason_to_drop(judge(tune.whole), tune.ledger) == "no K: field that names a key"
+    for music in (f"K:{key}\n{LONG}", f"K:C\nK:{key}\n{LONG}", f"K:C\n[K:{key}]{LONG}"):
+        tune = clean_tune(f"X:1\n{music}", "K")
+        assert reason_to_drop(judge(tune.whole), tune.ledger) == "no K: field that names a key"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from preprocessing.notation import (
     LONG_OVERLAY,
     MICROTONE,
     NO_KEY,
+    OPEN_CHORD,
+    PLUS_SIGNS,
     WORDS,
     WORDS_IN_MUSIC,
     Verdict,
@@ -226,17 +228,23 @@ TWO_METRES = {
     "C (3/4)": ("C8|C6|C8|]", "C7"),
     "3/4 4/4": ("C6|C8|C6|]", "C5"),
     "3/4(4/4)": ("C6|C8|C6|]", "C9"),
+    "4/4|3/4": ("C8|C6|C8|]", "C7"),
+    "C|3/4": ("C8|C6|C8|]", "C7"),
+    "2/4+3/8 (3/4)": ("C7|C6|C7|]", "C8"),
+    "3/4, 4/4; 5/8": ("C6|C8|C5|C6|]", "C7"),
+    "6/8 9/8 12/8": ("C6|C9|C12|C6|]", "C8"),
+    "3/4 (4/4) (2/4)": ("C6|C8|C4|C6|]", "C7"),
 }
 
 
 @pytest.mark.parametrize("metre", TWO_METRES)
-def test_of_two_metres_a_bar_may_have_either(metre):
+def test_of_several_metres_a_bar_may_have_any(metre):
     body, wrong = TWO_METRES[metre]
     unit = str(default_unit_length(metre))
     assert judge(tune(body, metre=metre, unit=unit)).bars_add_up
     assert [bad[0] for bad in bad_bars(f"{body}{wrong}|{body}", metre=metre, unit=unit)] == [body.count("|") + 1]
     assert bad_bars(f"C8|[M:{metre}][L:{unit}]{body}") == []
-    assert bar_length(metre) == bar_length(re.match(r"\S+?(?=[ (])", metre)[0])
+    assert bar_length(metre) == bar_length(re.match(r"[^ (|,;]+", metre)[0])
 
 
 def test_of_two_metres_a_full_bar_ends_with_its_line_and_two_halves_make_up_either():
@@ -247,13 +255,24 @@ def test_of_two_metres_a_full_bar_ends_with_its_line_and_two_halves_make_up_eith
     assert [bar.length for bar in part.bars] == [1, 1, Fraction(1, 2)]
 
 
-@pytest.mark.parametrize("metre", ["3/4 (free)", "2/4+3/8", "3/4 (0/4)", "3/4 (4/4) (2/4)"])
+@pytest.mark.parametrize("metre", ["3/4 (free)", "2/4+x", "3/4 (0/4)", "3/4+2", "4/4|"])
 def test_metres_of_which_one_cannot_be_read_are_an_error(metre):
     assert bar_length(metre) is None
     assert len(judge(tune("C8|", metre=metre)).errors) == 1
 
 
-BARS = {"4/4": 1, "C": 1, "C|": 1, "2/2": 1, "6/8": "3/4", "5/8": "5/8", "2+3/8": "5/8", "(2+2+3)/8": "7/8"}
+BARS = {
+    "4/4": 1,
+    "C": 1,
+    "C|": 1,
+    "2/2": 1,
+    "6/8": "3/4",
+    "5/8": "5/8",
+    "2+3/8": "5/8",
+    "(2+2+3)/8": "7/8",
+    "2/4+3/8": "7/8",
+    "3+2/8 + 1/4": "7/8",
+}
 
 
 @pytest.mark.parametrize(("metre", "length"), BARS.items())
@@ -378,6 +397,10 @@ ADDING_UP = {
     "decorations of chords, spacers and bars": "C8|[!1!C!3!E!5!G]4 !coda! y !p! !trill! C4 !fermata!|C8|",
     "reserved signs": '@a !pp! #b c2* [K:C#] d?e;f "@a $2 b" y |**C8|',
     "letters for decorations": "kC4RC4|kC J D I ^F2 Q F4|uvTC8|(TGFK).FF5|",
+    "lyrics and music continued over comments": "C8|C8|\nw:la\\\n% so\n%%MIDI program 1\na bag\nC4\\\n% so\nC4|C8|",
+    "chords between plus signs with decorations": "C8|+TGB+8|+uGB+4+.~v(GB)+4|+LG2B2+2+GBdgbdgbd+4|",
+    "names between plus signs": "C8|+crescendo(+C4+mp+C4+>)+|+D.C.alfine+C4+5+C4|",
+    "instructions with blanks of one word": "C8|C4!cresc. a b!C4|!dim. e!C8|!sempre f!C8|!end a b!C8|!c4 d4!|",
     "directives and text": "C8|\n%%MIDI program 1\n%%begintext center\nC9|\n%%endtext\nC8|",
     "parts, symbols and continued words": "C8|\nP:B\nC8|\nw:la\n+:la la\ns:!f!\nU:T=!trill!\nTC8|",
     "a repeat like a field": "C8|C7\nc:|\nx7\nz::c8|",
@@ -576,7 +599,7 @@ def test_a_microtone_in_a_key_is_no_key_and_makes_a_tune_unreadable(words):
 PROSE = [
     "repeat the whole tune again", "Play it twice.", "(second time slower)", "D.C. al fine", "Fine",
     "And now the dance", "Tom's version, from a fiddler in Cork", "siehe oben", "</html>", "end", "to Coda",
-    "zweimal", "répété deux fois",
+    "zweimal", "répété deux fois", "D.C.", "D.S.", "D. C.", "d.c.", "(D.C.)", "D.C.|]", "D.S. |]", "D.C", "D.S ||",
 ]  # fmt: skip
 
 
@@ -585,6 +608,49 @@ def test_prose_in_the_body_makes_a_tune_unreadable_and_is_not_valid(words):
     for body in (f"C8|\n{words}\nC8|", f"C8|C8| {words}\nC8|"):
         assert judge(tune(body)).unreadable == WORDS_IN_MUSIC
         assert not score_tune(tune(body), ended=True)["no_errors"]
+
+
+def test_notes_with_dots_are_no_prose():
+    assert judge(tune("C8|D.C.D.E .D.C.D.C|.F.A .F.\nA4|D.C E2 F4|D.C.(3DCDD2|.d.c.d.c|")).unreadable is None
+
+
+PLUS = ['+"G"GB+', "+{c}GB+", "+[GB]+", "+G B+", "+GB3dx+" + "+kG+", "+" + 17 * "G" + "+"]
+
+
+@pytest.mark.parametrize("signs", PLUS)
+def test_what_is_no_chord_and_no_decoration_between_plus_signs_makes_a_tune_unreadable(signs):
+    assert judge(tune(f"C8|C4{signs}4|C8|")).unreadable == PLUS_SIGNS
+
+
+def test_a_plus_sign_alone_is_an_error():
+    verdict = judge(tune('C4 + C4|"A+"C8|'))
+    assert (len(verdict.errors), verdict.unreadable) == (1, None)
+
+
+def test_an_ending_may_have_a_text():
+    assert bad_bars('|:C8|["last" CDEF [CE]4:|["2." "G"C8|["Am"CE]8|]') == []
+
+
+@pytest.mark.parametrize("body", ['C8|["Am"GBdB GABc|', "[CE c6|c8|", "[CE [CE]c|", "c8|[CEG", "c8|[CE|]"])
+def test_a_chord_that_is_not_closed_makes_a_tune_unreadable(body):
+    assert judge(tune(body)).unreadable == OPEN_CHORD
+
+
+SIGNED = {
+    "F♯m": "F#m", "B♭m": "Bbm", "E♭dor": "Ebdor", "C♯min": "C#m", "G♯m": "G#m", "C♯m =f": "C#m =f", "B ♭ minor": "Bbm",
+    "B ♭dor": "Bbdor", "E♭": "Eb", "D ♭b": "D _b", "D ♯f 𝄫e": "D __e", "A\u00a0minor": "Am", "D♮m": "Dm",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("written", "key"), SIGNED.items())
+def test_signs_of_a_key_stand_for_sharps_and_flats(written, key):
+    assert canonical_key(written) == key
+    assert judge(tune("C8|", key=written)).key == key
+
+
+@pytest.mark.parametrize("key", ["A мінор", "C 小调", "D フリギア", "F𝄪", "F##", "Ré", "ハ長調", "Аm"])
+def test_a_key_in_another_alphabet_names_none(key):
+    assert canonical_key(key) is None
 
 
 def test_letters_that_u_fields_define_are_no_prose():

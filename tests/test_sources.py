@@ -21,6 +21,7 @@ from hub_server import hub_server
 
 from door import DoorError
 from preprocessing import sources
+from preprocessing.cleaning import clean_tune
 from preprocessing.sources import BLOCK, BUNDLED, Block, Reading, decode, fingerprint, read_source
 
 ROOT = Path(__file__).parent.parent
@@ -488,6 +489,12 @@ def test_the_header_of_a_tune_book_goes_with_each_of_its_blocks(tmp_path, monkey
     blocks, _ = read(tmp_path)
     assert len(blocks) > 1
     assert all(block.defaults == {"M": "3/4", "L": "1/4"} for block in blocks)
+
+
+def test_all_u_fields_of_a_tune_book_go_with_its_blocks(tmp_path):
+    (tmp_path / "book.abc").write_text("U:n=!tenuto!\nU: k = !turn! % so\n\nX:1\nK:C\nnCkD|\n")
+    [block], _ = read(tmp_path)
+    assert "!tenuto!C!turn!D|" in clean_tune(decode(block).partition("\n\n")[2], "K", block.defaults).text
 
 
 @pytest.mark.parametrize("start", ["", "\ufeff"])

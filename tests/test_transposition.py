@@ -81,6 +81,7 @@ def test_grace_notes_and_every_note_of_a_chord_are_transposed():
 
 
 def test_every_note_of_a_chord_between_plus_signs_is_transposed():
+    assert moved("+TG,B,++uGB+ +G2BdgbdgbG2+", 2) == ("D", "+TA,C++uAc+ +A2ceac'eac'A2+")
     assert moved("+G,B,+2+c^f'+ +f+D+ff+", 2) == ("D", "+A,^C+2+d^g'+ +f+E+ff+".replace("^C", "C"))
 
 
