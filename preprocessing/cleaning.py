@@ -62,7 +62,7 @@ EMPTY_BAR = re.compile(
 )
 # Between two bar lines, nothing but what cleaning takes out: a blank is left of it, as bar lines side by side are one.
 HOLLOW = re.compile(
-    r'(?:(?<=\|)|(?<=[|:][:\]]))(?:[ \t`!$*;?@#\\]|[^\x20-\x7e\n]|y\d*|"[^"\n|]*"|\[(?![KLMV]:)[A-Za-z]:[^\[\]\n]*\])+'
+    r'(?:(?<=\|)|(?<=[|:]:)|(?<=[^\[]\|\]))(?:[ \t`!$*;?@#\\]|y\d*|"[^"\n|]*"|\[(?![KLMV]:)[A-Za-z]:[^\[\]\n]*\])+'
     r"(?=:*\||\[\||::)"
 )
 WRAPPED = re.compile(

@@ -121,7 +121,7 @@ def test_a_row_that_cannot_be_read_costs_itself_and_is_named(tmp_path, place, ba
     candidates, _, reading = read(path)
     assert len(candidates) == 2
     assert reading.drops.total() == 1
-    assert [names for names in reading.dropped.values()] == [[{"file": f"tunes.csv, row {place}", "tune": ""}]]
+    assert list(reading.dropped.values()) == [[{"file": f"tunes.csv, row {place}", "tune": ""}]]
 
 
 def test_a_second_tune_in_a_setting_has_the_settings_columns_too(tmp_path):
@@ -255,11 +255,11 @@ def test_music_outside_any_tune_is_counted_and_named(tmp_path, text, line):
 
 
 def test_tunes_without_number_and_title_are_named_by_their_line_and_rows_by_theirs(tmp_path):
-    (tmp_path / "a.txt").write_text(2 * "K:G\nz8|\n\n" + "X:1\nK:G\nz8|\n")
+    (tmp_path / "a.txt").write_text(2 * "M:4/4\nK:G\nz8|\n\n" + "X:1\nK:G\nz8|\n")
     (tmp_path / "t.jsonl").write_text(2 * (json.dumps({"abc": "K:G\nz8|"}) + "\n"))
     _, tally, _ = read(tmp_path)
     named = [(one["file"], one["tune"]) for one in tally.dropped["no notes"]]
-    of_text = [("a.txt", "line 1"), ("a.txt", "line 4"), ("a.txt", "X:1, line 7")]
+    of_text = [("a.txt", "line 1"), ("a.txt", "line 5"), ("a.txt", "X:1, line 9")]
     assert named == [*of_text, ("t.jsonl, row 0", "X:1"), ("t.jsonl, row 1", "X:1")]
 
 
