@@ -25,6 +25,7 @@ from preprocessing.notation import (
     canonical_key,
     default_unit_length,
     describes_staff,
+    judge,
     octave_shift,
     words_in,
 )
@@ -53,9 +54,19 @@ USUAL_SYMBOLS = {
     "T": "trill", "u": "upbow", "v": "downbow",
 }  # fmt: skip
 LINE = re.compile(r"^(?![A-Za-z]:)[^|\n]+$\n?", re.MULTILINE)  # of music without a bar line
-# What mail made of signs and of long lines: `=20` for a blank, `=` before a break. No note begins by a digit.
-QUOTED_PRINTABLE = re.compile(rf"({NO_MUSIC})|=(?:([0-9][0-9A-F])|[ \t]*\n(?!\Z|[A-Za-z]:)|[ \t]*$)", re.MULTILINE)
-EMPTY_BAR = re.compile(r"(?<![:|\[])\|(?:[ \t]|y\d*)+(?=:*\||\[\||::)|(?<=\|\|)\|+|(?<=[|\]:])\n\|(?=\n|$)")
+# What mail made of signs and of long lines: `=20` for a blank, `=` before a break. Other codes may be notes gone wrong.
+QUOTED_PRINTABLE = re.compile(
+    rf"({NO_MUSIC})|=(?:(20|09|3D|0D|0A|7C|5B|5D|22|2E|2C|27)|[ \t]*\n(?!\Z|[A-Za-z]:)|[ \t]*$)", re.MULTILINE
+)
+MAIL = re.compile(r"=(?:20|3D|[ \t]*$)", re.MULTILINE)
+EMPTY_BAR = re.compile(
+    r"(?<![:|\[])\|(?:[ \t]|y\d*)+(?=:*\||\[\||::)|(?<=\|\|)\|+|(?:(?<=[|:])|(?<=[|:]\]))\n\|(?=\n|$)"
+)
+# Between two bar lines, nothing but what cleaning takes out: a blank is left of it, as bar lines side by side are one.
+HOLLOW = re.compile(
+    r'(?:(?<=\|)|(?<=[|:]:)|(?<=[^\[]\|\]))(?:[ \t`!$*;?@#\\]|y\d*|"[^"\n|]*"|\[(?![KLMV]:)[A-Za-z]:[^\[\]\n]*\])+'
+    r"(?=:*\||\[\||::)"
+)
 WRAPPED = re.compile(
     rf"({NO_MUSIC})\n|(?<=[A-Ga-gzx,')\]])\n(?=[/\d,'])"
     r"|(?<=[A-Ga-gzx\d/,')\]])\n(?=[<>])|(?<=[|:])\n(?=:(?![|:]))",
@@ -65,17 +76,23 @@ BLANKS = re.compile(r"[ \t]+")
 EDGE_BLANKS = re.compile(r"^[ \t\n]+|[ \t]+$", re.MULTILINE)
 OUTSIDE_ABC = re.compile(r"[^\x20-\x7e\n]|\\")  # a backslash that joins no lines means nothing
 BACK_QUOTES = re.compile("`+")
-MARKUP = re.compile(r"</?(?:br|p)\s*/?>|&(?:nbsp|lt|gt|amp|quot|#\d{1,5});", re.IGNORECASE)
+ENTITY = re.compile(r"&(?:nbsp|lt|gt|amp|quot|#\d{1,5});", re.IGNORECASE)
 TAG_NAMES = (
-    "html|head|body|title|meta|link|script|style|pre|code|div|span|table|tbody|tr|th|font|center|hr|img|h[1-6]|ul|ol|li|"
-    "dl|form|input|blockquote|address|strong|em|small|big"  # not those that are notes between broken rhythms: A<b>c
+    "html|head|body|title|meta|link|script|style|pre|code|div|span|table|tbody|thead|tr|th|td|font|center|hr|br|img|"
+    "h[1-6]|ul|ol|li|dl|dt|form|input|blockquote|address|strong|strike|em|small|big|sup|sub|tt|nobr"
 )
+ATTRIBUTE = r"[ \t]+(?:href|name|id|class|target|title|style|align|lang|dir)[ \t]*=[^<>\n]*"
 TAG = re.compile(
-    r"<!--.*?(?:-->|$)|</[A-Za-z][A-Za-z0-9]*[ \t]*>|^[ \t]*<[A-Za-z!?/][^<>]*>[ \t]*$"
-    rf"|<(?:!doctype|a +(?:href|name|id|class|target)(?==)|{TAG_NAMES})\b[^<>\n]*>",
+    rf"<!--.*?(?:-->|$)|<!doctype\b[^<>]*>|<\?[a-z][^<>]*>|</[a-z][a-z0-9:]*[ \t]*>|<(?:{TAG_NAMES})\b[^<>]*>"
+    rf"|<[iupsq](?:{ATTRIBUTE})?[ \t]*/?>|<(?:a|b|dd){ATTRIBUTE}>",
     re.IGNORECASE,
 )
-NOTES_ONLY = re.compile(r"""(?:"[^"]*"|![^!]*!|[uvTHLMOPSR~.]*[\^_=]*[A-Ga-gzxZX]|[\s\d/,'|:\[\](){}<>&+*\\-])*""")
+NOTE_TAG = re.compile(r"<(/?)(a|b|dd)[ \t]*>", re.IGNORECASE)  # between notes broken rhythm as well: A<b>c
+TITLES = re.compile(r"<(?:a[ \t]|h[1-6]|title)", re.IGNORECASE)  # what stands in them is words
+HTML_AMONG_NOTES = "HTML among the notes"
+BAR_LINE_AT_END = re.compile(r"(?<![:|\[])\|\Z")
+AFTER_NOTE = re.compile(r"[A-Ga-gxz\d/,')\]-][ \t]*\n?$")
+MIN_PIECE = 4  # notes side by side that no words are
 SIGNS = {"♯": "^", "♭": "_", "♮": "=", "𝄪": "^^", "𝄫": "__", "𝄲": "^/", "𝄳": "_/"}
 SIGN = re.compile(f"[{''.join(SIGNS)}]")
 MAY_BE_WRAPPED, MAY_BE_IDLE = (
@@ -184,6 +201,7 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
     found: dict[str, str] = {}
     body: list[str] = []
     in_text_block = False
+    closed = {name.lower() for slash, name in NOTE_TAG.findall(raw) if slash}
     continued = ""  # the letter of a field of text that goes on in this line
     for whole_line in raw.split("\n"):
         if whole_line.startswith(("%%begintext", "%%beginps", "%%beginsvg")):
@@ -192,6 +210,11 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
             ledger.drop("comments and directives", len(whole_line) + 1)
             in_text_block = not whole_line.startswith("%%end")
             continue
+        if "<" in whole_line and not whole_line.startswith("%"):
+            rest, reason = _without_tags(whole_line, closed, body)
+            if "K" in found and not continued and rest != whole_line:
+                rest, reason = _music_of(rest, reason, TITLES.search(whole_line) is not None)
+            whole_line = ledger.change(reason, whole_line, rest)
         line = COMMENT.sub("", whole_line)
         ledger.drop("comments and directives", len(whole_line) - len(line))
         ledger.drop("blanks", len(line) - len(line := line.strip()))
@@ -228,17 +251,13 @@ def _read_lines(raw: str, ledger: Ledger) -> tuple[dict[str, str], list[str]]:
                 ledger.drop(_field(letter), len(line) + 1)
         elif "K" not in found:
             ledger.drop("no ABC, before the key", len(line) + 1)
-        elif "<" in line and TAG.search(line):
-            rest = TAG.sub("", line)
-            rest = rest if NOTES_ONLY.fullmatch(rest) and rest.strip() else ""
-            ledger.change("HTML", line, rest)
-            body += [rest + "\n"] if rest else []
-            ledger.drop("HTML", 0 if rest else 1)
-        elif line.endswith("\\"):
-            body.append(line[:-1])
-            ledger.drop("line continuation", 2)
         else:
-            body.append(line + "\n")
+            if body and BAR_LINE_AT_END.search(body[-1]) and line.startswith(("|", ":", "[|")):  # no sign of both
+                body.append(" ")
+                ledger.added["blanks"] += 1
+            goes_over = line.endswith("\\")
+            body.append(line[:-1] if goes_over else line + "\n")
+            ledger.drop("line continuation", 2 * goes_over)
     if body and not body[-1].endswith("\n"):
         body.append("\n")
         ledger.added["line ends"] += 1
@@ -285,6 +304,9 @@ def _clean_body(body: str, symbols: dict[str, str], ledger: Ledger) -> str:
             ledger.drop("annotations", len(match[0]))
         return "" if chord is None else ledger.change("chord symbols respelled", match[0], chord)
 
+    def hollow(match: re.Match[str]) -> str:
+        return match[0] if any(map(spell_chord_symbol, QUOTED.findall(match[0]))) else " "
+
     def field_inline(match: re.Match[str]) -> str:
         letter = match[1]
         if letter not in BODY_FIELDS:
@@ -294,7 +316,8 @@ def _clean_body(body: str, symbols: dict[str, str], ledger: Ledger) -> str:
         return ledger.change("fields in the body respelled", match[0], spelled)
 
     if MAY_BE_WRAPPED.search(body):
-        without(QUOTED_PRINTABLE, _printed, "quoted-printable")
+        if MAIL.search(body):
+            without(QUOTED_PRINTABLE, _printed, "quoted-printable")
         without(WRAPPED, lambda match: match[0] if match[1] else "", "lines broken inside a word")
     symbols = {letter: meant for letter, meant in symbols.items() if meant[1:-1] != USUAL_SYMBOLS.get(letter)}
     if symbols:
@@ -302,10 +325,11 @@ def _clean_body(body: str, symbols: dict[str, str], ledger: Ledger) -> str:
         meant = {letter: "" if symbol in NO_SYMBOL else symbol for letter, symbol in symbols.items()}
         respell(letters, lambda match: match[1] or meant[match[0]], "letters of U: written out")
     body = INLINE_VOICE.sub(field_inline, body)
+    without(HOLLOW, hollow, "empty bars")
     without(TEXT_ENDING, "", "annotations")
     body = QUOTED.sub(quoted, body)
-    if "&" in body or "<" in body:
-        respell(MARKUP, lambda match: _without_markup(match[0]), "HTML")
+    if "&" in body:
+        respell(ENTITY, lambda match: _unescaped(match[0]), "HTML")
         body = QUOTED.sub(quoted, body)  # of what was `&quot;`
     body = INLINE.sub(field_inline, body)
     respell(SIGN, lambda match: SIGNS[match[0]], "accidentals respelled")
@@ -340,8 +364,46 @@ def _printed(match: re.Match[str]) -> str:
     return match[1] or (character if character.isprintable() else " ")
 
 
-def _without_markup(markup: str) -> str:
-    return "" if markup[0] == "<" else html.unescape(markup).replace("\xa0", " ")
+def _unescaped(text: str) -> str:
+    return html.unescape(text).replace("\xa0", " ")
+
+
+def _without_tags(line: str, closed: set[str], body: list[str]) -> tuple[str, str]:
+    """Return a line of a tune without its tags, and why. `closed` are names of notes that the tune has a `</b>` of.
+
+    `<b>` is a tag if it is closed on its line, or if it begins a line and no note comes before it or another line
+    closes it; otherwise it is broken rhythm, and nobody can tell where `</b>` is left over.
+    """
+    names = Counter((slash, name.lower()) for slash, name in NOTE_TAG.findall(line))
+    after_note = body and AFTER_NOTE.search(body[-1])
+
+    def without(match: re.Match[str]) -> str:
+        before, after = line[: match.start()], line[match.end() : match.end() + 1]
+        return " " if before.endswith("|") and after in ("|", ":") else ""
+
+    def tag(match: re.Match[str]) -> str:
+        name, starts = match[2].lower(), not line[: match.start()].strip()
+        is_tag = names["/", name] or (starts and (name in closed or not after_note))
+        return without(match) if is_tag else match[0]
+
+    line = NOTE_TAG.sub(tag, line)
+    left = {name.lower() for slash, name in NOTE_TAG.findall(line)}
+    unclear = any(name in left or 0 < names["/", name] < names["", name] for name in closed)
+    return TAG.sub(without, line), HTML_AMONG_NOTES if unclear else "HTML"
+
+
+def _music_of(rest: str, reason: str, is_title: bool) -> tuple[str, str]:
+    """Return what is left of a line of the body without its tags, nothing if it is words, and why the tags went."""
+    plain = OUTSIDE_ABC.sub("", SIGN.sub(lambda match: SIGNS[match[0]], COMMENT.sub("", _unescaped(rest)))).strip()
+    if not plain or FIELD.match(plain):
+        return rest, reason
+    is_title &= "|" not in plain
+    if not (is_title or words_in(plain) or judge(f"K:C\nC\n{plain}").errors):
+        return rest, reason
+    pieces = [judge(f"K:C\n{piece}") for piece in plain.split("|") if not words_in(piece)]
+    if is_title or all(len(piece.pitches) < MIN_PIECE for piece in pieces):
+        return "", reason
+    return rest, HTML_AMONG_NOTES
 
 
 def reason_to_drop(verdict: Verdict, ledger: Ledger) -> str | None:
@@ -349,6 +411,8 @@ def reason_to_drop(verdict: Verdict, ledger: Ledger) -> str | None:
 
     What cleaning took out because it is no ABC counts as an error like what is left.
     """
+    if ledger.dropped[HTML_AMONG_NOTES]:
+        return HTML_AMONG_NOTES
     if verdict.unreadable is not None:
         return verdict.unreadable
     if verdict.key is None:

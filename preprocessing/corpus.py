@@ -32,7 +32,7 @@ from preprocessing.dataset_card import dataset_card
 from preprocessing.families import Families, assign
 from preprocessing.sources import Block, Names, Reading, file_sha256
 from preprocessing.tokens import BOUNDARY, SPECIAL_TOKENS, UNKNOWN, build_tokenizer, build_vocabulary, encode_stream
-from preprocessing.tunes import NO_TUNE, Candidate, Policy, Tally, Tune, batches, in_order, read_blocks, transpose_tunes
+from preprocessing.tunes import Candidate, Policy, Tally, Tune, batches, in_order, read_blocks, transpose_tunes
 
 disable_progress_bars()  # they show nothing but flicker on files of this size
 
@@ -112,10 +112,11 @@ def build_corpus(
     have nothing to do with each other. Raises DoorError if a split would be empty.
     """
     candidates, tally = collect_tunes(blocks, policy, pool)
-    if tally.empty_texts:
-        reading.drops[NO_TUNE] += tally.empty_texts
+    reading.drops.update(tally.texts)
     if not candidates:
-        dropped = ", ".join(f"{n:,} {reason}" for reason, n in (tally.drops + reading.drops).most_common(3))
+        named = _merged(reading.dropped, tally.dropped)
+        counts = Counter({reason: len(names) for reason, names in named.items()}) | tally.drops | reading.drops
+        dropped = ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common(3))
         source = " ".join(manifest["arguments"]["source"])
         raise DoorError(f"--source {source}: no tune in it that could be used (dropped: {dropped or 'nothing'})")
     splits, families = split_by_family(candidates, tally)

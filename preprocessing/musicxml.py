@@ -74,6 +74,8 @@ def _read_xml(data: bytes) -> ElementTree.Element:
         root = _by_parts(root)
     if root.tag != "score-partwise":
         raise ConversionError("XML that is no score")
+    for element in root.iter():
+        element.text = (element.text or "").strip() or None
     for measure in root.iter("measure"):
         if measure.find(".//measure-repeat[@type='start']") is not None:
             raise ConversionError("bars written as repeat signs")
@@ -165,7 +167,7 @@ def _number(text: str) -> Fraction:
     """Return the value of `3`, `2.5`, `1/2`, `2½` or `2 1/2`. Raises ConversionError."""
     spelled = FRACTION_SIGN.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0]), text)
     words = spelled.replace("\u2044", "/").split()
-    if not all(map(NUMBER.fullmatch, words)):
+    if not words or not all(map(NUMBER.fullmatch, words)):
         raise ConversionError("a metre that cannot be read")
     return sum(map(Fraction, words), Fraction(0))
 

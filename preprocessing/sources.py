@@ -44,7 +44,6 @@ BUNDLED = "bundled"
 HUB = "hub:"
 BLOCK = 1 << 20  # bytes; a tune longer than this is left out
 CHUNK = 1 << 18
-ROWS = 500  # rows that share one name in `Block.file`
 BOMB_RATIO, BOMB_SIZE = 100, 50 << 20
 MOST_NAMED = 1000  # of what was dropped for one reason; all are counted
 
@@ -80,7 +79,8 @@ class Block:
 
     `source` is the collection. `content` is undecoded (bytes) where it comes from a file, text where it comes from a
     table or a score. `charset` is what the file declares, `defaults` the fields of its header by letter, of U: all that
-    it has, as lines. `group` names tunes that the source calls settings of one.
+    it has, as lines. `group` names tunes that the source calls settings of one. `line` is the number of its first line
+    in its file.
     """
 
     source: str
@@ -89,6 +89,7 @@ class Block:
     charset: str | None = None
     group: str | None = None
     defaults: dict[str, str] = field(default_factory=dict)
+    line: int = 1
 
 
 class Names(dict[str, list[dict[str, str]]]):
@@ -98,9 +99,9 @@ class Names(dict[str, list[dict[str, str]]]):
     """
 
     def add(self, reason: str, file: str, tune: str = "") -> None:
-        """Name one, once where it is the one before again."""
+        """Name one; a file once where it is the one before again."""
         known, name = self.setdefault(reason, []), {"file": file, "tune": tune}
-        if len(known) < MOST_NAMED and known[-1:] != [name]:
+        if len(known) < MOST_NAMED and (tune or known[-1:] != [name]):
             known.append(name)
 
     def include(self, other: "Names") -> None:
@@ -379,25 +380,28 @@ class _Reader:
         return source
 
     def text(self, name: str, stream: IO[bytes]) -> Iterator[Block]:
-        source, charset = self.collection(name), None
+        source, charset, line = self.collection(name), None, 1
         defaults: dict[str, str] | None = None
 
-        def skip(reason: str, size: int) -> None:
-            self.reading.skip(reason, name, size)
+        def skip(reason: str, piece: bytes) -> None:
+            nonlocal line
+            line += _line_ends(piece)
+            self.reading.skip(reason, name, len(piece))
 
         for piece in _whole_tunes(_chunks(stream, self.reading), skip):
             if b"\0" in piece:
-                skip("not text", len(piece))
+                skip("not text", piece)
                 continue
             declared = CHARSET.search(piece) if b"abc-charset" in piece else None  # the search alone is slow
             charset = declared[1].decode("ascii", errors="replace").lower() if declared else charset
             if defaults is None:
                 defaults = _file_header(piece, charset)
-            yield Block(source, name, piece, charset, defaults=defaults)
+            yield Block(source, name, piece, charset, defaults=defaults, line=line)
+            line += _line_ends(piece)
 
     def table(self, name: str, suffix: str, stream: IO[bytes]) -> Iterator[Block]:
         try:
-            rows = table_rows(suffix, stream, lambda reason: self.reading.drop(reason, name), _decode)
+            rows = table_rows(suffix, stream, _decode)
             yield from _row_blocks(rows, name, self.collection(name), self.reading, self.text_column)
         except NoTextColumnError as error:
             if self.root.is_file() and self.root.name == name:
@@ -452,11 +456,15 @@ def _chunks(stream: IO[bytes], reading: Reading) -> Iterator[bytes]:
         yield decoder.decode(b"", final=True).encode()
 
 
-def _whole_tunes(chunks: Iterable[bytes], skip: Callable[[str, int], None]) -> Iterator[bytes]:
+def _line_ends(piece: bytes) -> int:
+    return max(piece.count(b"\n"), piece.count(b"\r"))
+
+
+def _whole_tunes(chunks: Iterable[bytes], skip: Callable[[str, bytes], None]) -> Iterator[bytes]:
     """Yield pieces of about BLOCK bytes, each from a line `X:` (the first from the start) to before another one.
 
-    Where no tune starts by `X:`, a piece ends behind a blank line. A tune longer than that is skipped; `skip` counts
-    its bytes, and what was at hand when the chunks broke off.
+    Where no tune starts by `X:`, a piece ends behind a blank line. A tune longer than that is skipped; `skip` is
+    given its bytes, and what was at hand when the chunks broke off.
     """
     buffer, skipping = b"", False
     try:
@@ -465,7 +473,7 @@ def _whole_tunes(chunks: Iterable[bytes], skip: Callable[[str, int], None]) -> I
             if skipping:
                 start = min((i + 1 for i in map(buffer.find, (b"\nX:", b"\rX:")) if i >= 0), default=0)
                 rest = start or max(0, len(buffer) - 2)  # a start may stand across two chunks
-                skip("tune longer than 1 MB", rest)
+                skip("tune longer than 1 MB", buffer[:rest])
                 buffer, skipping = buffer[rest:], not start
             if len(buffer) >= BLOCK:
                 start = max(map(buffer.rfind, (b"\nX:", b"\rX:"))) + 1
@@ -475,28 +483,34 @@ def _whole_tunes(chunks: Iterable[bytes], skip: Callable[[str, int], None]) -> I
                     buffer = buffer[start:]
                 else:
                     skipping = True
-                    skip("tune longer than 1 MB", len(buffer) - 2)
+                    skip("tune longer than 1 MB", buffer[:-2])
                     buffer = buffer[-2:]
         if skipping:
-            skip("tune longer than 1 MB", len(buffer))
+            skip("tune longer than 1 MB", buffer)
         elif buffer:
             yield buffer
     except (*DAMAGE, UnicodeError):
-        skip("damaged", len(buffer))
+        skip("damaged", buffer)
         raise
 
 
-def _row_blocks(rows: Iterable[Row], name: str, source: str, reading: Reading, wanted: str | None) -> Iterator[Block]:
+def _row_blocks(
+    rows: Iterable[Row | str], name: str, source: str, reading: Reading, wanted: str | None
+) -> Iterator[Block]:
     """Yield a Block for each row of a table that holds text. Raises NoTextColumnError if no column does."""
     column, session = "", False
     for number, row in enumerate(rows):
-        if number == 0:
+        place = f"{name}, row {number}"
+        if isinstance(row, str):
+            reading.drop(row, place)
+            continue
+        if not column:
             column = text_column(row, wanted)
             session = wanted is None and is_session(row)
             source = SESSION if session else source
             if session:
                 reading.licences[SESSION] = LICENCES[SESSION]
-        place, text = f"{name}, row {number}", row.get(column)
+        text = row.get(column)
         if not isinstance(text, str) or not text.strip():
             reading.drop("row without text", place)
             continue
@@ -508,9 +522,8 @@ def _row_blocks(rows: Iterable[Row], name: str, source: str, reading: Reading, w
         if session:
             row = with_present_names(row)
             group = f"{SESSION}:{row['tune_id']}" if row.get("tune_id") else None
-        first = number - number % ROWS
         content = session_tune(row) if session else row_tune(text)
-        yield Block(source, f"{name}, rows {first}–{first + ROWS - 1}", content, group=group)
+        yield Block(source, place, content, group=group)
 
 
 def _hub_parts(source: str) -> tuple[str, str | None]:

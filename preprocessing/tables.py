@@ -9,8 +9,8 @@ import csv
 import gzip
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
 from typing import IO, Any, cast
 
 import pyarrow.parquet
@@ -31,63 +31,69 @@ ARRAY_START, SEPARATORS = re.compile(r"\s*\[?"), re.compile(r"[\s,]*")
 BACKSLASHED = re.compile(r'\\(["\\])')
 
 Row = dict[str, Any]
-Drop = Callable[[str], None]  # counts a row that is left out, by the reason
+LONG = "row longer than 1 MB"
 
 
 class NoTextColumnError(Exception):
     """A table without a column of ABC; the text names the columns that it has."""
 
 
-def table_rows(suffix: str, stream: IO[bytes], drop: Drop, decode: Callable[[bytes], str]) -> Iterator[Row]:
-    """Yield the rows of a table. Raises what its reader raises where it is damaged."""
+def table_rows(suffix: str, stream: IO[bytes], decode: Callable[[bytes], str]) -> Iterator[Row | str]:
+    """Yield the rows of a table; for one that cannot be read, the reason. Raises what its reader raises for damage."""
     if suffix == ".parquet":
         for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(ROWS):
             yield from batch.to_pylist()
         return
     if suffix.endswith(".gz"):
         stream = cast(IO[bytes], gzip.GzipFile(fileobj=stream))
+    values: Iterable[Any]
     if suffix.startswith(".json") and not suffix.startswith(".jsonl"):
-        values = _json_values(stream)
+        values = (value if isinstance(value, dict) else [] for value in _json_values(stream))
     else:
-        lines = (decode(line).removeprefix("\ufeff") for line in _lines(stream, drop))
+        lines = (decode(line).removeprefix("\ufeff") for line in _lines(stream))
         if suffix.startswith(".csv"):
             rows = _csv_rows(lines)
-            header = [column.strip() for column in next(rows, [])]
-            yield from (dict(zip(header, row, strict=False)) for row in rows if row)
+            header = next(rows, [])
+            if isinstance(header, str):
+                raise csv.Error(header)
+            columns = [column.strip() for column in header]
+            for row in rows:
+                if isinstance(row, str) or len(row) == len(columns):
+                    yield row if isinstance(row, str) else dict(zip(columns, row, strict=True))
+                elif row:
+                    yield "row with more or fewer cells than the table has columns"
             return
-        values = _json_lines(lines, drop)
+        values = _json_lines(lines)
     for value in values:
-        if isinstance(value, dict):
-            yield value
-        else:
-            drop("row that is no object")
+        yield value if isinstance(value, dict | str) else "row that is no object"
 
 
-def _lines(stream: IO[bytes], drop: Drop) -> Iterator[bytes]:
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a stream, each with its end; one longer than ROW_LIMIT is empty."""
     while line := stream.readline(ROW_LIMIT):
         if len(line) < ROW_LIMIT or line.endswith(b"\n"):
             yield line
             continue
-        drop("row longer than 1 MB")
         while line and not line.endswith(b"\n"):
             line = stream.readline(ROW_LIMIT)
+        yield b""
 
 
-def _csv_rows(lines: Iterator[str]) -> Iterator[list[str]]:
+def _csv_rows(lines: Iterator[str]) -> Iterator[list[str] | str]:
     r"""Yield the rows of a CSV file. A quote in a value is doubled, or written \" as in The Session's dumps of 2015.
 
     The first row that no file with doubled quotes can hold, and that has a \", says that the file is of the other kind.
+    For a row whose quotes cannot be read, the reason is yielded, and the next line is read as a row.
     """
     csv.field_size_limit(ROW_LIMIT)  # a quote left open must not take in the whole file
     record: list[str] = []  # the lines of the row that is being read
+    again: deque[str] = deque()  # lines that a quote left open has taken in
+    backslashed = False
 
     def watched() -> Iterator[str]:
-        for line in lines:
+        while (line := again.popleft() if again else next(lines, None)) is not None:
             record.append(line)
-            yield line
-
-    def doubled(more: Iterable[str]) -> Iterator[str]:
-        return (BACKSLASHED.sub(lambda match: '""' if match[1] == '"' else match[1], line) for line in more)
+            yield BACKSLASHED.sub(lambda match: '""' if match[1] == '"' else match[1], line) if backslashed else line
 
     rows = csv.reader(watched(), strict=True)
     while True:
@@ -95,23 +101,28 @@ def _csv_rows(lines: Iterator[str]) -> Iterator[list[str]]:
         try:
             row = next(rows, None)
         except csv.Error:
-            if any('\\"' in line for line in record):
-                yield from csv.reader(doubled(chain(record, lines)))
-                return
-            yield from csv.reader(iter(record.copy()))  # read as well as it can be
+            other_kind = not backslashed and any('\\"' in line for line in record)
+            again.extendleft(reversed(record if other_kind else record[1:]))
+            backslashed |= other_kind
+            rows = csv.reader(watched(), strict=True)
+            if not other_kind:
+                yield "row whose quotes cannot be read" if record[0] else LONG
             continue
         if row is None:
             return
-        yield row
+        yield LONG if "" in record else row
 
 
-def _json_lines(lines: Iterable[str], drop: Drop) -> Iterator[Any]:
+def _json_lines(lines: Iterable[str]) -> Iterator[Any]:
     for line in lines:
         try:
-            if line.strip():
-                yield json.loads(line)
+            if not line:
+                yield LONG
+            elif line.strip():
+                value = json.loads(line)
+                yield [] if isinstance(value, str) else value  # neither is a row
         except (json.JSONDecodeError, RecursionError):
-            drop("row that is no JSON")
+            yield "row that is no JSON"
 
 
 def _json_values(stream: IO[bytes]) -> Iterator[Any]:
@@ -158,10 +169,24 @@ def session_tune(row: Row) -> str:
     """Return a setting of The Session as a tune: its columns are its header, and L: is 1/8.
 
     Some settings have a header of their own in the column `abc`. The notes were written under its M:, L:, K: and R:, so
-    these come before the columns'; its number and title do not. No blank line is left, as it would end the tune.
+    these come before the columns'; its number and title do not. No blank line is left, as it would end the tune. An X:
+    below music begins another tune under the same columns.
     """
     columns = {letter: _one_line(row.get(column)) for letter, column in SESSION_COLUMNS.items()} | {"L": "1/8"}
-    lines = [line for line in row["abc"].splitlines() if line.strip()]
+    tunes: list[list[str]] = [[]]
+    music = False
+    for line in filter(str.strip, row["abc"].splitlines()):
+        plain = line.strip()
+        if music and plain.startswith("X:"):
+            tunes.append([])
+            music = False
+        music |= not (FIELD.match(plain) or plain.startswith("%"))
+        tunes[-1].append(line)
+    return "\n".join(_under_columns(lines, columns) for lines in tunes)
+
+
+def _under_columns(lines: list[str], columns: dict[str, str]) -> str:
+    """Return a tune of The Session with the header that its columns and its own fields make."""
     own: dict[str, str] = {}
     others: list[str] = []
     while lines and own.get("K") is None:

@@ -22,7 +22,8 @@ Result = TypeVar("Result")
 
 LINES = re.compile(r"[^\n]*\n|[^\n]+")
 NUMBER = re.compile(r"^X:[ \t]*(\S*)", re.MULTILINE)
-NO_TUNE = "text without a tune"
+PARAGRAPH = re.compile(r"(?:^.*\S.*(?:\n|\Z))+", re.MULTILINE)
+NO_TUNE, OUTSIDE = "text without a tune", "outside any tune"
 BATCH_CHARACTERS = 200_000  # what a worker is handed at once
 
 
@@ -67,11 +68,12 @@ class Candidate:
 class Tally:
     """What was read and what was dropped: whole tunes by reason, counted and named, and every character.
 
-    `changed` counts the tunes that are kept by what was changed in them, `empty_texts` the texts without a tune.
+    `changed` counts the tunes that are kept by what was changed in them, `texts` what is no tune by reason: whole
+    texts, and paragraphs of music outside any tune.
     """
 
     tunes: int = 0
-    empty_texts: int = 0
+    texts: Counter[str] = field(default_factory=Counter)
     drops: Counter[str] = field(default_factory=Counter)
     dropped: Names = field(default_factory=Names)
     changed: Counter[str] = field(default_factory=Counter)
@@ -96,7 +98,7 @@ class Tally:
     def add(self, other: "Tally") -> None:
         """Add what another has counted."""
         self.tunes += other.tunes
-        self.empty_texts += other.empty_texts
+        self.texts.update(other.texts)
         self.drops.update(other.drops)
         self.dropped.include(other.dropped)
         self.changed.update(other.changed)
@@ -123,24 +125,43 @@ def read_blocks(blocks: list[Block], policy: Policy) -> tuple[list[Candidate], T
         tally.ledger.drop("byte order marks", len(text) - len(plain))
         plain = plain.replace("\r\n", "\n").replace("\r", "\n")
         tally.ledger.drop("line ends of two characters", text.count("\r\n"))
-        outside = len(plain)
-        before = tally.tunes
+        outside: list[tuple[int, str]] = []  # where it begins, and the text
+        end = 0
         for raw in find_tunes(plain):
-            outside -= len(raw)
+            start = plain.index(raw, end)
+            outside.append((end, plain[end:start]))
+            end = start + len(raw)
             tally.tunes += 1
             clean = clean_tune(raw, policy.keep_fields, block.defaults)
             number = NUMBER.search(raw)
-            name = f"X:{number[1] if number else ''} {clean.title}".strip()
+            name = f"{number[0].replace(' ', '') if number else ''} {clean.title}".strip()
+            if isinstance(block.content, bytes) and not (number and clean.title):
+                name = f"{name}, {_line_of(block, plain, start)}".removeprefix(", ")
             candidate = _read_tune(raw, name, clean, block, policy)
             if isinstance(candidate, str):
                 tally.drop_tune(candidate, block.file, name, len(raw))
             else:
                 candidates.append(candidate)
-        tally.ledger.drop("outside any tune", outside)
-        if tally.tunes == before and plain.strip():
-            tally.empty_texts += 1
+        outside.append((end, plain[end:]))
+        tally.ledger.drop(OUTSIDE, sum(len(text) for _, text in outside))
+        music = [start + p.start() for start, text in outside for p in PARAGRAPH.finditer(text) if _is_music(p[0])]
+        for start in music:
+            tally.texts[f"music {OUTSIDE}"] += 1
+            tally.dropped.add(f"music {OUTSIDE}", block.file, _line_of(block, plain, start))
+        if not (len(outside) > 1 or music) and plain.strip():
+            tally.texts[NO_TUNE] += 1
             tally.dropped.add(NO_TUNE, block.file)
     return candidates, tally
+
+
+def _line_of(block: Block, text: str, start: int) -> str:
+    return f"line {block.line + text.count(chr(10), 0, start)}"
+
+
+def _is_music(paragraph: str) -> bool:
+    """Tell whether a paragraph without a header would be a tune if it had one."""
+    music = "\n".join(line for line in paragraph.split("\n") if not FIELD.match(line))
+    return reason_to_drop(judge(f"K:C\n{music}"), Ledger()) is None
 
 
 def find_tunes(text: str) -> Iterator[str]:

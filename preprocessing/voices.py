@@ -14,9 +14,14 @@ from preprocessing.notation import FIELD, TOKEN
 
 KEY_LINE = re.compile(r"^K:.*\n?", re.MULTILINE)
 VOICE = re.compile(r"(?:^|\[)V:[ \t]*([^\s\]]+)", re.MULTILINE)
-CLEF = re.compile(r"(?:^|\s)(?:clef=\"?)?(perc|treble|bass|alto|tenor|soprano|mezzosoprano|baritone)", re.IGNORECASE)
+CLEF = re.compile(
+    r"(?:^|\s)(?:clef=\"?)?(perc(?:ussion)?|treble|bass|alto|tenor|soprano|mezzosoprano|baritone)(?![a-z])",
+    re.IGNORECASE,
+)
+IN_QUOTES = r'"(?:\\.|[^"\\])*"?'
+NAMES = re.compile(rf"\b(clef\s*=\s*)\"?|[\w.-]+\s*=\s*(?:{IN_QUOTES}|\S*)|{IN_QUOTES}", re.IGNORECASE)  # no clefs
 CHANNEL = re.compile(r"\[?(?:%%|I:)[ \t]*MIDI[ \t=]+channel[ \t=]+(\d+)", re.IGNORECASE)
-CHANGES_VOICE = re.compile(r"(\[[VKI]:[^\]\n]*\])")
+CHANGES_VOICE = re.compile(r'(\[[VKI]:(?>"[^"\n]*"|[^\]\n])*\])')  # a name in quotes may hold a bracket
 SOUNDS = ("note", "rest", "bar_rest")
 
 Words = list[tuple[str, str]]  # kind (a group of TOKEN) and text
@@ -104,12 +109,14 @@ class _Staves:
         """Take in a field or, under the letter `%` or I, a directive."""
         self.header_key = letter == "K" and not self.in_body
         if letter == "V":
-            self.voice, _, value = value.strip().partition(" ")
-        channel, clef = CHANNEL.search(f"I:{value.removeprefix('%%')}"), CLEF.search(value)
+            self.voice, value = [*value.split(maxsplit=1), "", ""][:2]
+        plain = NAMES.sub(lambda match: " clef=" if match[1] else " ", value)
+        channel = CHANNEL.search(f"I:{value.removeprefix('%%')}")
+        clef = CLEF.search(plain, max(0, plain.rfind(" clef=")))
         if letter in "%I" and channel:
             self.channels[self.voice] = int(channel[1]) == 10
         elif letter in "KV" and clef:
-            percussion = clef[1].lower() == "perc"
+            percussion = clef[1].lower().startswith("perc")
             if self.header_key:
                 self.default = percussion
             else:

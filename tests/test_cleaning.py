@@ -376,6 +376,12 @@ LEFTOVERS = {
     "bars of spacers alone": ("C4|y|y2 |  y |D4|", "C4|D4|", "empty bars"),
     "many bar lines in a row": ("C4|||||D4||||]", "C4||D4||]", "empty bars"),
     "lines of a bar line alone": ("C4|\n|\n|\nD4|", "C4|\nD4|", "empty bars"),
+    **{
+        f"a bar of {inside!r} alone": (f"C4|{inside}|D4|", "C4|D4|", "empty bars")
+        for inside in ('"text"', '"a" "b"', "*", "$", "`", "[P:B]", "\\\n")
+    },
+    "a bar line alone behind an end": ("C4|]\n|\nD4|", "C4|]\nD4|", "empty bars"),
+    "codes of signs where mail has broken a line": ("CDEF =\nGABc=7CD4|", "CDEF GABc|D4|", "quoted-printable"),
     "quoted-printable": ("CDEF |=20\nGABc =\nc4|=3DB4|", "CDEF |\nGABc c4|=B4|", "quoted-printable"),
     "a note broken off its length": (
         "CD f\n/e\n/d|[A2f\n2][F\n,2d]|c\n'4|",
@@ -400,6 +406,9 @@ def test_a_leftover_is_taken_out_and_counted(body, expected, reason):
     "body",
     [
         "C4|z4|x4|Z2|D4|]",
+        "GABc ^c[CEG]\n|\ncBAG c2DF|",
+        "dedB[K:D]\n|\ncBAG|",
+        'C4|"Am"|D4|',
         "C4:| |:D4|| |:E4|[|]F4|",
         "C4|\n| D4|\n|E4|]",
         "C4|1 D4:|\n2 E4|]",
@@ -431,6 +440,20 @@ MARKUP = {
     "a tag of one letter on a line of its own": ("<b>\nGABc|\n</b>", "GABc|"),
     "a doctype": ("<!DOCTYPE html>\n<?php echo ?>", ""),
     "words under a heading": ("<h2>Other tunes</h2>", ""),
+    "words of the letters of notes under a heading": ("<h2>Bag</h2>", ""),
+    "a row of links": ('<a href="a">Home</a> | <a href="b">Index</a>', ""),
+    "a paragraph": ("<p>GABc dedB|", "GABc dedB|"),
+    "two tags behind music": ("GABc dedB|<br></font>", "GABc dedB|"),
+    "a cell": ("<td>GABc|</td>", "GABc|"),
+    "a tag around a part of a line": ("<i>GABc</i> dedB|", "GABc dedB|"),
+    "a pair that looks like notes": ("<b>GABc dedB|cBAG FADF</b>|", "GABc dedB|cBAG FADF|"),
+    "a pair over two lines": ("<b>GABc|\ncBAG</b>|", "GABc|\ncBAG|"),
+    "pairs within pairs": ("<strong><b>GABc</b></strong>|", "GABc|"),
+    "a key and a voice on the line": ("[V:1]GABc [K:D]dedB|</pre>", "[V:1]GABc [K:D]dedB|"),
+    "signs on the line": ("\u266fGABcy Jd$e`f a&lt;b|</pre>", "^GABc Jdef a<b|"),
+    "a field": ("K:D</tt>\nGABc|", "K:D\nGABc|"),
+    "a break between bar lines": ("GABc|<br>|dedB|", "GABc|dedB|"),
+    "a bar line alone": ("GABc\n|]</pre>", "GABc\n|]"),
 }
 
 
@@ -442,6 +465,26 @@ def test_markup_is_dropped_and_counted_and_the_music_stays(written, left):
     assert tune.ledger.dropped["HTML"] > 0
     assert tune.ledger.balanced(len(raw), len(tune.text))
     assert reason_to_drop(judge(tune.whole), tune.ledger) is None
+
+
+@pytest.mark.parametrize("written", ["GABc dedB|Back to <i>it</i>", "GABc dedB 3</pre>", "A<b>c <b>GABc</b>|"])
+def test_a_tune_of_which_music_would_go_with_the_markup_is_dropped(written):
+    raw = f"X:1\nM:4/4\nL:1/8\nK:C\n{LONG}\n{written}"
+    tune = clean_tune(raw, "XMLK")
+    assert tune.ledger.balanced(len(raw), len(tune.text))
+    assert reason_to_drop(judge(tune.whole), tune.ledger) == "HTML among the notes"
+
+
+@pytest.mark.parametrize("body", ["A<b>c dedB|", "A<bc dedB>c dedB|", "A<!trill!B>c d|", "A<TB>c|"])
+def test_broken_rhythm_is_no_markup(body):
+    assert clean(body) == body
+    assert clean(body.replace("A<", "A\n<", 1)) == body
+
+
+@pytest.mark.parametrize("body", ["GA=2ABc dedB|", "E=4DcA GABc|", "GABc =7C GABc|", "GABc=20|E=4DcA|"])
+def test_an_accidental_gone_wrong_is_no_code_of_mail(body):
+    tune = clean_tune(f"X:1\nM:4/4\nL:1/8\nK:C\n{LONG}\n{body}", "K")
+    assert reason_to_drop(judge(tune.whole), tune.ledger) == MICROTONE
 
 
 # Percussion, and the names of voices
@@ -456,6 +499,9 @@ PERCUSSION = {
     "a key in the body": f"K:C\n{MELODY}\nV:2\nK:perc\n{DRUMS}\nM:2/4\n{DRUMS}",
     "a key of the header": f"K:C clef=perc\nV:2\n{DRUMS}\n{MELODY.replace('V:1', 'V:1 clef=treble')}",
     "bar by bar": 'V:D clef="perc"\nK:C\n[V:1]CDEF GABc|[V:D]D4 D4|\n[V:1]cBAG FEDC|[V:D]D4 D4|',
+    "a name of another clef": f'K:C\n{MELODY}\nV:2 name="Big Bass Drum" clef=perc\n{DRUMS}',
+    "a name without quotes, and a tab": f"K:C\n{MELODY}\nV:2\tnm=Big Bass clef = perc\n{DRUMS}",
+    "a bracket in a name": f'K:C\n{MELODY}\n[V:2 nm="bass ] drum" clef=perc]{DRUMS}',
     "a voice that changes its clef": f"K:C\nV:1\nCDEF GABc|\n[K:clef=perc]{DRUMS}\n[K:clef=treble]cBAG FEDC|",
 }
 
@@ -481,6 +527,9 @@ def test_a_tune_for_percussion_alone_is_dropped_for_that(key):
         "V:perc clef=bass\nCDEF|",
         "V:1\n%%MIDI channel 1\nCDEF|",
         "V:1 name=Percussion\nCDEF|",
+        'V:1 name="Sir Percy"\nCDEF|',
+        'V:1 nm="El. perc" snm = "x perc"\nCDEF|',
+        'V:1 "a perc" treble\nCDEF|',
         "%%MIDI channel 101\nCDEF|",
     ],
 )

@@ -64,7 +64,7 @@ def test_a_metre_of_several_parts_is_their_sum(pairs, written, length):
 
 
 @pytest.mark.parametrize(
-    "pair", [("x", 4), ("", 4), ("3", "4."), ("3", 0), (0, 4), ("1/0", 4), ("9e9", 4), (3, 3), ("3", "")]
+    "pair", [("x", 4), ("", 4), ("3", "4."), ("3", 0), (0, 4), ("1/0", 4), ("9e9", 4), (3, 3), ("3", ""), (" 2+ ", 4)]
 )
 def test_a_metre_that_cannot_be_read_is_refused(pair):
     assert refused(measure(1, FOUR, key(0) + metre(pair))) == "a metre that cannot be read"
@@ -98,7 +98,7 @@ def test_a_metre_is_its_numbers_whatever_is_drawn(symbol, pair, written):
         (0, "dorian", "Ddor"), (0, "mixolydian", "Gmix"), (0, "aeolian", "Am"), (0, "phrygian", "Ephr"),
         (0, "lydian", "Flyd"), (0, "locrian", "Bloc"), (0, "ionian", "C"), (0, "minor", "Am"), (0, "Dorian", "Ddor"),
         (2, "dorian", "Edor"), (-3, "mixolydian", "Bbmix"), (7, "minor", "A#m"), (-7, "lydian", "Fblyd"),
-        (4, "", "E"), (-1, "none", "F"), (1, "hijaz", "G"),
+        (0, " dorian ", "Ddor"), (4, "", "E"), (-1, "none", "F"), (1, "hijaz", "G"),
     ],
 )  # fmt: skip
 def test_the_tonic_follows_from_signature_and_mode(fifths, mode, written):

@@ -547,6 +547,7 @@ BAD = {
     "an empty folder": (["--source", "empty"], "empty"),
     "a path that is not there": (["--source", "nowhere"], "nowhere"),
     "one binary file": (["--source", "photo.abc"], "photo.abc"),
+    "a score cut short": (["--source", "cut.mid"], "1 midi:"),
     "a folder without tunes": (["--source", "words"], "words"),
     "too few tunes": (["--source", "one.abc"], "split is empty"),
     "fields without K": (["--source", "one.abc", "--keep_fields", "XM"], "--keep_fields"),
@@ -571,6 +572,7 @@ def bad_input(tmp_path_factory) -> Path:
     (folder / "words" / "README.txt").write_text("No tunes here.\n")
     (folder / "photo.abc").write_bytes(b"\x89PNG\r\n\0\0X:1\nK:C\nCDEFGABc|")
     (folder / "one.abc").write_text(TUNE)
+    (folder / "cut.mid").write_bytes(b"MThd\0\0\0\6\0\1")
     (folder / "unknown.yaml").write_text("keep_feelds: XK\n")
     (folder / "broken.yaml").write_text("source: [\n")
     (folder / "number.yaml").write_text("keep_fields: 5\n")

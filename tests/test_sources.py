@@ -301,7 +301,7 @@ def test_each_row_of_a_table_is_a_block(tmp_path, kind):
     path = write_table(tmp_path / f"table.{kind}", ROWS)
     blocks, reading = read(path)
     assert texts(blocks) == [row["abc"] for row in ROWS]
-    assert {block.file for block in blocks} == {f"table.{kind}, rows 0–499"}
+    assert {block.file for block in blocks} == {f"table.{kind}, row {i}" for i in range(3)}
     assert {block.source for block in blocks} == {"table"}
     assert not reading.drops
 
@@ -318,7 +318,7 @@ def test_many_rows_stream_out_of_a_json_array(tmp_path):
     rows = [{"abc": f"X:{i}\nK:C\n{'CDEF|' * (i % 300)}"} for i in range(3000)]
     blocks, _ = read(write_table(tmp_path / "a.json", rows))
     assert texts(blocks) == [row["abc"] for row in rows]
-    assert blocks[-1].file == "a.json, rows 2500–2999"
+    assert blocks[-1].file == "a.json, row 2999"
 
 
 def test_the_text_column_is_found_or_named_or_the_columns_are_told(tmp_path):
@@ -455,7 +455,7 @@ def test_a_data_set_is_read_at_its_pinned_commit_and_errors_are_one_line(tmp_pat
     assert first.keys() == second.keys() == {"hub:band/tunes:default"}
     assert first != second
     assert sorted(block["content"] for block in blocks) == [f"X:{i}\nK:C\nCDEF|" for i in (1, 2, 3)]
-    assert {block["file"] for block in blocks} == {"train, rows 0–499", "test, rows 0–499"}
+    assert {block["file"] for block in blocks} >= {"train, row 0", "test, row 0"}
     assert {block["source"] for block in blocks} == {"band/tunes"}
     assert licences == {"band/tunes": "mit"}
     for error, said in zip(

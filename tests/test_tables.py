@@ -111,6 +111,28 @@ def test_a_quote_that_is_wrong_costs_no_other_row(tmp_path):
     assert len(candidates) == 2
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("bad", ["7,7,Short", '7,7,T,reel,4/4,A,"GABc,2020,me', '7,"T,reel', "a,b,c,d,e,f,g,h,i,j"])
+def test_a_row_that_cannot_be_read_costs_itself_and_is_named(tmp_path, place, bad):
+    path = csv_of(tmp_path / "tunes.csv", NOTES, NOTES.replace("e2", "a2"))
+    lines = path.read_text().splitlines()
+    lines.insert(1 + place, bad)
+    path.write_text("\n".join(lines))
+    candidates, _, reading = read(path)
+    assert len(candidates) == 2
+    assert reading.drops.total() == 1
+    assert list(reading.dropped.values()) == [[{"file": f"tunes.csv, row {place}", "tune": ""}]]
+
+
+def test_a_second_tune_in_a_setting_has_the_settings_columns_too(tmp_path):
+    other = NOTES.replace("e2", "a2")
+    candidates, tally, _ = read(csv_of(tmp_path / "tunes.csv", f"X:1\n{NOTES}\nX:2\nT:Else\nK:D\n{other}\nX:3\n"))
+    assert texts(candidates) == [
+        f"X:1\nT:Tune 1\nR:reel\nM:4/4\nL:1/8\nK:{key}\n{notes}" for key, notes in (("A", NOTES), ("D", other))
+    ]
+    assert tally.drops == {"no notes": 1}
+
+
 # Dumps of all years
 
 
@@ -190,7 +212,7 @@ def test_what_has_fields_and_music_but_no_key_is_counted(tmp_path):
     candidates, tally, _ = read(tmp_path / "a.abc")
     assert len(candidates) == 1
     assert tally.drops == {"no K: field that names a key": 1}
-    assert tally.dropped == {"no K: field that names a key": [{"file": "a.abc", "tune": "X: One"}]}
+    assert tally.dropped == {"no K: field that names a key": [{"file": "a.abc", "tune": "One, line 1"}]}
 
 
 def test_every_character_of_a_text_with_unnumbered_tunes_is_accounted_for(tmp_path):
@@ -214,6 +236,31 @@ def test_a_long_text_without_numbers_is_cut_at_blank_lines(tmp_path):
     assert (tmp_path / "long.txt").stat().st_size > 2 << 20
     candidates, tally, reading = read(tmp_path / "long.txt")
     assert (tally.tunes, len(candidates), reading.skipped_bytes) == (900, 900, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f"X:1\nK:G\n{MUSIC}\n\nK:D\n{MUSIC}\n", 5),
+        (f"X:1\nK:G\n{MUSIC}\n\nT:Two\n{MUSIC}\n\nSome words.\n", 5),
+        (f"T:One\nK:G\n{MUSIC}\n\nMore of it:\n\n{MUSIC}\n", 7),
+        (f"{MUSIC}\n", 1),
+    ],
+)
+def test_music_outside_any_tune_is_counted_and_named(tmp_path, text, line):
+    (tmp_path / "a.abc").write_text(text)
+    _, tally, _ = read(tmp_path / "a.abc")
+    assert tally.texts == {"music outside any tune": 1}
+    assert tally.dropped == {"music outside any tune": [{"file": "a.abc", "tune": f"line {line}"}]}
+
+
+def test_tunes_without_number_and_title_are_named_by_their_line_and_rows_by_theirs(tmp_path):
+    (tmp_path / "a.txt").write_text(2 * "M:4/4\nK:G\nz8|\n\n" + "X:1\nK:G\nz8|\n")
+    (tmp_path / "t.jsonl").write_text(2 * (json.dumps({"abc": "K:G\nz8|"}) + "\n"))
+    _, tally, _ = read(tmp_path)
+    named = [(one["file"], one["tune"]) for one in tally.dropped["no notes"]]
+    of_text = [("a.txt", "line 1"), ("a.txt", "line 5"), ("a.txt", "X:1, line 9")]
+    assert named == [*of_text, ("t.jsonl, row 0", "X:1"), ("t.jsonl, row 1", "X:1")]
 
 
 # What was dropped is named
@@ -246,7 +293,7 @@ def test_the_statistics_name_every_file_and_tune_that_was_dropped_with_the_reaso
         ("scan.pdf", "", "not a known kind (.pdf)"),
         ("broken.musicxml", "", "musicxml: not readable"),
         ("t.jsonl, row 0", "", "row without text"),
-        ("t.jsonl", "", "row that is no object"),
+        ("t.jsonl, row 1", "", "row that is no object"),
     } | {
         (one["file"], one["tune"], "similar to a held-out tune")
         for one in stats["dropped"].get("similar to a held-out tune", [])
