@@ -19,20 +19,32 @@ HEADER_END = re.compile(r"^K:.*$(?:\n(?:[A-Za-z+]:.*|%.*|[ \t]*)$)*+", re.MULTIL
 BLANK_LINE = re.compile(r"\n[ \t]*$", re.MULTILINE)
 COMMENT = re.compile(r"(?<!\\)%.*")
 CONTINUES = re.compile(r"[ABCDFGHNORSTWZrsw+]:.*\\$")  # a field of text, goes on in the next line (ABC 2.0)
-METRE = re.compile(r"\(?((?:[0-9]{1,3}\s*\+\s*){0,16}[0-9]{1,3})\)?\s*/\s*([0-9]{1,3})")
-METRES = re.compile(
-    r"(C\|?|[0-9()+\s]*[0-9)]\s*/\s*[0-9]{1,3})(?:\s*\((C\|?|[0-9+]{1,30}/[0-9]{1,3})\)|\s+([0-9]{1,3}/[0-9]{1,3}))"
-)
+FRACTION = re.compile(r"\(?((?:[0-9]{1,3}\s*\+\s*){0,16}[0-9]{1,3})\)?\s*/\s*([0-9]{1,3})")  # `(2+2+3)/8` is one
+METRE = re.compile(rf"C\|?(?![0-9])|{FRACTION.pattern}(?:\s*\+\s*{FRACTION.pattern}){{0,8}}")  # `2/4+3/8`
+METRES = re.compile(rf"(?:{METRE.pattern})(?:[\s|,;]*[\s|,;(](?:{METRE.pattern})\)?){{0,8}}")
 UNIT = re.compile(r"\s*([0-9]{1,3})(?:\s*/\s*([0-9]{1,3}))?\s*")
 LENGTH = r"(?:[0-9]{1,3}(?:/[0-9]{1,3}|/{0,8})|/{1,8}[0-9]{0,3})?"  # bounded, as nobody writes longer ones
 ENDING = "[1-9][0-9,.-]{0,16}"
 
-# `+GB+` was a chord before ABC 1.6, `+trill+` a decoration of ABC 2.0: what holds notes alone is a chord.
-PLUS_CHORD = rf"\+(?!f{{1,4}}\+|D\.C)(?:[.~(]?(?:\^\^?|__?|=)?[A-Ga-gxz][',]{{0,8}}{LENGTH}[-)]?){{1,8}}\+"
+# `+trill+` was a decoration of ABC 2.0, one of these; else `+GB+` was a chord before ABC 1.6.
+PLUS_NAMES = (
+    r"trill[()]?|(?:lower|upper)?mordent|pralltriller|roll|(?:inverted)?(?:turnx?|fermata)|arpeggio|accent|emphasis"
+    r"|tenuto|[0-5]|plus|snap|slide|wedge|upbow|downbow|open|thumb|breath|p{1,4}|f{1,4}|m[pf]|sfz|[<>][()]?"
+    r"|(?:crescendo|diminuendo)[()]|segno|[Cc]oda|[Ff]ine|FINE|D\.[CS]\.?(?:al(?:coda|fine))?|dacoda|dacapo"
+    r"|(?:short|medium|long)phrase"
+)
+PLUS_CHORD = (
+    rf"\+(?!(?:{PLUS_NAMES})\+)"
+    rf"(?:[.~(HLMOPSTuv]{{0,4}}(?:\^\^?|__?|=)?[A-Ga-gxz][',]{{0,8}}{LENGTH}[-)]{{0,2}}){{1,16}}\+"
+)
 UNDEFINED = "IJKNQRUVWhijklmnopqrstw"  # letters for decorations without a meaning of their own (ABC 2.1, section 4.16)
-WITH_BLANKS = rf"(?=[^!+|\n]{{0,40}}?(?:[{UNDEFINED}]{{2}}|\b(?i:al|dal|to|coda|D\.[ ]?[CS])\b))[^!+|\n]{{1,40}}"
+WORD = (  # that no music has
+    rf"[{UNDEFINED}][a-z]{{0,8}}[{UNDEFINED}]|[A-Za-z]{{2}}\.(?=[ !+])"
+    r"|\b(?i:al|dal|to|and|end|coda|D\.[ ]?[CS])\b"
+)
+WITH_BLANKS = rf"(?=[^!+|\n]{{0,40}}?(?:{WORD}))[^!+|\n]{{1,40}}"
 # A decoration; with blanks in it one that no music could be: `!D.C. al fine!`, `!da capo!`.
-DECORATION = rf"(?:!(?:[^!\s|]{{1,30}}|{WITH_BLANKS})!|(?!{PLUS_CHORD})\+(?:[^+\s|_^=]{{1,30}}|{WITH_BLANKS})\+)"
+DECORATION = rf"(?:!(?:[^!\s|]{{1,30}}|{WITH_BLANKS})!|\+(?:{PLUS_NAMES}|(?=[^+\n]{{0,40}}[ ]){WITH_BLANKS})\+)"
 NOT_NOTES = rf'"[^"\n]*"|\[[A-Za-z]:[^\[\]\n]*\]|{DECORATION}'
 
 TOKEN = re.compile(
@@ -49,12 +61,19 @@ TOKEN = re.compile(
     | (?P<broken>>{{1,3}}|<{{1,3}})
     | (?P<tie>-) | (?P<slur>[()])
     | (?P<plus_chord>{PLUS_CHORD}{LENGTH}) | (?P<decoration>[.~H-Wh-w]|{DECORATION})
+    | (?P<plus_signs>\+(?:"[^"\n]*"|[^"+|\n]){{1,80}}\+)
     | (?P<overlay>&{{1,2}})
     | (?P<ignored>y[0-9]{{0,4}}|[\\$*;?@#!])
     | (?P<microtone>[\^_=][\^_=0-9/]{{1,8}}[A-Ga-g][',]{{0,8}}(?P<microtone_length>{LENGTH}))
     | (?P<line>\n)
     """,
     re.VERBOSE,
+)
+
+# `["last"` begins an ending, in abcm2ps: no bracket closes it before the bar line. `["Am"CE` is a chord.
+TEXT_ENDING = re.compile(
+    r'\["(?![A-G][#b]?(?:m|maj|min|dim|aug|sus)?[0-9/A-G#b]{0,9}")[^"\n]{0,80}"'
+    r'(?=(?:\[[^\[\]\n]{0,80}\]|"[^"\n]{0,80}"|[^\[\]"\n|]){0,200}\|)'
 )
 
 # The same lexer without names and with a last resort: every character of a line belongs to a word.
@@ -65,8 +84,10 @@ PROSE = re.compile(
     rf"[H-Wh-w]{{0,30}}?[{UNDEFINED}][H-Wh-w]{{0,30}}?[{UNDEFINED}][H-Wh-w]{{0,30}}"
     rf"|[H-Wh-w]{{0,30}}?[{UNDEFINED}](?=[ \t]*(?:\.?[ \t]*$|[,;?'])|[ \t]+[{UNDEFINED}])"
     rf"|[h-tw](?=(?:[A-Za-z]{{0,30}}?[h-tw]){{2}})|(?<![A-Za-z])(?i:and|coda|end)(?![A-Za-z])"
+    # `D.C.`, its last dot before no note; `D.C` by itself at the end
+    r"|(?<![^\s|:\](])[Dd]\.[ ]?[CcSs]\.(?=[ \t]|[|:\])]|$)|(?<![^\s|:\]])D\.[CS](?=[ \t]*(?:\|[]|]|:?\|?[ \t]*$))"
 )
-MAY_BE_PROSE = re.compile(f"[{UNDEFINED}]").search
+MAY_BE_PROSE = re.compile(rf"[{UNDEFINED}]|[Dd]\.").search
 WITHOUT_NOTES = re.compile(NOT_NOTES)
 
 UNREADABLE_ACCIDENTAL = re.compile(r"(?<![\^_=])(?!\^\^?[A-Ga-g]|__?[A-Ga-g]|=[A-Ga-g])[\^_=][\^_=0-9/]*[A-Ga-g]")
@@ -78,7 +99,9 @@ KEY = re.compile(
     r"(?P<mode>(?i:maj|ion|min|aeo|mix|dor|phr|lyd|loc|exp)[A-Za-z]*(?:[ \t]+mode\b)?"
     r"|(?:(?<!\s)[Mm]|[Mm](?!=))(?![A-Za-z]))?(?P<more>.*)"  # `C m=d` names a middle line
 )
-SPELLED_OUT = re.compile(r"^([A-Ga-g])[ -]?(sharp|flat|natural|♯|♭|♮)(?![a-z])", re.IGNORECASE)
+SPELLED_OUT = re.compile(  # `F♯m`, `B ♭ minor`; in `D ♯f` the sign is the other note's
+    r"^([A-G])(?:[ -]?(sharp|flat|natural)(?![a-z])|-?([♯♭♮])| ([♯♭♮])(?![A-G](?![a-z])))", re.IGNORECASE
+)
 NATURAL_MINOR = re.compile(r"\bnatural\s+(?=min)", re.IGNORECASE)
 SIGNS = {"sharp": "#", "♯": "#", "flat": "b", "♭": "b", "natural": "", "♮": ""}
 EXPLICIT = re.compile(r"(\^\^?|__?|=)([A-Ga-g])")
@@ -96,7 +119,7 @@ MODE_SHIFT = {  # sharps relative to the major key on the same tonic
     "mix": -1, "dor": -2, "phr": -4, "lyd": 1, "loc": -5,
 }  # fmt: skip
 CANONICAL_MODE = {"maj": "", "ion": "", "min": "m", "aeo": "m", "exp": " exp"}
-SIGN_OF_ACCIDENTAL = str.maketrans({"♯": "^", "♭": "_", "♮": "="})
+SIGN_OF_ACCIDENTAL = str.maketrans({"♯": "^", "♭": "_", "♮": "=", "𝄪": "^^", "𝄫": "__", "𝄲": "^/", "𝄳": "_/"})
 SHARP_ORDER = "FCGDAEB"
 STEPS = "CDEFGAB"
 PITCH_CLASS = (0, 2, 4, 5, 7, 9, 11)  # of STEPS
@@ -110,6 +133,8 @@ WHOLE = 2**9 * 3**2 * 5 * 7  # ticks of a whole note
 NO_KEY = "no K: field that names a key"
 MICROTONE = "microtones or other accidentals that cannot be read"
 WORDS_IN_MUSIC = "words among the notes"
+PLUS_SIGNS = "plus signs around no chord and no decoration"
+OPEN_CHORD = "a chord that is not closed"
 LONG_OVERLAY = "a second voice over several bars (&&)"
 
 
@@ -197,11 +222,11 @@ def canonical_key(value: str) -> str | None:
     abc2midi, clefs like `treble-8` and `bass+15`. Other clefs do not sound and are left out. A field with any other
     word (`D Hijaz`, `E harmonic minor`) or with microtones names no key.
     """
-    value = NATURAL_MINOR.sub("", value.strip())
-    value = SPELLED_OUT.sub(lambda match: match[1].upper() + SIGNS[match[2].lower()], value)
+    value = NATURAL_MINOR.sub("", " ".join(value.split()))
+    value = SPELLED_OUT.sub(lambda match: match[1].upper() + SIGNS[match[match.lastindex or 0].lower()], value)
     tonic, mode, accidentals, rest = _read_key(value.translate(SIGN_OF_ACCIDENTAL))
     explicit = {step.upper(): sign for sign, step in accidentals}
-    if (tonic is None and not explicit) or re.search(r"[\w^=/]", rest):
+    if (tonic is None and not explicit) or re.search(r"[\w^=/#]", rest):
         return None
     key = "none" if tonic is None or tonic.lower() == "none" else tonic + CANONICAL_MODE.get(mode, mode)
     usual = key_signature(key)
@@ -256,27 +281,28 @@ def sounding_tonic(key: str | None) -> int | None:
     return (PITCH_CLASS[STEPS.index(tonic[0])] + {"#": 1, "b": -1, "": 0}[tonic[1:]] + octave_shift(key or "", 0)) % 12
 
 
-@lru_cache(maxsize=1024)
 def bar_length(metre: str | None) -> Fraction | None:
     """Return the length of a bar in whole notes, or None where the metre is free or cannot be read.
 
-    Of two metres, `3/4 (4/4)`, it is that of the first.
+    Of several metres, `3/4 (4/4)`, it is that of the first.
     """
-    return bar_lengths(metre)[0]
+    return next(iter(bar_lengths(metre)), None)
 
 
 @lru_cache(maxsize=1024)
-def bar_lengths(metre: str | None) -> tuple[Fraction | None, Fraction | None]:
-    """Return the length of a bar in whole notes and the other one that it may have, `3/4 (4/4)`, or None for each."""
-    if two := METRES.fullmatch(metre or ""):
-        first, second = bar_length(two[1].strip()), bar_length(two[2] or two[3])
-        return (first, second) if first and second else (None, None)
-    if metre in ("C", "C|"):
-        return Fraction(1), None
-    match = METRE.fullmatch(metre or "")
-    if match is None or int(match[2]) == 0:
-        return None, None
-    return Fraction(sum(int(n) for n in match[1].split("+")), int(match[2])) or None, None
+def bar_lengths(metre: str | None) -> tuple[Fraction, ...]:
+    """Return each length, in whole notes, that a bar may have: `3/4 (4/4)`, `4/4|3/4`, `6/8 9/8 12/8`.
+
+    None where the metre is free, or where one of them cannot be read. `2/4+3/8` is one of 7/8.
+    """
+    lengths: list[Fraction] = []
+    for match in METRE.finditer(metre or "") if METRES.fullmatch(metre or "") else ():
+        parts = FRACTION.findall(match[0]) or [("1", "1")]  # C, C|
+        if any(int(below) == 0 for _, below in parts):
+            return ()
+        fractions = (Fraction(sum(map(int, above.split("+"))), int(below)) for above, below in parts)
+        lengths.append(sum(fractions, Fraction(0)))
+    return tuple(lengths) if all(lengths) else ()
 
 
 def default_unit_length(metre: str | None) -> Fraction:
@@ -369,7 +395,7 @@ class _Voice:
 
     metre: str | None = None
     wanted: Length | None = None  # the length of a bar
-    also: Length | None = None  # the other one that it may have
+    also: tuple[Length, ...] = ()  # the others that it may have
     unit: Length = WHOLE // 8
     signature: list[int] = field(default_factory=lambda: [0] * 7)  # the alteration of each step
     altered: list[int] = field(default_factory=lambda: [0] * 7)  # the same with the accidentals of this bar
@@ -416,6 +442,8 @@ class _Reader:
                 continue
             if "%" in line:
                 line = COMMENT.sub("", line)
+                if not line.strip():
+                    continue  # it may stand between the lines of one that goes on
             match = FIELD.match(line) if line[1:2] == ":" else None
             if match:
                 self.music(joined)
@@ -491,12 +519,11 @@ class _Reader:
                 voice.unit = _ticks(default_unit_length(voice.metre))
 
     def metre(self, value: str) -> None:
-        length, other = bar_lengths(value)
-        self.voice.metre, self.voice.wanted = value, None if length is None else _ticks(length)
-        self.voice.also = None if other is None else _ticks(other)
+        lengths = [_ticks(length) for length in bar_lengths(value)]
+        self.voice.metre, self.voice.wanted, self.voice.also = value, next(iter(lengths), None), tuple(lengths[1:])
         if not self.in_body:
             self.verdict.metre = value
-        if value not in ("none", "") and length is None:
+        if value not in ("none", "") and not lengths:
             self.error(f"M:{value} is no metre")
 
     def change_voice(self, value: str) -> None:
@@ -515,6 +542,7 @@ class _Reader:
             if not self.defined.issuperset(letters):
                 self.refuse(WORDS_IN_MUSIC, f"{letters!r} is no music")
         note = self.note
+        line = TEXT_ENDING.sub("[1 ", line) if '["' in line else line
         for word in WORDS(line):
             kind, value = _meaning(word)
             if kind == "note":
@@ -555,6 +583,10 @@ class _Reader:
     def plus_chord(self, chord: str) -> None:
         self.music(chord)
 
+    def plus_signs(self, word: str) -> None:
+        reason = MICROTONE if UNREADABLE_ACCIDENTAL.search(word) else PLUS_SIGNS
+        self.refuse(reason, f"{word!r} is no chord and no decoration")
+
     def rest(self, ratio: tuple[int, int]) -> None:
         self.verdict.rests += 1
         if self.voice.in_chord:
@@ -573,7 +605,7 @@ class _Reader:
 
     def chord_open(self, _: str) -> None:
         if self.voice.in_chord:
-            self.error("a chord inside a chord")
+            self.refuse(OPEN_CHORD, "a chord inside a chord")
         self.begin_sound()
         self.voice.in_chord, self.voice.held = True, None
 
@@ -647,12 +679,12 @@ class _Reader:
         self.end_bar(edge=word != "|")
 
     def end_line(self) -> None:
-        if self.voice.total and self.voice.total in (self.voice.wanted, self.voice.also):
+        if self.voice.total and self.voice.total in (self.voice.wanted, *self.voice.also):
             self.end_bar(edge=False)  # the Essen songs close a full bar by the line's end alone
 
     def end_chord(self) -> None:
         if self.voice.in_chord:
-            self.error("a chord is not closed")
+            self.refuse(OPEN_CHORD, "a chord is not closed")
             self.voice.in_chord = False
 
     def end_bar(self, edge: bool) -> None:
@@ -661,7 +693,7 @@ class _Reader:
             self.verdict.bars += 1
             if voice.wanted is not None and (voice.total != voice.wanted or voice.parts):
                 for found in (*voice.parts, voice.total):
-                    if found != voice.also:
+                    if found not in voice.also:
                         self.check_bar(_Bar(voice.bar, voice.wanted, found, voice.at_edge, edge))
             voice.bar += 1
             voice.at_edge = edge
@@ -671,7 +703,7 @@ class _Reader:
             voice.at_edge = True
 
     def check_bar(self, bar: _Bar) -> None:
-        if bar.found < max(bar.wanted, self.voice.also or 0) and (bar.head or bar.tail):
+        if bar.found < max(bar.wanted, *self.voice.also, 0) and (bar.head or bar.tail):
             self.voice.halves.append(bar)
         elif bar.found != bar.wanted:
             self.flag(bar)
@@ -682,7 +714,7 @@ class _Reader:
         heads = {bar.found for bar in halves if bar.head}
         tails = {bar.found for bar in halves if bar.tail}
         for bar in halves:
-            lacks = {full - bar.found for full in (bar.wanted, self.voice.also or bar.wanted)}
+            lacks = {full - bar.found for full in (bar.wanted, *self.voice.also)}
             first, last = bar.head and bar.number == 1, bar.tail and bar.number == self.voice.bar - 1
             if not (first or last or (bar.head and lacks & tails) or (bar.tail and lacks & heads)):
                 self.flag(bar)
@@ -813,7 +845,7 @@ class _Transcriber(_Reader):
 
     def end_bar(self, edge: bool) -> None:
         voice = self.voice
-        number, wanted = voice.bar, voice.also if voice.total == voice.also else voice.wanted
+        number, wanted = voice.bar, voice.total if voice.total in voice.also else voice.wanted
         super().end_bar(edge)
         if voice.bar > number:
             length = None if wanted is None else Fraction(sum(sound.ticks for sound in voice.sounds), wanted)
