@@ -174,7 +174,7 @@ def _train(
 def _micro_batch_size_that_fits(config: RunConfig, corpus: Corpus, accelerator: Accelerator, wanted: int) -> int:
     """Return the largest of wanted, wanted/2, … sequences with which every process has memory for a step; 0 if none.
 
-    Each process tries a step of a model of its own, before any of them waits for another. (Where weights are sharded,
+    Each process tries a step of a separate model, before any of them waits for another. (Where weights are sharded,
     the whole model may be too large for one process: what is wanted is then taken.)
     """
     if accelerator.distributed_type == DistributedType.FSDP:

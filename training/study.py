@@ -1,4 +1,4 @@
-"""Many runs: planned from a study's axes, trained side by side, each in a process of its own."""
+"""Many runs: planned from a study's axes, trained side by side, each each in its own process."""
 
 import multiprocessing
 import os
@@ -207,7 +207,7 @@ class _Bar:
 def _run_in_processes(
     todo: Sequence[Job], corpus: Corpus, num_parallel: int, threads: int, execution: ExecutionConfig, bar: _Bar
 ) -> Iterator[RunResult]:
-    """Train each job in a process of its own: whatever breaks there, a GPU's context included, costs that run alone."""
+    """Train each job in its own process: whatever breaks there, a GPU's context included, costs that run alone."""
     if "forkserver" in multiprocessing.get_all_start_methods():
         context: Any = multiprocessing.get_context("forkserver")  # forks from a server that has imported the libraries
         context.set_forkserver_preload(["training.study"])
