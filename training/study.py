@@ -1,4 +1,4 @@
-"""Many runs: planned from a study's axes, trained side by side, each each in its own process."""
+"""Many runs: planned from a study's axes, trained side by side, each in its own process."""
 
 import multiprocessing
 import os
