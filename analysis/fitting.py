@@ -572,7 +572,7 @@ class Problem:
     # Parts of a large table
 
     def part(self, rows: NDArray[np.int_] | slice, delta: float | None = None) -> "Problem":
-        """Return the same law fitted to some of the points; with a delta of its own it stands for all."""
+        """Return the same law fitted to some of the points; with another delta it stands for all."""
         columns = {name: values[rows] for name, values in self.x.items()}
         part = Problem(self.law, columns, self.log_loss[rows], self.delta, self.steps)
         return part if delta is None else replace(part, delta=delta, steps=PART_STEPS)

@@ -372,11 +372,6 @@ class Corpus:
         return dict(self.manifest()["corpus"]["splits"])
 
     @property
-    def vocabulary_hash(self) -> str:
-        """The SHA-256 of the vocabulary's file."""
-        return str(self.manifest()["corpus"]["vocabulary"])
-
-    @property
     def n_keys(self) -> int:
         """The number of keys in which the training split was asked for: 1 as found, 12 in all."""
         return int(self.manifest()["corpus"]["n_keys"])

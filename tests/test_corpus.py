@@ -28,7 +28,7 @@ def tunes_of(corpus, stream):
 
 def test_every_split_the_vocabulary_and_the_number_of_keys_are_recorded(small_corpus, small_source, tmp_path):
     assert small_corpus.split_hashes == {s: sha256(small_corpus.folder / "tokens" / f"{s}.npy") for s in SPLITS}
-    assert small_corpus.vocabulary_hash == sha256(small_corpus.folder / "vocab.json")
+    assert small_corpus.manifest()["corpus"]["vocabulary"] == sha256(small_corpus.folder / "vocab.json")
     assert small_corpus.n_keys == 1
     build(PreprocessingArguments([str(small_source)], str(tmp_path / "keys"), transpose="2", num_proc=1))
     in_keys = Corpus.open(tmp_path / "keys")

@@ -332,6 +332,7 @@ def test_a_branch_whose_trunk_diverged_says_so(small_corpus, tmp_path):
     assert trunk[0] == "diverged"
     assert branch[0] == "diverged"
     assert trunk[1] in branch[1]
+    assert results[1].record.trunk["run"] == "trunk/seed_0"
     assert [job.plan.folder for job in jobs if read_record(job.plan.folder).status != "diverged"] == []
 
 

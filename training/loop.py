@@ -83,7 +83,8 @@ def train(plan: Plan, corpus: Corpus, progress: Progress, execution: ExecutionCo
 
     Where memory is short, fewer sequences go through the model at once and their gradients are accumulated. `progress`
     is called with the tokens done so far and the latest training loss. Raises DoorError if the folder holds a run of
-    another configuration, OutOfMemoryError if not even one sequence fits in memory.
+    another configuration, OutOfMemoryError if not even one sequence fits in memory. A branch whose trunk diverged
+    before it begins is recorded as diverged too.
     """
     config, folder = plan.config, plan.folder
     accelerator = execution.tracking.accelerator(folder)
@@ -93,14 +94,19 @@ def train(plan: Plan, corpus: Corpus, progress: Progress, execution: ExecutionCo
     if config.corpus != corpus.digest():
         raise DoorError(f"{folder} is planned on another corpus than {corpus.folder}")
     trunk = None if plan.trunk is None else decide_together(partial(read_record, plan.trunk))
-    if trunk is not None and trunk.status == DIVERGED and trunk.steps < config.cooldown_start:
+    if plan.trunk and trunk and trunk.status == DIVERGED and trunk.steps < config.cooldown_start:
         reason = f"its trunk diverged: {trunk.reason}"
-        record = replace(trunk, config=config, config_hash=config.config_hash, reason=reason)
+        branched = {"run": _name_of(plan.trunk), "step": trunk.steps}
+        record = replace(trunk, config=config, config_hash=config.config_hash, reason=reason, trunk=branched)
         if accelerator.is_main_process:
             write_record(folder, record)
         return record
     with PeakMemory(accelerator.device) as memory:
         return _train(plan, corpus, progress, execution, accelerator, memory)
+
+
+def _name_of(trunk: Path) -> str:
+    return "/".join(trunk.parts[-2:])
 
 
 def _train(
@@ -144,7 +150,7 @@ def _train(
         config_hash=config.config_hash,
         split_hashes=corpus.split_hashes,
         **counted,
-        trunk={"run": "/".join(plan.trunk.parts[-2:]), "step": curves["branched_at"]} if plan.trunk else None,
+        trunk=None if plan.trunk is None else {"run": _name_of(plan.trunk), "step": curves["branched_at"]},
         **costs(watch.seconds, counted["flops"], counted["tokens"]),
         **memory.peaks(),
         started=started,

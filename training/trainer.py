@@ -56,7 +56,7 @@ class Trainer:
         self.config, self.bare, self.accelerator = config, bare, accelerator
         if accelerator.device.type == "cuda":
             torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
-            torch.backends.cudnn.allow_tf32 = config.precision == "tf32"  # cuDNN's LSTM has a switch of its own
+            torch.backends.cudnn.allow_tf32 = config.precision == "tf32"  # cuDNN's LSTM has another switch
         self.model_config = deepcopy(bare.config)  # as it is saved
         make_trainable(bare)
         self.model, wrapped = accelerator.prepare(bare, build_optimizer(bare, config))
