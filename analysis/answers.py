@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from analysis.arms import KEYS, PART, STATE, STATE_RESET
+from analysis.ablations import KEYS, PART, STATE, STATE_RESET
 from analysis.report import (
     AXIS_WORDS,
     LAW_WORDS,
@@ -42,7 +42,7 @@ WORDS = {
 BOTH = "GPT or LSTM: which gains more, by which axis, and from where on?"
 MUSIC = "What music appears at which size, and how much of it is copied?"
 MUSIC_FIGURE = "quality_over_size"  # of generation/, beside the scores that the findings are of
-COMPARED, FLOORED = "power", "power_floor"  # exponents without a floor alone are alike
+COMPARED, FLOORED = "power", "power_irreducible"  # exponents without a floor alone are alike
 
 
 def answer_section(data: Data, drawn: set[str]) -> list[str]:
@@ -192,7 +192,7 @@ def law_answers(data: Data) -> list[str]:
             ("tokens", f"at size {sizes_of(data, name)[-1]['size']}"),
             ("flops", "along the best runs of each cost"),
         ):
-            floor, plain = (find_fit(data, name, law, axis) for law in ("power_floor", "power"))
+            floor, plain = (find_fit(data, name, law, axis) for law in ("power_irreducible", "power"))
             if plain is None:
                 lines.append(f"{NAMES[name]}, {AXIS_WORDS[axis]}: too few budgets for a law.")
                 continue

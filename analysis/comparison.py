@@ -26,7 +26,7 @@ from analysis.laws import Array
 from analysis.runs import Runs, by_size, clusters, column, mean_intervals, paired, weights_of, whole_corpus
 
 AXES = ("n_params", "n_params_non_embedding", "flops")
-AT_ONE_BUDGET = ("power", "power_floor")
+AT_ONE_BUDGET = ("power", "power_irreducible")
 MIN_BUDGETS = 3
 MIN_POSITIONS = 16
 RESOURCES = ("n_params", "n_params_non_embedding", "flops", "seconds", "peak_memory_bytes")
@@ -368,7 +368,7 @@ def _in_size(law: str, tokens: float, theta: Array) -> Array:
     """Return a law's rows in its own axis; Chinchilla's at a budget of tokens."""
     if law == "power":
         return np.column_stack([np.zeros(len(theta)), theta])
-    if law == "power_floor":
+    if law == "power_irreducible":
         return theta
     return np.column_stack([theta[:, 0] + np.exp(theta[:, 3] - theta[:, 4] * np.log(tokens)), theta[:, 1:3]])
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from analysis.report import percent, short
 from analysis.runs import Runs, row_of
-from door import DoorError, read_json
+from cli import UserError
+from files import read_json
 from training.record import (
     BASELINE,
     FINISHED,
@@ -50,7 +51,7 @@ class Evidence:
 def of_folders(root: Path, also: Sequence[Path], sweeps: Path) -> Evidence:
     """Return the evidence of the training folders below `root`, and of further ones: the same tunes in more keys.
 
-    Raises DoorError if a folder holds no run, or if a file is missing or damaged.
+    Raises UserError if a folder holds no run, or if a file is missing or damaged.
     """
     ladders = read_ladders(root)
     left_out = [_why(run) for ladder in ladders.values() for run in ladder.unfinished]
@@ -59,10 +60,10 @@ def of_folders(root: Path, also: Sequence[Path], sweeps: Path) -> Evidence:
     others: list[RunRecord] = []
     for folder in also:
         if not folder.is_dir():
-            raise DoorError(f"--also {folder} is no folder: name one that holds the training folders of a study")
+            raise UserError(f"--also {folder} is no folder: name one that holds the training folders of a study")
         found = [run for name in FOLDERS for run in read_runs(folder, name)]
         if not found:
-            raise DoorError(f"--also {folder}: it holds no run")
+            raise UserError(f"--also {folder}: it holds no run")
         others += [run for run in found if run.status == FINISHED]
         left_out += [_why(run) for run in found if run.status != FINISHED]
         _check_held_out(f"--also {folder}", ladders, others)
@@ -72,7 +73,7 @@ def of_folders(root: Path, also: Sequence[Path], sweeps: Path) -> Evidence:
 def of_table(path: Path, study: str) -> Evidence:
     """Return the evidence of one study in a table of runs; baseline and sweeps stand beside the table.
 
-    The ladders are those of the corpus in the fewest keys. Raises DoorError if the study has no finished run there, or
+    The ladders are those of the corpus in the fewest keys. Raises UserError if the study has no finished run there, or
     if a file is missing or damaged.
     """
     rows = read_runs_table(path)
@@ -80,11 +81,11 @@ def of_table(path: Path, study: str) -> Evidence:
     finished = [run for run in mine if run.status == FINISHED]
     if not finished:
         studies = ", ".join(dict.fromkeys(row.study for row in rows))
-        raise DoorError(f"--study {study}: no finished run of it in {path}, which has {studies}")
+        raise UserError(f"--study {study}: no finished run of it in {path}, which has {studies}")
     times = Counter(run.config_hash for run in finished)
     for run in finished:
         if times[run.config_hash] > 1:
-            raise DoorError(f"{path}: {_name(run)}, stands there twice: intervals are of runs that stand there once")
+            raise UserError(f"{path}: {_name(run)}, stands there twice: intervals are of runs that stand there once")
     corpus = min(finished, key=lambda run: run.config.n_keys).config.corpus
     ladders = ladders_of([run for run in mine if run.config.corpus == corpus and run.status != NOT_RUN])
     others = [run for run in finished if run.config.corpus != corpus]
@@ -97,7 +98,7 @@ def of_table(path: Path, study: str) -> Evidence:
         for (name, arm), n in missing.items()
     ]
     if not (path.parent / BASELINE).is_file():
-        raise DoorError(f"{path.parent / BASELINE} is missing: a study's training leaves it in {FOLDERS['gpt']}")
+        raise UserError(f"{path.parent / BASELINE} is missing: a study's training leaves it in {FOLDERS['gpt']}")
     quality = read_json(path.parent / QUALITY) if (path.parent / QUALITY).is_file() else None
     said = quality and {name: quality[name] for name in ("findings", "headlines")}
     baseline = read_json(path.parent / BASELINE)
@@ -123,11 +124,11 @@ def _read_sweeps(folder: Path) -> list[dict[str, Any]]:
 
 
 def _check_held_out(where: str, ladders: dict[str, Ladder], others: Sequence[RunRecord]) -> None:
-    """Raise DoorError if runs are not measured on the same held-out tunes."""
+    """Raise UserError if runs are not measured on the same held-out tunes."""
     sizes = {run.validation_tokens for ladder in ladders.values() for run in ladder.finished}
     for run in others:
         if {run.validation_tokens} != sizes:
-            raise DoorError(
+            raise UserError(
                 f"{where}: its runs are measured on {run.validation_tokens:,} validation tokens, the others on "
                 f"{', '.join(f'{size:,}' for size in sorted(filter(None, sizes)))}: "
                 "only runs on the same held-out tunes compare"

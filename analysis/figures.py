@@ -30,12 +30,12 @@ from analysis.report import (
     rising,
     short,
 )
-from door import whole_file
+from files import atomic_write
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 COLOURS = {"gpt": "#0072B2", "lstm": "#D55E00"}
 MARKERS = {"gpt": "o", "lstm": "s"}
-LAW_COLOURS = {"power": "#999999", "power_floor": "#009E73", "chinchilla": "#CC79A7"}
+LAW_COLOURS = {"power": "#999999", "power_irreducible": "#009E73", "chinchilla": "#CC79A7"}
 GREY = "#666666"
 DASHES = ("-", "--", ":", "-.")
 MOST_LABELS = 6  # on a logarithmic axis
@@ -71,7 +71,7 @@ def figure(
             # A table's column may be named in any script; boxes in one label are no reason to end the analysis.
             warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
             for kind, metadata in METADATA.items():
-                with whole_file(path.with_name(f"{path.name}.{kind}")) as temporary:
+                with atomic_write(path.with_name(f"{path.name}.{kind}")) as temporary:
                     canvas.savefig(temporary, format=kind, metadata=metadata)
 
 
@@ -280,7 +280,9 @@ def sample_efficiency(path: Path, data: Data) -> None:
 def residuals(path: Path, data: Data) -> None:
     """Measured over fitted loss of every law of N and D, run by run."""
     laws = [
-        law for law in ("power", "power_floor", "chinchilla") if any(find_fit(data, name, law) for name in data["fits"])
+        law
+        for law in ("power", "power_irreducible", "chinchilla")
+        if any(find_fit(data, name, law) for name in data["fits"])
     ]
     with figure(path, columns=len(laws), width=4.2) as panels:
         for axes, law in zip(panels, laws, strict=True):
@@ -504,7 +506,7 @@ def repetition(path: Path, data: Data) -> None:
 
 def draw_worths(axes: Axes, worths: dict[str, Data], rises: list[Data]) -> None:
     """Draw what repeated epochs, or keys of every tune, are worth with their bands, and where a measured loss rises."""
-    colours = {"epochs": LAW_COLOURS["power_floor"], "keys": LAW_COLOURS["chinchilla"]}
+    colours = {"epochs": LAW_COLOURS["power_irreducible"], "keys": LAW_COLOURS["chinchilla"]}
     for unit, worth in worths.items():
         x = [entry[unit] for entry in worth["rows"]]
         low, high = np.array([entry["bootstrap"] for entry in worth["rows"]], dtype=float).T

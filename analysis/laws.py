@@ -361,7 +361,7 @@ LAWS: dict[str, Law] = {
     law.name: law
     for law in (
         single("power", floor=False),
-        single("power_floor", floor=True),
+        single("power_irreducible", floor=True),
         chinchilla(),
         data_constrained(),
         transposition(),

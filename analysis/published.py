@@ -167,7 +167,7 @@ class Ladder:
     n_params: tuple[float, ...]
     losses: tuple[float, ...]
     token: str = "character"
-    law: str = "power_floor"
+    law: str = "power_irreducible"
 
     def without_floor(self) -> float:
         """Return the exponent of the power law without a floor, by least squares in logs."""
@@ -181,10 +181,10 @@ class Ladder:
         rest = ("", f"{len(self.losses)} runs there, one a size", (self.architecture,))
         words = {
             "power": f"α of N^-α, {NAMES[self.architecture]}",
-            "power_floor": f"α of E + N^-α, {NAMES[self.architecture]}",
+            "power_irreducible": f"α of E + N^-α, {NAMES[self.architecture]}",
         }
         found = [Published(source, "as printed", words[self.law], law(self.law), self.alpha, None, *rest)]
-        if self.law == "power_floor":
+        if self.law == "power_irreducible":
             value = self.without_floor()
             found.append(Published(source, "its losses, fitted here", words["power"], law("power"), value, None, *rest))
         return found
@@ -342,7 +342,7 @@ def _differences(row: Published, data: Data) -> list[str]:
     largest = max(size[name]["n_params"] for size in data["sizes"] for name in row.architectures if name in size)
     if row.source.n_params[0] > largest:
         found.append(f"the smallest N there is {row.source.n_params[0] / largest:.3g} times the largest here")
-    if row.ours[0] == "law" and row.ours[1] in ("power", "power_floor") and row.ours[2] in AXES:
+    if row.ours[0] == "law" and row.ours[1] in ("power", "power_irreducible") and row.ours[2] in AXES:
         found.append(f"{short(data['tokens'])} tokens ({data['epochs']:.2f} epochs) here")
     return [*found, *([row.note] if row.note else [])]
 

@@ -6,13 +6,13 @@ from itertools import pairwise
 from math import inf
 from typing import Any
 
-from analysis.arms import LONGER
+from analysis.ablations import LONGER
 
 Data = dict[str, Any]
 NAMES = {"gpt": "GPT", "lstm": "LSTM"}
 LAW_WORDS = {
     "power": "power law without a floor",
-    "power_floor": "power law with a floor",
+    "power_irreducible": "power law with a floor",
     "chinchilla": "Chinchilla's law of N and D",
     "data_constrained": "data-constrained law (Muennighoff)",
     "mupt": "MuPT's equation 2",
@@ -80,8 +80,12 @@ def chosen_fit(data: Data, architecture: str) -> Data:
 
     Exponents with and without a floor are not alike, and so not shown side by side.
     """
-    floors = [find_fit(data, name, "power_floor") for name in data["fits"]]
-    law = "power_floor" if all(fit is not None and fit["parameters"]["E"]["identified"] for fit in floors) else "power"
+    floors = [find_fit(data, name, "power_irreducible") for name in data["fits"]]
+    law = (
+        "power_irreducible"
+        if all(fit is not None and fit["parameters"]["E"]["identified"] for fit in floors)
+        else "power"
+    )
     chosen = find_fit(data, architecture, law)
     assert chosen is not None
     return chosen
@@ -99,7 +103,7 @@ def law_line(architecture: str, fitted: Data) -> str:
 
 def law_lines(data: Data) -> list[str]:
     """Return a line for each architecture and law of N at the main budget, on all parameters."""
-    found = [(name, find_fit(data, name, law)) for name in data["fits"] for law in ("power", "power_floor")]
+    found = [(name, find_fit(data, name, law)) for name in data["fits"] for law in ("power", "power_irreducible")]
     return [law_line(name, fitted) for name, fitted in found if fitted is not None]
 
 

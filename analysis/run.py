@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+import cli
 from analysis import figures
 from analysis.answers import MUSIC_FIGURE, answer_section, arm_section
 from analysis.evidence import QUALITY, SWEEPS, Evidence, of_folders, of_table
@@ -19,16 +20,8 @@ from analysis.published import compare_with_published, published_figure, publish
 from analysis.report import find_fit, image, law_lines, row_lines, table_lines, write_report, write_table_report
 from analysis.study import analyse, line_of
 from analysis.table import FORMULAS, check_needs, is_formula, read_table
-from door import (
-    DoorError,
-    check_output,
-    open_door,
-    read_arguments,
-    read_json,
-    whole_folder,
-    write_json,
-    write_text,
-)
+from cli import UserError
+from files import atomic_folder, check_output, read_json, write_json, write_text
 from training.record import BASELINE, FOLDERS
 
 GPT_FOLDER, COMPARISON_FOLDER = "GPT_analysis", "comparison_analysis"
@@ -235,30 +228,30 @@ def write_study(read: Callable[[], Evidence], files: list[Path], gpt: Path, both
 
 
 def check_flags(arguments: AnalysisArguments) -> None:
-    """Refuse flags that do not go together. Raises DoorError."""
+    """Refuse flags that do not go together. Raises UserError."""
     columns = {name: column for name in VARIABLES if (column := getattr(arguments, name)) is not None}
     given = [name for name in columns if name != "loss"] + ["where"] * bool(arguments.where)
     if arguments.runs is not None and (arguments.table is not None or given or arguments.out is None):
-        raise DoorError("--runs: give --out, and no flag that is for a table of another kind")
+        raise UserError("--runs: give --out, and no flag that is for a table of another kind")
     if arguments.table is None:
         if arguments.runs is None and (given or arguments.out is not None):
-            raise DoorError(f"--{[*given, 'out'][0]} is for a table: name the file with --table")
+            raise UserError(f"--{[*given, 'out'][0]} is for a table: name the file with --table")
         return
     if arguments.law not in LAWS:
-        raise DoorError(f"--law {arguments.law}: it is none of {', '.join(LAWS)}")
+        raise UserError(f"--law {arguments.law}: it is none of {', '.join(LAWS)}")
     if not arguments.out:
-        raise DoorError("--out: name a folder for fits.json, the figures and the report")
+        raise UserError("--out: name a folder for fits.json, the figures and the report")
     if not arguments.delta >= MIN_DELTA:
-        raise DoorError(f"--delta {arguments.delta:g}: it must be {MIN_DELTA:g} or more, or inf")
+        raise UserError(f"--delta {arguments.delta:g}: it must be {MIN_DELTA:g} or more, or inf")
     if not MIN_RESAMPLES <= arguments.resamples <= MAX_RESAMPLES:
-        raise DoorError(
+        raise UserError(
             f"--resamples {arguments.resamples:.10g}: an interval needs {MIN_RESAMPLES} to {MAX_RESAMPLES:,}"
         )
     needs = law_variables(arguments.law, columns)
     check_needs(arguments.law, needs, columns)
     made = [other for name, column in columns.items() if is_formula(name, column) for other in FORMULAS[name][1]]
     if unused := [name for name in columns if name not in (*needs, *made, "loss", "cluster")]:
-        raise DoorError(f"the law {arguments.law} does not use --{unused[0]}: leave it out")
+        raise UserError(f"the law {arguments.law} does not use --{unused[0]}: leave it out")
 
 
 def law_variables(law: str, columns: dict[str, str]) -> list[str]:
@@ -268,7 +261,7 @@ def law_variables(law: str, columns: dict[str, str]) -> list[str]:
     sizes: list[str] = [name for name in ("n", "d", "c") if name in columns]
     found = [name for name in sizes if is_formula(name, columns[name])] or sizes
     if len(found) != 1:
-        raise DoorError(f"the law {law} is of one variable: name one of --n, --d, --c, not {len(found)}")
+        raise UserError(f"the law {law} is of one variable: name one of --n, --d, --c, not {len(found)}")
     return found
 
 
@@ -283,9 +276,9 @@ def fit_table(arguments: AnalysisArguments) -> None:
     columns = table.need(law.name, law_variables(law.name, named))
     if arguments.resamples * min(table.rows, LARGE) > MAX_NUMBERS:
         most = MAX_NUMBERS // min(table.rows, LARGE)
-        raise DoorError(f"--resamples {arguments.resamples}: of {table.rows} rows {most} are the most")
+        raise UserError(f"--resamples {arguments.resamples}: of {table.rows} rows {most} are the most")
     if np.ptp(table.columns["loss"]) == 0:
-        raise DoorError(f"{path}: all losses are equal, so there is no law to fit: check --loss {arguments.loss}")
+        raise UserError(f"{path}: all losses are equal, so there is no law to fit: check --loss {arguments.loss}")
     try:
         fitted = fit(
             law,
@@ -301,7 +294,7 @@ def fit_table(arguments: AnalysisArguments) -> None:
             progress=True,
         )
     except ValueError as error:
-        raise DoorError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
     shown = np.linspace(0, table.rows - 1, min(table.rows, SHOWN_ROWS)).astype(int)
     points = {**table.columns, "fitted": table.columns["loss"] / np.exp(fitted.residuals)}
     data |= {
@@ -309,7 +302,7 @@ def fit_table(arguments: AnalysisArguments) -> None:
         "line": line_of(fitted),
         "points": {name: values[shown].tolist() for name, values in points.items()},
     }
-    with whole_folder(out, FITS) as temporary:
+    with atomic_folder(out, FITS) as temporary:
         drawings: dict[Path, Callable[[Path], None]] = {
             temporary / "law": lambda at: figures.table_law(at, data),
             temporary / "residuals": lambda at: figures.table_residuals(at, data),
@@ -324,8 +317,7 @@ def fit_table(arguments: AnalysisArguments) -> None:
     print(f"fits, figures and report: {out} (open report.html)")
 
 
-def main() -> None:
-    arguments = read_arguments(AnalysisArguments, __doc__ or "")
+def run(arguments: AnalysisArguments) -> None:
     check_flags(arguments)
     if arguments.table is not None:
         fit_table(arguments)
@@ -335,5 +327,9 @@ def main() -> None:
         study(arguments)
 
 
+def main() -> None:
+    cli.main(run, AnalysisArguments, about=__doc__)
+
+
 if __name__ == "__main__":
-    open_door(main)
+    main()

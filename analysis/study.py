@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from analysis.allocation import allocate
-from analysis.arms import arm_differences
+from analysis.ablations import arm_differences
 from analysis.comparison import compare
+from analysis.compute_optimal import allocate
 from analysis.evidence import Evidence
 from analysis.fitting import Fit, fit, percentiles
 from analysis.laws import LAWS, Array
 from analysis.runs import Run, Runs, by_size, clusters, column, paired, setting_of, weights_of, whole_corpus
-from door import DoorError
+from cli import UserError
 from training.record import FOLDERS
 
 DELTA = 0.01  # a run more than 1 % off the law counts as an outlier
 AXES = ("n_params", "n_params_non_embedding")
-OF_N = ("power", "power_floor")
+OF_N = ("power", "power_irreducible")
 MIN_SIZES = 3
 MIN_BUDGETS = 3
 REPEATED = 1.05  # epochs; fewer are no repetition
@@ -76,12 +76,12 @@ class Study:
         self.runs = {name: [run for run in runs if not run["stateful"]] for name, runs in self.every.items()}
         for name, members in self.main.items():
             if len(by_size(members)) < MIN_SIZES:
-                raise DoorError(
+                raise UserError(
                     f"{evidence.where}: {len(by_size(members))} sizes of {FOLDERS[name]} are finished at the budget "
                     f"that most runs have, a law needs {MIN_SIZES}: train more sizes"
                 )
         if not self.main:
-            raise DoorError(
+            raise UserError(
                 f"{evidence.where} holds no finished run: train the ladders with accelerate launch training/run.py"
             )
 
@@ -105,12 +105,12 @@ def _schedule(run: Run) -> str:
 
 
 def analyse(evidence: Evidence) -> dict[str, Any]:
-    """Return all that is found of a study, as plain numbers. Raises DoorError if there are too few runs."""
+    """Return all that is found of a study, as plain numbers. Raises UserError if there are too few runs."""
     study = Study(evidence)
     try:
         return _analyse(evidence, study)
     except ValueError as error:
-        raise DoorError(f"{evidence.where}: no law can be fitted to its runs: {error}") from None
+        raise UserError(f"{evidence.where}: no law can be fitted to its runs: {error}") from None
 
 
 def _analyse(evidence: Evidence, study: Study) -> dict[str, Any]:
@@ -335,7 +335,7 @@ def extrapolate(architecture: str, main: Runs, runs: Runs) -> list[dict[str, Any
     larger the size is than the largest that was fitted; `inside` whether the mean lies in the law's 95 % band there.
     """
     rows = []
-    for law, members in (("power", main), ("power_floor", main), ("chinchilla", whole_corpus(runs))):
+    for law, members in (("power", main), ("power_irreducible", main), ("chinchilla", whole_corpus(runs))):
         sizes = list(by_size(members).values())
         if law == "chinchilla" and len(_budgets(members)) < MIN_BUDGETS:
             continue

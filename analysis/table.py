@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from analysis.cells import decimal_mark, fault, is_missing, numbers, parse, show, unit_of
 from analysis.table_rows import Rows, UnknownColumnError, read_rows
-from door import DoorError
+from cli import UserError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -61,7 +61,7 @@ class Table:
     def need(self, law: str, variables: Iterable[str]) -> dict[str, FloatArray]:
         """Return the columns [rows] that a law is fitted to; nothing is made up, C is not taken for 6·N·D unasked.
 
-        Raises DoorError naming the flags of the columns that were not given.
+        Raises UserError naming the flags of the columns that were not given.
         """
         wanted = list(variables)
         check_needs(law, wanted, self.columns)
@@ -82,7 +82,7 @@ class Condition:
     value: str
 
     def of(self, mark: str) -> Callable[[Any], bool]:
-        """Return whether a cell meets it. Raises DoorError if its value has no order."""
+        """Return whether a cell meets it. Raises UserError if its value has no order."""
         value = self.value
         number = None if is_missing(value) else parse(value, mark)
         if self.sign in ORDERS:
@@ -90,7 +90,7 @@ class Condition:
             if number is None and DATE.fullmatch(value):
                 return lambda cell: isinstance(cell, str) and bool(order(cell.strip(), value))  # type: ignore[arg-type]
             if number is None or math.isnan(number):
-                raise DoorError(f"--where '{self.text}': {value!r} is not a number: compare others with = or !=")
+                raise UserError(f"--where '{self.text}': {value!r} is not a number: compare others with = or !=")
             return lambda cell: (found := parse(cell, mark)) is not None and order(found, number)
 
         def equals(cell: Any) -> bool:
@@ -104,10 +104,10 @@ class Condition:
 
 
 def read_condition(text: str) -> Condition:
-    """Read `COLUMN=VALUE`, or another sign; nothing as the value is an empty cell. Raises DoorError."""
+    """Read `COLUMN=VALUE`, or another sign; nothing as the value is an empty cell. Raises UserError."""
     found = CONDITION.fullmatch(text)
     if found is None:
-        raise DoorError(f"--where {text!r}: write COLUMN=VALUE, or !=, <, <=, > or >= instead of =, in quotes")
+        raise UserError(f"--where {text!r}: write COLUMN=VALUE, or !=, <, <=, > or >= instead of =, in quotes")
     column, sign, value = found.groups()
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]
@@ -120,7 +120,7 @@ def is_formula(variable: str, column: str | None) -> bool:
 
 
 def check_needs(law: str, needs: Iterable[str], given: Iterable[str]) -> None:
-    """Raise DoorError if a law needs what is not given; it says what to name, or what it can be made of."""
+    """Raise UserError if a law needs what is not given; it says what to name, or what it can be made of."""
     given = set(given)
     missing = [variable for variable in needs if variable not in given]
     if not missing:
@@ -131,14 +131,14 @@ def check_needs(law: str, needs: Iterable[str], given: Iterable[str]) -> None:
         for variable in missing
         if variable in FORMULAS and given.issuperset(FORMULAS[variable][1])
     ]
-    raise DoorError(f"the law {law} needs {flags}, which is missing: {', or '.join(['name its column', *ways])}")
+    raise UserError(f"the law {law} needs {flags}, which is missing: {', or '.join(['name its column', *ways])}")
 
 
 def read_table(path: Path, columns: dict[str, str], where: Sequence[str] = ()) -> Table:
     """Read the named columns; `columns` maps loss, n, d, c, u, keys and cluster to names in the file.
 
     `where` are conditions (`state=finished`): rows that do not meet all of them are left out and counted. Names are
-    those of `table_rows.read_rows`, in any case of their letters where that is clear. Raises DoorError with one line,
+    those of `table_rows.read_rows`, in any case of their letters where that is clear. Raises UserError with one line,
     which names the first place where the file is not as it must be: every number finite and above 0, four rows, sizes
     that differ.
     """
@@ -152,10 +152,10 @@ def read_table(path: Path, columns: dict[str, str], where: Sequence[str] = ()) -
     ordered = [c.column for c in conditions if c.sign in ORDERS]
     mark = decimal_mark(chain.from_iterable(rows.columns[name] for name in [*variables.values(), *ordered]))
     if mark is None:
-        raise DoorError(_unclear(path, rows, [*variables.values(), *ordered]))
+        raise UserError(_unclear(path, rows, [*variables.values(), *ordered]))
     used, left_out = _filter(path, rows, conditions, mark)
     if len(used) < MIN_ROWS:
-        raise DoorError(f"{path} has {len(used)} rows: a law needs {MIN_ROWS} or more")
+        raise UserError(f"{path} has {len(used)} rows: a law needs {MIN_ROWS} or more")
     found = {variable: _numbers(path, rows, used, variable, column, mark) for variable, column in variables.items()}
     notes = ["numbers have a decimal comma"] if mark == "," else []
     for variable, column in variables.items():
@@ -172,7 +172,7 @@ def read_table(path: Path, columns: dict[str, str], where: Sequence[str] = ()) -
         values = clusters if variable == CLUSTER else found[variable]
         if values is not None and np.ptp(values) == 0:
             held = rows.columns[columns[CLUSTER]][used[0]] if variable == CLUSTER else float(values[0])
-            raise DoorError(
+            raise UserError(
                 f"{path}, column {columns[variable]!r}: all {len(used)} rows hold {held!r}: "
                 f"add runs that differ in it, or leave out --{variable}"
             )
@@ -181,17 +181,17 @@ def read_table(path: Path, columns: dict[str, str], where: Sequence[str] = ()) -
 
 def _check_flags(path: Path, columns: dict[str, str]) -> None:
     if "loss" not in columns:
-        raise DoorError(f"{path}: name the column that holds the loss with --loss")
+        raise UserError(f"{path}: name the column that holds the loss with --loss")
     if not {"n", "d", "c"} & columns.keys():
-        raise DoorError(f"{path}: name a column of sizes with --n, of tokens with --d or of FLOPs with --c")
+        raise UserError(f"{path}: name a column of sizes with --n, of tokens with --d or of FLOPs with --c")
     taken: dict[str, str] = {}
     for variable, column in columns.items():
         if variable != CLUSTER and taken.setdefault(column, variable) != variable:
-            raise DoorError(f"--{taken[column]} and --{variable} both name the column {column!r}: name one each")
+            raise UserError(f"--{taken[column]} and --{variable} both name the column {column!r}: name one each")
         if is_formula(variable, column):
             lacks = [v for v in FORMULAS[variable][1] if v not in columns or is_formula(v, columns[v])]
             if lacks:
-                raise DoorError(f"--{variable} {column} computes {SHOWN_FORMULAS[variable]}: name --{lacks[0]}, too")
+                raise UserError(f"--{variable} {column} computes {SHOWN_FORMULAS[variable]}: name --{lacks[0]}, too")
 
 
 def _must_differ(columns: dict[str, str]) -> list[str]:
@@ -200,7 +200,7 @@ def _must_differ(columns: dict[str, str]) -> list[str]:
 
 
 def _read_named(path: Path, flags: dict[str, str]) -> Rows:
-    """Read columns, each asked for by a flag; one whose name differs in case alone is meant. Raises DoorError."""
+    """Read columns, each asked for by a flag; one whose name differs in case alone is meant. Raises UserError."""
     names = {column: column for column in flags}  # as asked for → as in the file
     while True:
         try:
@@ -209,7 +209,7 @@ def _read_named(path: Path, flags: dict[str, str]) -> Rows:
             asked = next(column for column, name in names.items() if name == unknown.column)
             alike = [name for name in unknown.names if name.lower() == asked.lower()]
             if len(alike) != 1 or names[asked] == alike[0]:
-                raise DoorError(_unknown(path, flags[asked], asked, unknown.names)) from None
+                raise UserError(_unknown(path, flags[asked], asked, unknown.names)) from None
             names[asked] = alike[0]
             continue
         return Rows({column: rows.columns[name] for column, name in names.items()}, rows.lines)
@@ -245,7 +245,7 @@ def _filter(path: Path, rows: Rows, conditions: list[Condition], mark: str) -> t
         if used and not kept:
             common = Counter(show(cells[row]) for row in used).most_common(5)
             there = ", ".join(f"{cell} ({count})" for cell, count in common)
-            raise DoorError(f"{path}: no row is left by --where '{condition.text}': the column holds {there}")
+            raise UserError(f"{path}: no row is left by --where '{condition.text}': the column holds {there}")
         left_out[condition.text] = left_out.get(condition.text, 0) + len(used) - len(kept)
         used = kept
     return used, left_out
@@ -259,7 +259,7 @@ def _numbers(path: Path, rows: Rows, used: list[int], variable: str, column: str
     values = numbers(cells, mark, counts, unit_of(column) if counts else 1.0)
     if len(values) < len(cells):
         row, wrong = used[len(values)], cells[len(values)]
-        raise DoorError(f"{path}, {rows.where(row)}, column {column!r}: {fault(wrong, column, mark, counts)}")
+        raise UserError(f"{path}, {rows.where(row)}, column {column!r}: {fault(wrong, column, mark, counts)}")
     return values
 
 
@@ -269,9 +269,9 @@ def _clusters(path: Path, rows: Rows, used: list[int], column: str) -> IntArray:
     for row in used:
         cell = cells[row]
         if is_missing(cell):
-            raise DoorError(
+            raise UserError(
                 f"{path}, {rows.where(row)}, column {column!r}: the cell is empty: fill it in, or leave out --cluster"
             )
         if isinstance(cell, list | dict):
-            raise DoorError(f"{path}, {rows.where(row)}, column {column!r}: {fault(cell, column, '.', False)}")
+            raise UserError(f"{path}, {rows.where(row)}, column {column!r}: {fault(cell, column, '.', False)}")
     return np.array([codes.setdefault(str(cells[row]).strip(), len(codes)) for row in used], dtype=np.int64)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from door import DoorError
+from cli import UserError
 
 Step = str | int | tuple[str, str] | None  # a field, a place in a list, the element whose field is so; None: each
 ABSENT: Any = object()
@@ -48,19 +48,19 @@ def read_rows(path: Path, wanted: list[str]) -> Rows:
 
     In JSON and parquet a name reaches into nested fields (`eval.loss`), into lists (`losses[]`: a row an element;
     `losses[-1]`: the last) and to the one element of a list whose field is so (`metrics[key=loss].value`). Several
-    names with [] go through their lists together. Raises DoorError, in one line, and UnknownColumnError.
+    names with [] go through their lists together. Raises UserError, in one line, and UnknownColumnError.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise DoorError(f"{path} is not a table: give a file that ends in {', '.join(READERS)}")
+        raise UserError(f"{path} is not a table: give a file that ends in {', '.join(READERS)}")
     if not path.is_file():
-        raise DoorError(f"{path} is not there, or not a file: give the table of runs")
+        raise UserError(f"{path} is not there, or not a file: give the table of runs")
     if path.stat().st_size == 0:
-        raise DoorError(f"{path} is empty: a header and rows are needed")
+        raise UserError(f"{path} is empty: a header and rows are needed")
     try:
         return reader(path, wanted)
     except UnicodeError:
-        raise DoorError(f"{path} is not text in UTF-8 or UTF-16: save it in UTF-8") from None
+        raise UserError(f"{path} is not text in UTF-8 or UTF-16: save it in UTF-8") from None
 
 
 def _decode(path: Path) -> str:
@@ -117,7 +117,7 @@ def _read_text(path: Path, wanted: list[str], allowed: str = SEPARATORS) -> Rows
                 targets = [(cells, _place(path, names, name)) for cells, name in zip(columns, wanted, strict=True)]
                 continue
             if len(fields) != len(names) and not (len(fields) > len(names) and not any(fields[len(names) :])):
-                raise DoorError(
+                raise UserError(
                     f"{path}, line {begins} (row {len(lines) + 1}): {len(fields)} fields, but the header has "
                     f"{len(names)}: quote what holds a {separator!r}"
                 )
@@ -126,15 +126,15 @@ def _read_text(path: Path, wanted: list[str], allowed: str = SEPARATORS) -> Rows
             lines.append(begins)
     except csv.Error as error:
         fix = "split what it holds" if "limit" in str(error) else "close the quotes"
-        raise DoorError(f"{path}, line {line}: {error}: {fix}") from None
+        raise UserError(f"{path}, line {line}: {error}: {fix}") from None
     if not names:
-        raise DoorError(f"{path} is empty: a header and rows are needed")
+        raise UserError(f"{path} is empty: a header and rows are needed")
     return Rows(dict(zip(wanted, columns, strict=True)), lines)
 
 
 def _place(path: Path, names: list[str], column: str) -> int:
     if names.count(column) > 1:
-        raise DoorError(f"{path}: {names.count(column)} columns are named {column!r}: rename all but one")
+        raise UserError(f"{path}: {names.count(column)} columns are named {column!r}: rename all but one")
     if column not in names:
         raise UnknownColumnError(column, names)
     return names.index(column)
@@ -240,7 +240,7 @@ def _of_records(path: Path, records: Iterable[tuple[int, Any]], wanted: list[str
                 cells.extend(those)
             places.extend([line] * len(found))
     except ValueError as error:
-        raise DoorError(f"{path}, {'line' if lines else 'element'} {line}: {error}") from None
+        raise UserError(f"{path}, {'line' if lines else 'element'} {line}: {error}") from None
     for column, cells in columns.items():
         if all(cell is ABSENT for cell in cells):
             raise UnknownColumnError(column, list(dict.fromkeys(name for one in examples for name in _names(one))))
@@ -276,11 +276,11 @@ def _parse_json(text: str, where: str, fix: str) -> Any:
     try:
         return DECODER.decode(text)
     except RecursionError:
-        raise DoorError(f"{where}: nested too deep to be read: {fix}") from None
+        raise UserError(f"{where}: nested too deep to be read: {fix}") from None
     except json.JSONDecodeError as error:
-        raise DoorError(f"{where}: {error.msg}: {fix}") from None
+        raise UserError(f"{where}: {error.msg}: {fix}") from None
     except ValueError as error:
-        raise DoorError(f"{where}: {error}: {fix}") from None
+        raise UserError(f"{where}: {error}: {fix}") from None
 
 
 def _read_jsonl(path: Path, wanted: list[str]) -> Rows:
@@ -332,7 +332,7 @@ def _read_parquet(path: Path, wanted: list[str]) -> Rows:
         )
         return _of_records(path, enumerate(records, 1), wanted, lines=False)
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise DoorError(f"{path} is not a readable parquet file: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not a readable parquet file: {' '.join(str(error).split())}") from None
 
 
 READERS: dict[str, Callable[[Path, list[str]], Rows]] = {

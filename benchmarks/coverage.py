@@ -55,7 +55,7 @@ class Design:
 REPEATED: dict[str, Any] = {"sizes": FEWER_SIZES, "budgets": (1e6, 4e6, 16e6), "one_in": (1, 2, 4, 8, 16, 32)}
 DESIGNS = {
     "power": Design((np.log(8), 0.12)),
-    "power_floor": Design((1.0, np.log(20), 0.3)),
+    "power_irreducible": Design((1.0, np.log(20), 0.3)),
     "chinchilla": Design(CHINCHILLA, budgets=(1e6, 2e6, 4e6, 8e6)),
     "data_constrained": Design((*CHINCHILLA, np.log(12), np.log(6)), **REPEATED),
     "transposition": Design((*CHINCHILLA, np.log(8), 0.25), FEWER_SIZES, (4e6, 16e6, 64e6), keys=(1, 3, 6, 12)),

@@ -21,9 +21,9 @@ from preprocessing.families import (
     kept_of,
     melody_hash,
     melody_of,
-    seat_of,
     shingles,
     similar_pairs,
+    split_key,
     split_of,
 )
 from preprocessing.notation import judge, split_tunes
@@ -117,7 +117,7 @@ def compare_seats(tunes: list[list[int]], lengths: np.ndarray) -> None:
     print(
         f"\n{'seat':<16}{'dropped':>16}{'validation %':>22}{'test %':>22}   (mean, lowest to highest of {SALTS} salts)"
     )
-    for kind, seats in (("melody", names.tolist()), ("smallest phrase", [seat_of(pitches) for pitches in tunes])):
+    for kind, seats in (("melody", names.tolist()), ("smallest phrase", [split_key(pitches) for pitches in tunes])):
         rows = []
         for salt in range(SALTS):
             splits = [split_of(f"{salt} {seat}") for seat in seats]

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from door import DoorError, open_door, write_json
+from cli import UserError, report_errors
+from files import write_json
 from preprocessing.corpus import Corpus
 from training.config import RunConfig
 from training.loop import ExecutionConfig, Plan, train
@@ -50,12 +51,12 @@ class Again:
 def candidates(finished: list[RunRecord], corpus: str, max_params: float, max_tokens: float) -> list[RunRecord]:
     """Return the finished runs on a corpus, of new models, that are no larger and no longer than asked.
 
-    Raises DoorError if there is none.
+    Raises UserError if there is none.
     """
     mine = [run for run in finished if run.config.corpus == corpus]
     if not mine:
         others = ", ".join(sorted({run.config.corpus for run in finished}))
-        raise DoorError(
+        raise UserError(
             f"--corpus: its hash is {corpus}, the runs are of {others}: give the corpus that they were trained on"
         )
     some = [
@@ -67,7 +68,7 @@ def candidates(finished: list[RunRecord], corpus: str, max_params: float, max_to
         and seeds_of(run, mine)[1] > 0
     ]
     if not some:
-        raise DoorError("--max_params, --max_tokens: no finished run as small as that has seeds to compare it with")
+        raise UserError("--max_params, --max_tokens: no finished run as small as that has seeds to compare it with")
     return some
 
 
@@ -147,4 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    open_door(main)
+    report_errors(main)

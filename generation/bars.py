@@ -437,7 +437,12 @@ class Automaton:
         if kind in ("decoration", "grace"):
             return place.chord is None and place.waiting < MAX_WAITING
         if kind == "broken":
-            return place.last > 0 and place.chord is None and not place.broken and not self.lost(lean(place, word))
+            return (
+                place.last > 0
+                and place.chord is None
+                and not place.broken
+                and not self.lost(apply_broken_rhythm(place, word))
+            )
         if kind == "tuplet":
             return is_open(place) and all_closed(place) and not self.lost(begin_tuplet(place, word))
         if word == "(" and place.slurs == MAX_SLURS:
@@ -459,7 +464,7 @@ class Automaton:
             after = close_bar(place, edge=word != "|")
             return after._replace(chord=None, after="|", last=0, waiting=0, lines=place.lines + 1)
         if kind == "broken":
-            return lean(place, word)
+            return apply_broken_rhythm(place, word)
         if kind == "tuplet":
             return begin_tuplet(place, word)
         if kind == "space":
@@ -584,7 +589,7 @@ def sounded(place: Place, length: Length, has_note: bool) -> Place:
     )
 
 
-def lean(place: Place, word: str) -> Place:
+def apply_broken_rhythm(place: Place, word: str) -> Place:
     """Return the place after broken rhythm, as judge counts it."""
     half = 2 ** len(word)
     long, short = (2 * half - 1, half), (1, half)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from door import whole_file
-from generation.against_size import LOSS, Data
+from files import atomic_write
+from generation.quality_vs_size import LOSS, Data
 from generation.report import NAMES, short
 
 # Okabe and Ito's palette, as the figures of loss have it: told apart by colour-blind readers too.
@@ -51,7 +51,7 @@ def figure(path: Path, width: float, height: float) -> Iterator[Figure]:
         canvas = Figure(figsize=(width, height), layout="constrained")
         yield canvas
         for kind, metadata in METADATA.items():
-            with whole_file(path.with_name(f"{path.name}.{kind}")) as temporary:
+            with atomic_write(path.with_name(f"{path.name}.{kind}")) as temporary:
                 canvas.savefig(temporary, format=kind, metadata=metadata)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from door import write_text
+from files import write_text
 
 ASSETS = Path(__file__).parent
 LINKS = {"abc": "ABC", "mid": "MIDI", "svg": "score (SVG)", "wav": "sound (WAV)"}

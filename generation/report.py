@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from math import exp
 from typing import Any
 
-from generation.against_size import AXES, CHANCE, MIN_RUNS, MIN_SIZES, Data, cells_of
 from generation.quality import TIERS
+from generation.quality_vs_size import AXES, CHANCE, MIN_RUNS, MIN_SIZES, Data, cells_of
 
 NAMES = {"gpt": "GPT", "lstm": "LSTM"}
 AXIS_WORDS = {"n_params": "all parameters", "n_params_non_embedding": "parameters without tables"}

@@ -20,7 +20,9 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
-from door import DoorError, check_output, open_door, read_arguments, read_json, whole_folder, write_json, write_text
+import cli
+from cli import UserError
+from files import atomic_folder, check_output, read_json, write_json, write_text
 from generation.abc_pipeline import AT_ONCE, FREE, STRICT, AbcGenerationPipeline, check_setting, shown
 from generation.page import Tune, write_page
 from generation.quality import shares
@@ -93,18 +95,18 @@ class GenerationArguments:
     def __post_init__(self) -> None:
         for name, most in MOST.items():
             if not 1 <= getattr(self, name) <= most:
-                raise DoorError(f"--{name} {shown(getattr(self, name))}: must be from 1 to {most:,}")
+                raise UserError(f"--{name} {shown(getattr(self, name))}: must be from 1 to {most:,}")
         for name in ("temperatures", "formats"):
             values = getattr(self, name)
             if len(set(values)) < len(values) or (not values and name == "temperatures"):
-                raise DoorError(f"--{name}: give at least one, and none twice")
+                raise UserError(f"--{name}: give at least one, and none twice")
         with usable():
             for temperature in self.temperatures:
                 check_setting("temperature", temperature)
             for name in (*SAMPLING, "seed"):
                 check_setting(name, getattr(self, name))
         if unknown := sorted(set(self.formats) - set(FORMATS)):
-            raise DoorError(f"--formats {unknown[0]}: one of {', '.join(FORMATS)}")
+            raise UserError(f"--formats {unknown[0]}: one of {', '.join(FORMATS)}")
 
 
 @contextmanager
@@ -114,13 +116,13 @@ def usable() -> Iterator[None]:
         yield
     except ValueError as error:
         flag = "--" if str(error).split()[0] in (*SAMPLING, "temperature", "seed", "n") else ""
-        raise DoorError(f"{flag}{error}".replace("--temperature ", "--temperatures ", 1)) from None
+        raise UserError(f"{flag}{error}".replace("--temperature ", "--temperatures ", 1)) from None
 
 
 def write_tunes(arguments: GenerationArguments) -> None:
     """Write tunes of one model to a folder, each in every format, with a page that shows and plays them."""
     if arguments.out is None and not Path(arguments.model).is_dir():
-        raise DoorError(f"--model {arguments.model}: no such folder; for a model of the Hub, name the tunes' --out")
+        raise UserError(f"--model {arguments.model}: no such folder; for a model of the Hub, name the tunes' --out")
     folder = Path(arguments.out or Path(arguments.model) / "samples")
     check_output(folder, mark=SAMPLES)
     pipe = load_pipeline(arguments.model)
@@ -133,7 +135,7 @@ def write_tunes(arguments: GenerationArguments) -> None:
         return
     tunes = generate(pipe, arguments)
     find_copies(tunes, corpus)
-    with whole_folder(folder, mark=SAMPLES) as temporary:
+    with atomic_folder(folder, mark=SAMPLES) as temporary:
         pages = []
         with ThreadPoolExecutor(2) as pool:
             made = pool.map(lambda tune: render(tune["abc"], arguments.formats), tunes)
@@ -202,10 +204,10 @@ def find_copies(tunes: list[dict[str, Any]], corpus: Corpus | None) -> None:
 def describe(tune: dict[str, Any]) -> str:
     """Return a tune's verdict in words: the first tier that it misses, and what it copies."""
     words = missed(tune["verdict"]) or "valid"
-    return f"COPIED from {told_copy(tune)}; {words}" if tune["copied"] else words
+    return f"COPIED from {describe_copy(tune)}; {words}" if tune["copied"] else words
 
 
-def told_copy(tune: dict[str, Any]) -> str:
+def describe_copy(tune: dict[str, Any]) -> str:
     """Return what a tune shares with the training tune that it is most like."""
     return "not compared" if tune["copy"] is None else str(tune["copy"]["words"])
 
@@ -216,7 +218,7 @@ def as_abc(tune: dict[str, Any], model: str) -> str:
     return (
         "".join(
             f"% {' '.join(line.split())}\n"
-            for line in [*lines, f"verdict: {describe(tune)}", f"in training: {told_copy(tune)}"]
+            for line in [*lines, f"verdict: {describe(tune)}", f"in training: {describe_copy(tune)}"]
         )
         + tune["abc"]
     )
@@ -235,7 +237,7 @@ def page_entry(tune: dict[str, Any], midi: bytes | None) -> Tune:
         "seed": str(settings["seed"]),
         "bars": f"{verdict['bars']}, {100 * verdict['good_bars_share']:.0f} % of them add up",
         "notes": str(verdict["notes"]),
-        "most like in training": told_copy(tune),
+        "most like in training": describe_copy(tune),
     }
     stem = Path(tune["file"]).stem
     name = f"{settings['title']} {stem}" if "title" in settings else f"Tune {stem}"
@@ -274,7 +276,7 @@ def measure(arguments: GenerationArguments) -> None:
 def report_again(arguments: GenerationArguments) -> None:
     """Write figures and report of a quality.json anew."""
     if arguments.out is None:
-        raise DoorError(f"--out: name the folder with {QUALITY}")
+        raise UserError(f"--out: name the folder with {QUALITY}")
     folder = Path(arguments.out)
     report_quality(read_json(folder / QUALITY, *MEASURED), folder)
     print(f"{folder}: {REPORT}, {FINDINGS} and figures")
@@ -283,7 +285,7 @@ def report_again(arguments: GenerationArguments) -> None:
 def select(arguments: GenerationArguments) -> None:
     """Write the tunes of a study that a rule chooses, and print what it passed over."""
     if arguments.out is None:
-        raise DoorError("--out: name the folder that the tunes go to")
+        raise UserError("--out: name the folder that the tunes go to")
     for line in write_selection(Path(arguments.output_root), Corpus.open(arguments.corpus), Path(arguments.out)):
         print(line)
 
@@ -291,8 +293,7 @@ def select(arguments: GenerationArguments) -> None:
 PARTS = {"tunes": write_tunes, "quality": measure, "quality_report": report_again, "selection": select}
 
 
-def main() -> None:
-    arguments = read_arguments(GenerationArguments, __doc__ or "")
+def run(arguments: GenerationArguments) -> None:
     torch.set_num_threads(1)  # a step is too small to share between threads
     try:
         PARTS[arguments.part](arguments)
@@ -301,5 +302,9 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
+def main() -> None:
+    cli.main(run, GenerationArguments, about=__doc__)
+
+
 if __name__ == "__main__":
-    open_door(main)
+    main()

@@ -13,11 +13,12 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from door import DoorError, check_output, read_json, whole_folder, write_json, write_text
+from cli import UserError
+from files import atomic_folder, check_output, read_json, write_json, write_text
 from generation.abc_pipeline import AbcGenerationPipeline
-from generation.against_size import ARCHITECTURES, SHARES
 from generation.page import Tune, write_page
 from generation.quality import TIERS, Share, score_tune
+from generation.quality_vs_size import ARCHITECTURES, SHARES
 from generation.rendering import missing, notes, render
 from generation.report import NAMES
 from generation.structure import structure
@@ -43,7 +44,7 @@ BAR_LINES = "A line's end closes a full bar, as in the Essen songs; the scores h
 def largest_cells(root: Path) -> dict[str, list[Cell]]:
     """Return for each architecture the runs of its largest size, by seed, at the temperature chosen for that size.
 
-    Raises DoorError if the quality part has not measured it.
+    Raises UserError if the quality part has not measured it.
     """
     path = root / QUALITY_FOLDER / FINDINGS
     found = read_json(path, "temperatures", "bars")
@@ -55,7 +56,7 @@ def largest_cells(root: Path) -> dict[str, list[Cell]]:
         if mine:
             size = max(mine, key=lambda cell: cell.n_params).size
             if (name, size) not in chosen:
-                raise DoorError(f"{path} lacks {name} {size}: python generation/run.py --part quality measures it")
+                raise UserError(f"{path} lacks {name} {size}: python generation/run.py --part quality measures it")
             cells[name] = [cell for cell in mine if (cell.size, cell.temperature) == (size, chosen[name, size])]
     return cells
 
@@ -63,13 +64,13 @@ def largest_cells(root: Path) -> dict[str, list[Cell]]:
 def read_draws(root: Path, cells: Sequence[Cell], corpus: Corpus) -> list[dict[str, Any]]:
     """Return the kept tunes of these cells in their order, each with its model and its place among that model's.
 
-    Raises DoorError if there are none, or if the models were trained on another corpus.
+    Raises UserError if there are none, or if the models were trained on another corpus.
     """
     draws: list[dict[str, Any]] = []
     for cell in cells:
         record = read_record(cell.folder)
         if record is None or record.config.corpus != corpus.digest():
-            raise DoorError(f"{corpus.folder}: not the corpus that {cell.folder} was trained on (--corpus FOLDER)")
+            raise UserError(f"{corpus.folder}: not the corpus that {cell.folder} was trained on (--corpus FOLDER)")
         model = {name: getattr(cell, name) for name in MODEL} | {"tokens": record.config.tokens}
         kept = read_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json", "tunes")["tunes"]
         draws += [{**model, "draw": number, **tune} for number, tune in enumerate(kept, start=1)]
@@ -79,7 +80,7 @@ def read_draws(root: Path, cells: Sequence[Cell], corpus: Corpus) -> list[dict[s
 def shown_before(folder: Path, name: str, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return what stands in `folder` of these cells, whose weights are not here: the tunes, and what is told of them.
 
-    Raises DoorError if it is not theirs.
+    Raises UserError if it is not theirs.
     """
     before: dict[str, Any] = {"samples": [], "accounts": {}}
     if (folder / SELECTION).is_file():
@@ -88,7 +89,7 @@ def shown_before(folder: Path, name: str, cells: Sequence[Cell]) -> tuple[list[d
     wanted = {tuple(getattr(cell, key) for key in MODEL) for cell in cells}
     if not tunes or not {tuple(tune[key] for key in MODEL) for tune in tunes} <= wanted:
         missing_here = next(cell for cell in cells if not cell.weights.is_file())
-        raise DoorError(
+        raise UserError(
             f"{missing_here.weights} is missing, and {folder} shows no tunes of it: "
             f"delete {missing_here.folder} and train it again"
         )
@@ -152,7 +153,7 @@ def write_selection(root: Path, corpus: Corpus, folder: Path) -> list[str]:
 
     `gpt/01.abc`, .mid, .svg, …, SELECTION with all their scores, index.md and index.html. Tunes of an architecture
     whose weights are not here stay as they stand there. The same of the same tunes by the same code is not written
-    again. Raises DoorError if the folder is another's, or as its parts do.
+    again. Raises UserError if the folder is another's, or as its parts do.
     """
     check_output(folder, SELECTION)
     cells = largest_cells(root)
@@ -172,7 +173,7 @@ def write_selection(root: Path, corpus: Corpus, folder: Path) -> list[str]:
     shown = {name: pick(draws[name]) if name in here else kept[name][0] for name in cells}
     accounts = {name: account(draws[name], shown[name]) if name in here else kept[name][1] for name in cells}
     pages, lines = [], []
-    with whole_folder(folder, SELECTION) as temporary, ThreadPoolExecutor(2) as pool:
+    with atomic_folder(folder, SELECTION) as temporary, ThreadPoolExecutor(2) as pool:
         for name, tunes in shown.items():
             (temporary / name).mkdir()
             pipes = {cell.seed: load_pipeline(str(cell.folder)) for cell in cells[name]} if name in here else {}

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from door import DoorError, read_json, write_json, write_text
+from cli import UserError
+from files import read_json, write_json, write_text
 from generation import bars, decoding
 from generation.abc_pipeline import STRICT, AbcGenerationPipeline
-from generation.against_size import analyse
 from generation.distances import distances, features, floors
+from generation.external_validators import agreement, frechet_music_distance, missing, opinions
 from generation.figures import draw_figures
-from generation.judges import agreement, frechet_music_distance, missing, opinions
 from generation.memorisation import Memory, summarise
 from generation.quality import Share, score_tune, shares
+from generation.quality_vs_size import analyse
 from generation.report import findings, headlines, report
 from generation.structure import structure, summary
 from modeling.loading import WEIGHTS, load_model, load_tokenizer
@@ -71,7 +72,7 @@ class Cell:
 def plan_cells(root: Path, temperatures: Sequence[float], bars: str) -> list[Cell]:
     """Return the cells of a study: all finished runs of the ladders at the main budget, and the best model if any.
 
-    Raises DoorError if there is no run.
+    Raises UserError if there is no run.
     """
     runs = []
     for ladder in read_ladders(root).values():
@@ -101,7 +102,7 @@ def plan_cells(root: Path, temperatures: Sequence[float], bars: str) -> list[Cel
 def load_pipeline(model: str) -> AbcGenerationPipeline:
     """Load a model and its tokenizer, from a folder or the Hub, as a pipeline.
 
-    Raises DoorError as :func:`modeling.loading.load_model` does.
+    Raises UserError as :func:`modeling.loading.load_model` does.
     """
     return AbcGenerationPipeline(model=load_model(model), tokenizer=load_tokenizer(model))
 
@@ -204,7 +205,7 @@ def with_random_letters(text: str, draw: Random) -> str:
 def measured_elsewhere(cells: Sequence[Cell], path: Path | None, n: int) -> dict[str, dict[str, Any]]:
     """Return by its name what an earlier quality.json has measured on `n` tunes of each cell that has no weights here.
 
-    Raises DoorError naming the first cell that it lacks: the run has to be trained again.
+    Raises UserError naming the first cell that it lacks: the run has to be trained again.
     """
     rows = [] if path is None else read_json(path, "cells")["cells"]
     found = {}
@@ -213,7 +214,7 @@ def measured_elsewhere(cells: Sequence[Cell], path: Path | None, n: int) -> dict
         row = next((row for row in rows if all(row[name] == value for name, value in wanted.items())), None)
         if row is None:
             what = "no --measured_in is given" if path is None else f"{path} has not measured {n} tunes of {cell.name}"
-            raise DoorError(f"{cell.weights} is missing, and {what}: delete {cell.folder} and train it again")
+            raise UserError(f"{cell.weights} is missing, and {what}: delete {cell.folder} and train it again")
         found[cell.name] = row
     return found
 
@@ -231,7 +232,7 @@ def measure_study(
     """Sample every model of a study, write numbers, figures and report to QUALITY_FOLDER, and return the numbers.
 
     For runs that have no weights here `earlier` stands in, a quality.json that has measured them. What was written of
-    the same tunes by the same code is left as it is. Raises DoorError if a model was measured nowhere.
+    the same tunes by the same code is left as it is. Raises UserError if a model was measured nowhere.
     """
     folder = root / QUALITY_FOLDER
     planned = plan_cells(root, temperatures, bars)

@@ -7,7 +7,7 @@ imports of imports; evaluate copies only what the first module names, so that he
 import re
 from pathlib import Path
 
-from door import read_json, write_json, write_text
+from files import read_json, write_json, write_text
 
 ROOT = Path(__file__).parent.parent
 # evaluate takes a comment behind an import for the address to download it from: none travels.

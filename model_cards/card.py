@@ -17,7 +17,7 @@ from preprocessing.dataset_card import UNKNOWN_LICENCE, non_commercial
 from training.config import RunConfig
 from training.record import RunRecord
 
-LAWS_COMPARED = ("power_floor", "power")  # of N: exponents with a floor and without one are not alike
+LAWS_COMPARED = ("power_irreducible", "power")  # of N: exponents with a floor and without one are not alike
 LAW_FIGURE, QUALITY_FIGURE = "combined_scaling_laws.png", "quality_over_size.png"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from huggingface_hub import SpaceCardData
 
 from analysis.report import NAMES, chosen_fit, law_line
-from door import read_json, whole_folder, write_json, write_text
+from files import atomic_folder, read_json, write_json, write_text
 from generation.study import FINDINGS, QUALITY_FOLDER
 from model_cards.card import licence_words
 from model_cards.releases import DATASET, MAIN, model_repository, releases
@@ -48,9 +48,9 @@ OF_RECORD = (
 def stage(root: Path, folder: Path, namespace: str | None) -> None:
     """Write the demo of the study below `root` to `folder`, on models in folders here or, with a namespace, on the Hub.
 
-    Raises DoorError if the study is not finished, if `folder` holds anything else, or if abcjs cannot be had.
+    Raises UserError if the study is not finished, if `folder` holds anything else, or if abcjs cannot be had.
     """
-    with whole_folder(folder, mark=STUDY) as temporary:
+    with atomic_folder(folder, mark=STUDY) as temporary:
         shutil.copytree(SPACE, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         for path in (PLAYER, *closure(SPACE.glob("*.py"))):
             copy = temporary / path.relative_to(ROOT)

@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Re
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import logging
 
-from door import DoorError
+from cli import UserError
 from model_cards.publish import CARD
 from model_cards.staging import Branch
 
@@ -32,7 +32,7 @@ LONGEST_WAIT = 300  # seconds; limits on uploads last for an hour at most, and a
 def push(branches: Sequence[Branch], private: bool, api: HfApi) -> None:
     """Push branches in their order, saying what became of each.
 
-    Raises DoorError with one line if the login is missing or may not write, or if the Hub cannot be had for long.
+    Raises UserError with one line if the login is missing or may not write, or if the Hub cannot be had for long.
     """
     logging.set_verbosity_error()  # an unchanged branch is no reason for a warning
     with one_line():
@@ -49,7 +49,7 @@ def push(branches: Sequence[Branch], private: bool, api: HfApi) -> None:
 
 
 def check_login(api: HfApi) -> None:
-    """Raise DoorError with one line if there is no login, or if the Hub does not take it."""
+    """Raise UserError with one line if there is no login, or if the Hub does not take it."""
     with one_line():
         patiently(api.whoami)
 
@@ -60,9 +60,9 @@ def one_line() -> Iterator[None]:
     try:
         yield
     except LocalTokenNotFoundError:
-        raise DoorError("there is no login for the Hub: run hf auth login") from None
+        raise UserError("there is no login for the Hub: run hf auth login") from None
     except ERRORS as error:
-        raise DoorError(explain(error)) from None
+        raise UserError(explain(error)) from None
 
 
 def push_branch(branch: Branch, private: bool, api: HfApi) -> str:

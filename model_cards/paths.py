@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from door import write_json, write_text
+from files import write_json, write_text
 
 DATA = "data"  # what the folder of a study is called where it is shared
 FIELDS = {"init_from", "folder", "model", "out", "corpus", "output_root", "measured_in", "vocabulary"}  # of records

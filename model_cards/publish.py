@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from analysis.answers import headline, study_words
-from door import DoorError, make_folder, read_json, whole_folder, write_text
+from cli import UserError
+from files import atomic_folder, make_folder, read_json, write_text
 from generation.study import FINDINGS, QUALITY, QUALITY_FOLDER
 from generation.travel import add_pipeline
 from model_cards.card import LAW_FIGURE, Place, model_card
@@ -37,11 +38,11 @@ def publish(results: Results, folder: Path) -> None:
     shutil.copyfile(root / QUALITY_FOLDER / QUALITY, folder / QUALITY)
     shutil.copyfile(root / CORPUS / STATS, folder / CORPUS_STATS)
     shutil.copyfile(baseline_file(root), folder / BASELINE)
-    with whole_folder(folder / BEST, mark=CARD) as temporary:
+    with atomic_folder(folder / BEST, mark=CARD) as temporary:
         leave_out = shutil.ignore_patterns("*.wav", "*.html")
         shutil.copytree(root / BEST / "samples", temporary / "samples", ignore=leave_out)
         write_text(temporary / CARD, best_card(results, figures=".."))
-    with whole_folder(folder / MODEL, mark=CARD) as temporary:
+    with atomic_folder(folder / MODEL, mark=CARD) as temporary:
         write_small_model(results, temporary, before=folder / MODEL)
     if of_machine(str(root)):
         forget_paths(folder, root)
@@ -52,7 +53,7 @@ def write_small_model(results: Results, folder: Path, before: Path) -> None:
 
     It is the first seed of that size and architecture whose tunes are most often valid, all temperatures taken
     together: a lower loss alone does not make bars add up. If its weights are not here, those that `before` holds of
-    the same run stay. Raises DoorError if it holds none.
+    the same run stay. Raises UserError if it holds none.
     """
     cells = read_json(results.root / QUALITY_FOLDER / QUALITY, "cells")["cells"]
 
@@ -71,7 +72,7 @@ def write_small_model(results: Results, folder: Path, before: Path) -> None:
         for name in (WEIGHTS, *CONFIGURATION_FILES):
             shutil.copyfile(before / name, folder / name)
     else:
-        raise DoorError(f"{source / WEIGHTS} is missing, and {before} holds another model: train {source} again")
+        raise UserError(f"{source / WEIGHTS} is missing, and {before} holds another model: train {source} again")
     for name in TOKENIZER_FILES:
         shutil.copyfile(source / name, folder / name)
     add_code(folder, record.config.architecture)
@@ -116,11 +117,11 @@ def best_card(results: Results, figures: str = "../comparison_analysis") -> str:
 def write_findings(folder: Path, readme: Path) -> None:
     """Put what the study in `folder` found, in five lines and a figure, into the README.
 
-    Raises DoorError if it has no place for them.
+    Raises UserError if it has no place for them.
     """
     text = readme.read_text(encoding="utf-8")
     if not BLOCK.search(text):
-        raise DoorError(f"{readme}: the marks '<!-- findings: … -->' and '<!-- end of findings -->' are missing")
+        raise UserError(f"{readme}: the marks '<!-- findings: … -->' and '<!-- end of findings -->' are missing")
     data = read_json(folder / "fits.json", "fits")
     caption = f"Validation loss of GPT and LSTM against parameters: {study_words(data)}."
     figure = (

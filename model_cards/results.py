@@ -5,7 +5,8 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
-from door import DoorError, read_json
+from cli import UserError
+from files import read_json
 from generation.study import QUALITY, QUALITY_FOLDER
 from training.record import BEST, SEARCH, RunRecord, read_record
 
@@ -28,10 +29,10 @@ class Results:
 
     @classmethod
     def open(cls, root: Path) -> "Results":
-        """Read all records below `root`. Raises DoorError naming the first that is missing or damaged."""
+        """Read all records below `root`. Raises UserError naming the first that is missing or damaged."""
         best = read_record(root / BEST)
         if best is None:
-            raise DoorError(f"{root / BEST} holds no trained model: run accelerate launch training/run.py --part best")
+            raise UserError(f"{root / BEST} holds no trained model: run accelerate launch training/run.py --part best")
         analysis = read_json(root / "comparison_analysis" / "fits.json", "fits")
         search = [read_record(folder) for folder in sorted((root / BEST / SEARCH).glob("*"))]
         return cls(

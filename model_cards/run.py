@@ -15,7 +15,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from door import DoorError, make_folder, open_door, read_arguments, write_text
+import cli
+from cli import UserError
+from files import make_folder, write_text
 from generation.travel import add_pipeline
 from model_cards.demo import stage as stage_demo
 from model_cards.hub import check_login, push
@@ -45,24 +47,23 @@ class CardArguments:
     def __post_init__(self) -> None:
         if self.namespace is None:
             if self.private or self.dry_run:
-                raise DoorError("--private and --dry_run are about a push: give --namespace too")
+                raise UserError("--private and --dry_run are about a push: give --namespace too")
             return
         if self.demo:
-            raise DoorError("--demo and --namespace: one after the other")
+            raise UserError("--demo and --namespace: one after the other")
         try:
             validate_repo_id(f"{self.namespace}/x")
         except HFValidationError:
-            raise DoorError(f"--namespace {self.namespace}: no name of a user or organisation of the Hub") from None
+            raise UserError(f"--namespace {self.namespace}: no name of a user or organisation of the Hub") from None
 
 
-def main() -> None:
-    arguments = read_arguments(CardArguments, __doc__ or "")
+def run(arguments: CardArguments) -> None:
     if arguments.findings is not None:
         write_findings(Path(arguments.findings), Path("README.md"))
         return
     root = Path(arguments.output_root)
     if not root.is_dir():
-        raise DoorError(f"{root}: no such folder: run make study first")
+        raise UserError(f"{root}: no such folder: run make study first")
     if arguments.demo:
         serve_demo(root)
         return
@@ -88,9 +89,9 @@ def main() -> None:
 
 
 def serve_demo(root: Path) -> None:
-    """Stage the demo of a study and run it in the place of this process. Raises DoorError if gradio is missing."""
+    """Stage the demo of a study and run it in the place of this process. Raises UserError if gradio is missing."""
     if find_spec("gradio") is None:
-        raise DoorError("--demo: gradio is missing: pip install -c constraints.txt -e '.[demo]' (or make demo)")
+        raise UserError("--demo: gradio is missing: pip install -c constraints.txt -e '.[demo]' (or make demo)")
     print("preparing the demo; its address comes next", flush=True)
     stage_demo(root, root / DEMO_FOLDER, None)
     os.chdir(root / DEMO_FOLDER)
@@ -105,5 +106,9 @@ def summary(branch: Branch) -> str:
     return f"would push {where}: {len(files)} files, {size:.1f} MB, in {branch.folder}"
 
 
+def main() -> None:
+    cli.main(run, CardArguments, about=__doc__)
+
+
 if __name__ == "__main__":
-    open_door(main)
+    main()

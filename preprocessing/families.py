@@ -79,7 +79,7 @@ def shingles(pitches: Sequence[int]) -> np.ndarray:
     return _distinct(np.concatenate([_runs(moving, STEPS), _runs(_turning_points(moving), TURNS)]))
 
 
-def seat_of(pitches: Sequence[int]) -> str:
+def split_key(pitches: Sequence[int]) -> str:
     """Return what decides a melody's split: its run of PHRASE intervals with the smallest hash, if it has one.
 
     Two melodies share a seat with the probability of the Jaccard index of their runs (min-wise hashing).
@@ -93,7 +93,7 @@ def melody_of(pitches: Sequence[int], group: str | None = None, places: Sequence
 
     `places` are the staff positions of its notes, as written.
     """
-    seat = seat_of(pitches) if group is None else f"group {group}"
+    seat = split_key(pitches) if group is None else f"group {group}"
     return Melody(
         melody_hash(pitches), split_of(seat), shingles(pitches), group, melody_hash(places) if places else None
     )

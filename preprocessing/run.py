@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from door import DoorError, check_output, open_door, read_arguments
+import cli
+from cli import UserError
+from files import check_output
 from preprocessing.notation import FIELD_ORDER
 from preprocessing.sources import BUNDLED, Reading, fingerprint, name_sources, read_source
 from preprocessing.transposition import SHIFTS
@@ -54,16 +56,16 @@ class PreprocessingArguments:
 
     def __post_init__(self) -> None:
         if "K" not in self.keep_fields or set(self.keep_fields) - set(FIELD_ORDER):
-            raise DoorError(f"--keep_fields {self.keep_fields}: letters of {FIELD_ORDER}, K among them")
+            raise UserError(f"--keep_fields {self.keep_fields}: letters of {FIELD_ORDER}, K among them")
         if self.transpose not in ("all", *map(str, range(len(SHIFTS) + 1))):
-            raise DoorError(f"--transpose {self.transpose}: a number from 0 to {len(SHIFTS)}, or all")
+            raise UserError(f"--transpose {self.transpose}: a number from 0 to {len(SHIFTS)}, or all")
         if self.transpose != "0" and not {"M", "L"} <= set(self.keep_fields):
-            raise DoorError(f"--keep_fields {self.keep_fields}: transposing needs M and L among them")
+            raise UserError(f"--keep_fields {self.keep_fields}: transposing needs M and L among them")
         if not all(self.source):
-            raise DoorError("--source: one of them is empty")
+            raise UserError("--source: one of them is empty")
         for name, least, most in (("context", 2, MOST_CONTEXT), ("num_proc", 1, MOST_PROCESSES)):
             if not least <= getattr(self, name) <= most:
-                raise DoorError(f"--{name} {getattr(self, name)}: must be from {least} to {most:,}")
+                raise UserError(f"--{name} {getattr(self, name)}: must be from {least} to {most:,}")
 
     @property
     def keys(self) -> int:
@@ -109,7 +111,7 @@ def build(arguments: PreprocessingArguments) -> dict[str, Any] | None:
                 folder, blocks, reading, policy, manifest, pool, arguments.context, arguments.keys, vocabulary
             )
         except BrokenProcessPool:
-            raise DoorError("a worker process died, most likely for want of memory: try a smaller --num_proc") from None
+            raise UserError("a worker process died, most likely for want of memory: try a smaller --num_proc") from None
 
 
 def end_with_parent() -> None:
@@ -124,8 +126,7 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def main() -> None:
-    arguments = read_arguments(PreprocessingArguments, __doc__ or "")
+def run(arguments: PreprocessingArguments) -> None:
     from preprocessing.corpus import warn_of_unknown
 
     stats = build(arguments)
@@ -167,5 +168,9 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
 
 
+def main() -> None:
+    cli.main(run, PreprocessingArguments, about=__doc__)
+
+
 if __name__ == "__main__":
-    open_door(main)
+    main()

@@ -26,7 +26,7 @@ from typing import IO
 
 import pyarrow
 
-from door import DoorError
+from cli import UserError
 from preprocessing.conversion import MAX_SCORE, SCORE_KINDS, Conversion, Score, convert_scores
 from preprocessing.tables import (
     ROW_LIMIT,
@@ -145,14 +145,14 @@ def bundled_folder() -> Path:
     """Return the folder of music21's corpus, found without importing music21 (its import takes seconds)."""
     package = importlib.util.find_spec("music21")
     if package is None or not package.submodule_search_locations:
-        raise DoorError("the package music21 is not installed: pip install music21, or name a --source of your own")
+        raise UserError("the package music21 is not installed: pip install music21, or name a --source of your own")
     return Path(package.submodule_search_locations[0]) / "corpus"
 
 
 def fingerprint(source: str) -> dict[str, str]:
     """Return name → SHA-256 of each input file of a source, or `hub:OWNER/NAME:CONFIG` → the commit's sha.
 
-    Raises DoorError for a path that is missing, empty or of no known kind, and for a data set that cannot be had.
+    Raises UserError for a path that is missing, empty or of no known kind, and for a data set that cannot be had.
     """
     if source.startswith(HUB):
         return _hub_fingerprint(source)
@@ -198,7 +198,7 @@ def read_source(
     `inputs` is the source's fingerprint; a data set is read at that commit. `text_column` names the column of tables
     that holds the ABC; without it, it is the first of TEXT_COLUMNS. Scores are converted `workers` at a time.
 
-    Raises DoorError as `fingerprint` does, for a table without such a column, and for MusicXML or kern without music21.
+    Raises UserError as `fingerprint` does, for a table without such a column, and for MusicXML or kern without music21.
     """
     if source.startswith(HUB):
         yield from _read_hub(source, inputs, reading, text_column)
@@ -262,16 +262,16 @@ def _input_files(source: str) -> tuple[Path, list[Path]]:
     root = bundled_folder() if source == BUNDLED else Path(source)
     if root.is_file():
         if not _suffix(root.name):
-            raise DoorError(f"--source {source}: not a known kind of file; known are {', '.join(KINDS)}")
+            raise UserError(f"--source {source}: not a known kind of file; known are {', '.join(KINDS)}")
         return root, [root]
     if not root.is_dir():
-        raise DoorError(f"--source {source}: no such file or folder (bundled, a path, or {HUB}OWNER/NAME)")
+        raise UserError(f"--source {source}: no such file or folder (bundled, a path, or {HUB}OWNER/NAME)")
     suffixes = {".abc"} if source == BUNDLED else set(KINDS)
     files = sorted(
         path for path in _walk(root) if _suffix(path.name) in suffixes and path.is_file() and not path.is_symlink()
     )
     if not files:
-        raise DoorError(f"--source {source}: no file of a known kind in it; known are {', '.join(sorted(suffixes))}")
+        raise UserError(f"--source {source}: no file of a known kind in it; known are {', '.join(sorted(suffixes))}")
     return root, files
 
 
@@ -405,7 +405,7 @@ class _Reader:
             yield from _row_blocks(rows, name, self.collection(name), self.reading, self.text_column)
         except NoTextColumnError as error:
             if self.root.is_file() and self.root.name == name:
-                raise DoorError(f"--source {self.root}: {error}; name it with --text_column") from None
+                raise UserError(f"--source {self.root}: {error}; name it with --text_column") from None
             self.reading.drop("table without a text column", name)
         except (*DAMAGE, ValueError, csv.Error, RecursionError, pyarrow.ArrowException):
             self.reading.drop("damaged table", name)
@@ -541,7 +541,7 @@ def _hub_fingerprint(source: str) -> dict[str, str]:
         configs = get_dataset_config_names(repository, revision=sha)
     config = config or ("default" if "default" in configs or len(configs) != 1 else configs[0])
     if config not in configs:
-        raise DoorError(f"--source {source}: name one of its configs, {HUB}{repository}:CONFIG ({', '.join(configs)})")
+        raise UserError(f"--source {source}: name one of its configs, {HUB}{repository}:CONFIG ({', '.join(configs)})")
     return {f"{HUB}{repository}:{config}": str(sha)}
 
 
@@ -554,14 +554,14 @@ def _hub_errors(source: str) -> Iterator[None]:
     try:
         yield
     except errors.OfflineModeIsEnabled:
-        raise DoorError(f"--source {source}: HF_HUB_OFFLINE is set; unset it, or name files of your own") from None
+        raise UserError(f"--source {source}: HF_HUB_OFFLINE is set; unset it, or name files of your own") from None
     except errors.HFValidationError:
-        raise DoorError(f"--source {source}: not a name on the Hub; write {HUB}OWNER/NAME") from None
+        raise UserError(f"--source {source}: not a name on the Hub; write {HUB}OWNER/NAME") from None
     except (errors.RepositoryNotFoundError, DatasetNotFoundError):
-        raise DoorError(f"--source {source}: the Hub has no such data set, or `hf auth login` comes first") from None
+        raise UserError(f"--source {source}: the Hub has no such data set, or `hf auth login` comes first") from None
     except (errors.HTTPError, OSError, ValueError, DatasetGenerationError) as error:  # type: ignore[attr-defined]
         cause = " ".join(str(error).split())[:200]
-        raise DoorError(f"--source {source}: the Hub gives no data ({cause}); the same command tries again") from None
+        raise UserError(f"--source {source}: the Hub gives no data ({cause}); the same command tries again") from None
 
 
 def _read_hub(source: str, inputs: dict[str, str], reading: Reading, text_column: str | None) -> Iterator[Block]:
@@ -583,7 +583,7 @@ def _read_hub(source: str, inputs: dict[str, str], reading: Reading, text_column
                 try:
                     block = next(blocks, None)
                 except NoTextColumnError as error:
-                    raise DoorError(f"--source {source}: {error}; name it with --text_column") from None
+                    raise UserError(f"--source {source}: {error}; name it with --text_column") from None
             if block is None:
                 break
             yield block

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.special import expit, logit
 
-from generation.against_size import DISTANCES
 from generation.quality import Share
+from generation.quality_vs_size import DISTANCES
 
 SIZES = {"15k": 1.7e4, "30k": 2.9e4, "60k": 6.2e4, "120k": 1.2e5, "250k": 2.5e5, "500k": 4.9e5}
 TEMPERATURES = (0.8, 1.0, 1.2)

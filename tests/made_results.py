@@ -9,8 +9,8 @@ import torch
 from made_models import BUILD
 from small_runs import with_config
 
-from door import read_json, write_json
-from generation.against_size import analyse
+from files import read_json, write_json
+from generation.quality_vs_size import analyse
 from generation.study import CELLS, FINDINGS, QUALITY, QUALITY_FOLDER, plan_cells
 from modeling.ladder import new_model
 from training.evaluation import held_out_losses

@@ -6,7 +6,7 @@ import numpy as np
 from small_runs import made_config
 
 from analysis.runs import row_of
-from door import write_json
+from files import write_json
 from training.config import RunConfig
 from training.record import FINISHED, RunRecord, baseline_file, run_folder, write_record
 

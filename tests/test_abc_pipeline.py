@@ -185,7 +185,7 @@ ALONE = """
 import json, sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("generation", "preprocessing", "modeling", "door"):
+        if name.split(".")[0] in ("generation", "preprocessing", "modeling", "cli"):
             raise ImportError(name)
 sys.meta_path.insert(0, Blocked())
 from transformers import pipeline

@@ -27,7 +27,8 @@ from analysis import figures, report, run
 from analysis.evidence import of_folders
 from analysis.runs import weights_of
 from analysis.study import Study, analyse, extrapolate, frontier, rates_used
-from door import DoorError, open_door, read_json
+from cli import UserError
+from files import read_json
 from training.record import DIVERGED, baseline_file, read_ladders, run_folder
 
 
@@ -42,7 +43,7 @@ def _rough_intervals():
 
 def go_in(monkeypatch, *flags):
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, flags)])
-    open_door(run.main)
+    run.main()
 
 
 def analyse_in(monkeypatch, root, *flags):
@@ -125,9 +126,9 @@ def test_a_diverged_run_is_listed_with_its_reason_and_never_fitted(study, data):
 def test_a_study_of_one_budget_is_fitted_by_the_laws_of_n_on_both_counts_of_n(data):
     for fits in data["fits"].values():
         assert [(fit["axis"], fit["law"]) for fit in fits] == [
-            (axis, law) for axis in ("n_params", "n_params_non_embedding") for law in ("power", "power_floor")
+            (axis, law) for axis in ("n_params", "n_params_non_embedding") for law in ("power", "power_irreducible")
         ]
-    alpha = report.find_fit(data, "gpt", "power_floor")["parameters"]["alpha"]
+    alpha = report.find_fit(data, "gpt", "power_irreducible")["parameters"]["alpha"]
     assert alpha["bootstrap"][0] < 0.35 < alpha["bootstrap"][1]
 
 
@@ -137,7 +138,7 @@ def test_more_budgets_parts_and_keys_are_fitted_by_every_law_that_needs_them(ric
         assert found >= {
             ("n_params", "chinchilla"),
             ("n_params_non_embedding", "chinchilla"),
-            ("tokens", "power_floor"),
+            ("tokens", "power_irreducible"),
         }
         assert found >= {
             ("flops", "power"),
@@ -205,9 +206,9 @@ def test_weights_follow_the_spread_of_seeds_only_where_there_are_enough():
 def test_the_right_law_foretells_larger_sizes_and_the_wrong_one_does_not():
     runs = made_ladder("gpt", GPT_LAW, noise=0)
     rows = extrapolate("gpt", runs, runs)
-    assert {row["law"] for row in rows} == {"power", "power_floor"}
+    assert {row["law"] for row in rows} == {"power", "power_irreducible"}
     for row in rows:
-        if row["law"] == "power_floor" and row["fitted_sizes"] > 3:
+        if row["law"] == "power_irreducible" and row["fitted_sizes"] > 3:
             assert row["error"] == pytest.approx(0, abs=1e-4)
     far = [row for row in rows if row["law"] == "power" and row["times"] > 10]
     assert far
@@ -218,7 +219,7 @@ def test_the_right_law_foretells_larger_sizes_and_the_wrong_one_does_not():
 def test_laws_are_ranked_by_their_error_on_larger_sizes(data):
     rows = [row for row in data["extrapolation"] if row["architecture"] == "gpt"]
     ranking = report.extrapolation_ranking(rows)
-    assert [row["law"] for row in ranking] == ["power_floor", "power"]
+    assert [row["law"] for row in ranking] == ["power_irreducible", "power"]
     assert ranking[0]["error"] < ranking[1]["error"]
     assert sum(row["tests"] for row in ranking) == len(rows)
 
@@ -381,7 +382,7 @@ def test_the_page_holds_every_figure_of_the_report_and_loads_nothing(study):
 CONCLUSIONS = re.compile(r"falls faster|nears its own floor faster|scale[s]? better|on \(it does")
 
 
-def the_comparison(data, law="power_floor", axis="n_params"):
+def the_comparison(data, law="power_irreducible", axis="n_params"):
     return report.find_comparison(data, law, axis)
 
 
@@ -437,7 +438,7 @@ def test_a_crossover_is_said_with_its_interval_and_outside_the_measured_as_an_ex
     assert "too few resamples cross" in line
 
 
-@pytest.mark.parametrize("law", ["power", "power_floor"])
+@pytest.mark.parametrize("law", ["power", "power_irreducible"])
 def test_a_parameter_that_is_not_identified_is_called_so_with_the_reason(data, law):
     fitted = report.find_fit(data, "gpt", law)
     fitted["parameters"]["alpha"] |= {"identified": True}
@@ -544,7 +545,7 @@ def test_figures_look_as_they_did(study, assert_looks_like):
 
 
 def test_the_figure_of_a_table_looks_as_it_did(table, tmp_path, monkeypatch, assert_looks_like):
-    flags = ["--n", "params", "--law", "power_floor", "--out", tmp_path / "out", "--delta", "0.01"]
+    flags = ["--n", "params", "--law", "power_irreducible", "--out", tmp_path / "out", "--delta", "0.01"]
     go_in(monkeypatch, "--table", table, *flags)
     assert_looks_like(tmp_path / "out" / "law.png", "table_law")
 
@@ -660,7 +661,7 @@ def test_a_run_without_a_record_is_named_in_the_report(data, tmp_path):
 def test_runs_are_read_smallest_first(study):
     sizes = [run.n_params for run in read_ladders(study)["gpt"].finished]
     assert sizes == sorted(sizes)
-    with pytest.raises(DoorError, match="no finished run"):
+    with pytest.raises(UserError, match="no finished run"):
         read_ladders(study / "GPT_analysis")
 
 

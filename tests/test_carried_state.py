@@ -13,10 +13,10 @@ from test_exactness import Grid, assert_branches_are
 from test_training import CONFIG, OFTEN, InterruptedRun, assert_same_run, quiet, refusal
 from torch.nn import functional as F
 
-from analysis.arms import LONGER, STATE, STATE_RESET, arm_differences
+from analysis.ablations import LONGER, STATE, STATE_RESET, arm_differences
 from analysis.evidence import of_folders
 from analysis.study import Study
-from door import DoorError
+from cli import UserError
 from modeling.loading import load_model
 from training.batches import StreamBatches
 from training.checkpoint import LATEST
@@ -117,7 +117,7 @@ def test_a_batch_of_lanes_needs_no_step_before_it():
 
 def test_a_stream_that_holds_no_window_for_each_lane_is_one_line():
     stream = np.zeros(4 * 20, dtype=np.uint8)
-    with pytest.raises(DoorError, match="--batch_size 4: 80 training tokens hold no sequence of 21 for each row: give"):
+    with pytest.raises(UserError, match="--batch_size 4: 80 training tokens hold no sequence of 21 for each row: give"):
         StreamBatches(stream, 21, 4, seed=0, groups=GROUPS)
 
 

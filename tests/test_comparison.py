@@ -120,10 +120,12 @@ def test_the_steeper_law_is_named_where_the_difference_is_clear_and_has_its_sign
     steep, shallow = law(1.0, 60, 0.4), law(1.0, 10, 0.2)
     laws = {"gpt": steep, "lstm": shallow} if steeper == "gpt" else {"gpt": shallow, "lstm": steep}
     comparison = compare(made_ladders(**laws, noise=0.001), DELTA)
-    assert {(c.axis, c.law) for c in comparison.laws} == {(a, name) for a in AXES for name in ("power", "power_floor")}
-    assert [c.steeper for c in comparison.laws if c.law == "power_floor"] == [steeper] * 3
+    assert {(c.axis, c.law) for c in comparison.laws} == {
+        (a, name) for a in AXES for name in ("power", "power_irreducible")
+    }
+    assert [c.steeper for c in comparison.laws if c.law == "power_irreducible"] == [steeper] * 3
     sign = 1 if steeper == "gpt" else -1
-    found = under(comparison, "power_floor").differences
+    found = under(comparison, "power_irreducible").differences
     assert found["alpha"].value == pytest.approx(sign * 0.2, abs=0.02)
     for low, high in (found["alpha"].bootstrap, found["alpha"].jackknife):
         assert low < found["alpha"].value < high
@@ -156,7 +158,7 @@ def test_the_jackknife_of_a_mean_is_its_students_interval():
 def test_seeds_that_agree_do_not_hide_a_law_that_is_wrong():
     """Runs with hardly any noise on a curve that is no power law: resampling sees little, leaving sizes out does."""
     bent = lambda n, d: GPT_LAW(n, d) * (1 + 0.05 * np.sin(np.log(n) * 2))  # noqa: E731
-    alpha = under(compare(made_ladders(bent), DELTA), "power_floor").differences["alpha"]
+    alpha = under(compare(made_ladders(bent), DELTA), "power_irreducible").differences["alpha"]
     assert np.ptp(alpha.jackknife) > 1.5 * np.ptp(alpha.bootstrap)
 
 
@@ -167,7 +169,7 @@ def test_a_shared_noise_of_pairs_cancels_in_the_difference():
         shared = np.exp(draw.normal(0, 0.005))
         gpt["validation_loss"] *= shared * np.exp(draw.normal(0, 0.0002))
         lstm["validation_loss"] *= shared * np.exp(draw.normal(0, 0.0002))
-    found = under(compare(ladders, DELTA), "power_floor")
+    found = under(compare(ladders, DELTA), "power_irreducible")
     alone = [np.ptp(fit.parameters["alpha"].bootstrap) for fit in found.fits.values()]
     assert np.ptp(found.differences["alpha"].bootstrap) < 0.5 * np.hypot(*alone)
 
@@ -267,7 +269,7 @@ def test_the_crossover_of_nearly_exact_laws_is_exact_to_the_digits_that_a_report
     ids=["the GPT is always below", "the LSTM comes to lie below", "a higher floor takes the lead back"],
 )
 def test_there_is_no_crossover_where(gpt, lstm):
-    name = "power" if gpt(1e30, 1) < 1e-3 else "power_floor"
+    name = "power" if gpt(1e30, 1) < 1e-3 else "power_irreducible"
     [found] = under(compare(made_ladders(gpt, lstm, noise=1e-5), DELTA), name).crossovers
     assert (found.value, found.interval, found.measured) == (None, (None, None), None)
     assert found.reason
@@ -305,14 +307,14 @@ def test_chinchillas_law_crosses_in_size_at_a_budget_and_in_flops_along_the_best
 def test_chinchillas_law_needs_three_budgets(of_two):
     assert "chinchilla" in {c.law for c in of_two.laws}
     two = compare(made_ladders(budgets=BUDGETS[:2]), DELTA)
-    assert {c.law for c in two.laws} == {"power", "power_floor"}
+    assert {c.law for c in two.laws} == {"power", "power_irreducible"}
     assert "3 budgets" in two.left_out["chinchilla"]
 
 
 def test_what_cannot_be_fitted_is_left_out_with_a_reason():
     comparison = compare(made_ladders(sizes=SIZES[:3], seeds=(0,)), DELTA)
     assert {c.law for c in comparison.laws} == {"power"}
-    assert "too few" in comparison.left_out["power_floor n_params"]
+    assert "too few" in comparison.left_out["power_irreducible n_params"]
 
 
 # Equal loss

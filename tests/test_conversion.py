@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 from made_scores import events, key, measure, metre, midi, midi_key, musicxml, note, sounds
 
-from door import DoorError
+from cli import UserError
 from preprocessing import conversion
 from preprocessing.abc_writing import ConversionError
 from preprocessing.conversion import Conversion, Score, convert_scores
@@ -114,7 +114,7 @@ def test_a_reading_that_is_given_up_ends_its_conversions():
 
 def test_without_music21_an_error_names_it(monkeypatch):
     monkeypatch.setattr(conversion, "_read_score", partial(__import__, "no_such_library"))
-    with pytest.raises(DoorError, match="music21"):
+    with pytest.raises(UserError, match="music21"):
         convert(Score("a.xml", ".xml", musicxml(MELODY)))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import made_tunes
 
-from door import DoorError
+from cli import UserError
 from preprocessing.corpus import SPLITS, Corpus, place_of, read_vocabulary
 from preprocessing.run import PreprocessingArguments, build
 
@@ -100,7 +100,7 @@ def test_the_held_out_splits_have_parts_too(small_corpus):
 
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.01, float("nan"), float("inf")])
 def test_a_fraction_that_is_none_is_refused(small_corpus, fraction):
-    with pytest.raises(DoorError, match="fraction"):
+    with pytest.raises(UserError, match="fraction"):
         small_corpus.part(fraction)
 
 
@@ -155,16 +155,16 @@ CHANGED = {
 def test_a_corpus_that_is_not_as_it_was_built_is_refused_by_the_files_name(copy, name, change):
     Corpus.open(copy)
     change(copy)
-    with pytest.raises(DoorError, match=str(copy / name)) as raised:
+    with pytest.raises(UserError, match=str(copy / name)) as raised:
         Corpus.open(copy)
     assert "\n" not in str(raised.value)
 
 
 def test_rows_that_are_not_those_of_the_build_are_refused(copy):
     shutil.copyfile(copy / "data" / "test.parquet", copy / "data" / "train.parquet")
-    with pytest.raises(DoorError, match=r"train\.parquet"):
+    with pytest.raises(UserError, match=r"train\.parquet"):
         Corpus.open(copy).tunes("train")
-    with pytest.raises(DoorError, match=r"train\.parquet"):
+    with pytest.raises(UserError, match=r"train\.parquet"):
         Corpus.open(copy).part(0.5)
 
 
@@ -182,7 +182,7 @@ def test_the_vocabulary_of_a_folder_with_a_tokenizer_alone_is_that_of_its_corpus
 )
 def test_a_tokenizer_that_is_none_is_refused_by_name(tmp_path, text):
     (tmp_path / "tokenizer.json").write_text(text)
-    with pytest.raises(DoorError, match=str(tmp_path)) as raised:
+    with pytest.raises(UserError, match=str(tmp_path)) as raised:
         read_vocabulary(str(tmp_path))
     assert "\n" not in str(raised.value)
 
@@ -191,11 +191,11 @@ def test_a_vocabulary_with_an_id_twice_is_refused(small_corpus, tmp_path):
     tokenizer = json.loads((small_corpus.folder / "tokenizer.json").read_text())
     tokenizer["model"]["vocab"]["C"] = tokenizer["model"]["vocab"]["D"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(DoorError, match="tokenizer"):
+    with pytest.raises(UserError, match="tokenizer"):
         read_vocabulary(str(tmp_path))
 
 
 def test_a_corpus_with_two_ids_swapped_gives_no_vocabulary(copy):
     swap_two_ids(copy)
-    with pytest.raises(DoorError, match=r"tokenizer\.json"):
+    with pytest.raises(UserError, match=r"tokenizer\.json"):
         read_vocabulary(str(copy))

@@ -23,9 +23,10 @@ from made_quality import both, made_study, rising
 from made_results import PUBLISHED, SEEDS, SIZES, committed_records
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from door import DoorError, read_json, write_json
-from generation.against_size import analyse
+from cli import UserError
+from files import read_json, write_json
 from generation.decoding import Decoder
+from generation.quality_vs_size import analyse
 from generation.rendering import RenderingError
 from model_cards.demo import ROOT, SPACE, closure, describe_study, requirements, space_card, stage
 from model_cards.space import studio
@@ -164,7 +165,7 @@ def test_the_card_tells_the_hub_how_to_run_it_and_what_it_shows():
 
 def test_a_folder_with_other_files_is_left_alone(study, tmp_path):
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(DoorError, match="other files"):
+    with pytest.raises(UserError, match="other files"):
         stage(study, tmp_path, None)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from door import DoorError
+from cli import UserError
 from model_cards import vendor
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -704,7 +704,7 @@ def test_abcjs_that_cannot_be_had_or_is_another_is_refused_in_one_line(tmp_path,
     if script:
         (tmp_path / "npm").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "npm").chmod(0o755)
-    with pytest.raises(DoorError, match=re.escape(line)) as raised:
+    with pytest.raises(UserError, match=re.escape(line)) as raised:
         vendor.vendor_abcjs(tmp_path / "folder")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "cache").exists()

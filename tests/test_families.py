@@ -18,9 +18,9 @@ from preprocessing.families import (
     kept_of,
     melody_hash,
     melody_of,
-    seat_of,
     shingles,
     similar_pairs,
+    split_key,
 )
 from preprocessing.notation import judge
 
@@ -100,14 +100,14 @@ def exact_pairs(sets: list[np.ndarray]) -> set[tuple[int, int]]:
 def test_the_same_notes_in_another_dress_are_the_same_melody(text):
     assert np.array_equal(shingles(pitches(text)), shingles(pitches(REEL)))
     assert melody_hash(pitches(text)) == melody_hash(pitches(REEL))
-    assert seat_of(pitches(text)) == seat_of(pitches(REEL))
+    assert split_key(pitches(text)) == split_key(pitches(REEL))
 
 
 def test_a_long_note_and_the_same_note_struck_twice_have_the_same_shingles():
     struck = pitches(REEL.replace("d2:|", "dd:|"))
     assert len(struck) == len(pitches(REEL)) + 1
     assert np.array_equal(shingles(struck), shingles(pitches(REEL)))
-    assert seat_of(struck) == seat_of(pitches(REEL))
+    assert split_key(struck) == split_key(pitches(REEL))
 
 
 def test_a_repeat_written_out_adds_only_what_stands_at_its_seam():
@@ -125,7 +125,7 @@ def test_the_hashes_are_the_same_on_every_machine():
     scale = [60, 62, 64, 65, 67, 69, 71, 72, 67, 64, 60, 67, 60]
     assert len(shingles(scale)) == 8
     assert shingles(scale)[0] == 2703427838474108001
-    assert seat_of(scale) == "1c67e4ccab0cb46b"
+    assert split_key(scale) == "1c67e4ccab0cb46b"
     assert melody_of(scale).split == "train"
 
 

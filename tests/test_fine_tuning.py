@@ -17,7 +17,7 @@ from small_runs import RECIPE, made_config, train
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoConfig
 
 import training.run
-from door import DoorError, open_door
+from cli import UserError
 from generation.study import load_pipeline
 from preprocessing.corpus import Corpus, read_vocabulary
 from preprocessing.sources import Block
@@ -62,7 +62,7 @@ def door(monkeypatch, corpus, root, source, *arguments):
     given += ["--precision", "fp32", "--fine_tuning_epochs", 3, *arguments]
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, given), "--log_with", "none"])
     monkeypatch.setattr(training.run, "share_machine", lambda _: (1, 1))
-    open_door(training.run.main)
+    training.run.main()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -122,7 +122,7 @@ import json, sys
 from pathlib import Path
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
-from door import DoorError
+from cli import UserError
 from preprocessing.corpus import Corpus
 from training.best import loss_before, plan_fine_tuning
 from training.grid import Recipe
@@ -138,7 +138,7 @@ for name in ("gpt", "lstm"):
     print(record.config.architecture, loss_before(job, corpus), record.validation_loss)
 try:
     plan_fine_tuning(shared, "band/none", corpus, root, 1, 0.3)
-except DoorError as error:
+except UserError as error:
     print(error)
 """
 
@@ -167,7 +167,7 @@ def test_a_fresh_process_computes_the_same_logits_with_a_model_of_the_hub_and_tr
 
 
 def refusal(source, corpus, root, context=64):
-    with pytest.raises(DoorError) as refused:
+    with pytest.raises(UserError) as refused:
         plan_fine_tuning(replace(RECIPE, context=context), str(source), corpus, root, 1, 0.1)
     [line] = str(refused.value).splitlines()
     return line
@@ -212,7 +212,7 @@ def test_a_model_that_changed_after_the_run_was_planned_is_refused(models, new_t
     job = plan_fine_tuning(RECIPE, str(source), new_tunes, tmp_path, 0.5, 0.3)
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps(config | {"activation_function": "relu"}))
-    with pytest.raises(DoorError, match="has changed"):
+    with pytest.raises(UserError, match="has changed"):
         train(job.plan, new_tunes, quiet, ExecutionConfig())
 
 

@@ -48,7 +48,7 @@ CHINCHILLA = [0.9, np.log(25), 0.35, np.log(300), 0.42]
 MUPT = [0.8, np.log(15), 0.33, np.log(150), 0.4, np.log(2000), np.log(0.08)]
 KNOWN = {
     "power": ({"n": N}, [np.log(8), 0.12]),
-    "power_floor": ({"n": N}, [1.0, np.log(20), 0.3]),
+    "power_irreducible": ({"n": N}, [1.0, np.log(20), 0.3]),
     "chinchilla": (PLAIN, CHINCHILLA),
     "data_constrained": (REPEATED, [*CHINCHILLA, np.log(12), np.log(6)]),
     "transposition": (TRANSPOSED, [*CHINCHILLA, np.log(8), 0.25]),
@@ -82,7 +82,7 @@ def test_every_law_is_recovered_from_exact_losses(name):
     ("e", "a", "alpha"), [(0.5, 5, 0.15), (1.8172, 477.8, 0.3473), (0.9, 8, 0.05), (0.01, 8, 0.12)]
 )
 def test_a_floor_high_or_low_is_recovered(e, a, alpha):
-    fitted = fit("power_floor", floor_law(N, e, a, alpha), n=N, resamples=10)
+    fitted = fit("power_irreducible", floor_law(N, e, a, alpha), n=N, resamples=10)
     assert fitted.theta == pytest.approx([e, np.log(a), alpha], abs=1e-6)
     assert fitted.predict(n=[1e9]) == pytest.approx([floor_law(1e9, e, a, alpha)], abs=1e-6)
 
@@ -143,7 +143,7 @@ def test_the_fit_converges_where_most_runs_lie_off_the_law(seed):
     assert np.isfinite(fitted.resampled).all()
 
 
-@pytest.mark.parametrize("name", ["power", "power_floor", "chinchilla", "transposition", "mupt"])
+@pytest.mark.parametrize("name", ["power", "power_irreducible", "chinchilla", "transposition", "mupt"])
 def test_the_units_of_the_variables_and_the_order_of_the_runs_change_nothing_but_factors(name):
     loss, given = made(name, 0.003)
     order = np.random.default_rng(1).permutation(len(loss))
@@ -164,8 +164,8 @@ def test_a_point_of_weight_two_is_two_points_and_one_of_weight_zero_is_none():
     weights = np.ones(len(N))
     weights[:3], weights[3:6] = 2, 0
     kept = np.r_[0:3, 0:3, 6:24]
-    weighted = fit("power_floor", loss, n=N, weights=weights, resamples=10)
-    written_out = fit("power_floor", loss[kept], n=N[kept], resamples=10)
+    weighted = fit("power_irreducible", loss, n=N, weights=weights, resamples=10)
+    written_out = fit("power_irreducible", loss[kept], n=N[kept], resamples=10)
     assert weighted.theta == pytest.approx(written_out.theta, rel=1e-7)
     assert weighted.objective == pytest.approx(written_out.objective)
 
@@ -183,7 +183,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_a_free_floor_never_makes_a_fit_worse(shape):
     loss = with_noise(shape(N), 0.003)
-    power, floor = (fit(law, loss, n=N, resamples=20).objective for law in ("power", "power_floor"))
+    power, floor = (fit(law, loss, n=N, resamples=20).objective for law in ("power", "power_irreducible"))
     assert floor <= power * (1 + 1e-9)
 
 
@@ -191,7 +191,7 @@ def test_one_outlier_moves_the_exponent_little():
     loss = with_noise(floor_law(N), 0.002)
     spoilt = loss.copy()
     spoilt[10] *= 1.5
-    clean, moved = (fit("power_floor", losses, n=N, resamples=10).theta[2] for losses in (loss, spoilt))
+    clean, moved = (fit("power_irreducible", losses, n=N, resamples=10).theta[2] for losses in (loss, spoilt))
     assert abs(moved - clean) < 0.02
 
 
@@ -231,8 +231,8 @@ def test_equal_points_are_one_of_so_many_copies():
     times = np.arange(len(N)) % 3 + 1
     many = {name: np.repeat(values, times) for name, values in few.items()}
     order = np.random.default_rng(0).permutation(len(many["n"]))
-    fitted = fit("power_floor", **{name: values[order] for name, values in many.items()}, resamples=200)
-    weighted = fit("power_floor", **few, weights=times, resamples=200)
+    fitted = fit("power_irreducible", **{name: values[order] for name, values in many.items()}, resamples=200)
+    weighted = fit("power_irreducible", **few, weights=times, resamples=200)
     assert (fitted.points, fitted.distinct, fitted.clusters) == (len(order), len(N), len(order))
     np.testing.assert_allclose(fitted.theta, weighted.theta, rtol=1e-6)
     np.testing.assert_allclose(fitted.residuals, np.repeat(weighted.residuals, times)[order], rtol=1e-5, atol=1e-9)
@@ -240,7 +240,7 @@ def test_equal_points_are_one_of_so_many_copies():
     draws = resample(len(N), 200, copies=times)
     assert (draws.sum(axis=1) == times.sum()).all()
     assert draws.mean(axis=0) == pytest.approx(times, rel=0.4)
-    apart = fit("power_floor", **many, draws=resample(len(order), 400))
+    apart = fit("power_irreducible", **many, draws=resample(len(order), 400))
     assert fitted.parameters["alpha"].standard_error == pytest.approx(
         apart.parameters["alpha"].standard_error, rel=0.25
     )
@@ -249,8 +249,8 @@ def test_equal_points_are_one_of_so_many_copies():
 
 def test_equal_points_of_one_cluster_are_drawn_together():
     loss, trunk = with_noise(floor_law(N), 0.005), np.arange(len(N)) % 6
-    twice = fit("power_floor", np.tile(loss, 2), n=np.tile(N, 2), clusters=np.tile(trunk, 2), resamples=100)
-    once = fit("power_floor", loss, n=N, clusters=trunk, resamples=100)
+    twice = fit("power_irreducible", np.tile(loss, 2), n=np.tile(N, 2), clusters=np.tile(trunk, 2), resamples=100)
+    once = fit("power_irreducible", loss, n=N, clusters=trunk, resamples=100)
     assert (twice.distinct, twice.clusters) == (len(N), 6)
     np.testing.assert_allclose(twice.resampled, once.resampled, rtol=1e-5)
 
@@ -284,7 +284,7 @@ def test_a_large_table_has_the_fit_and_nearly_the_intervals_of_all_its_points(mo
 def test_a_few_runs_at_a_rare_size_are_not_lost_in_a_large_table():
     n = np.concatenate([np.tile([1e6, 2e6, 4e6], 2000), np.full(5, 1e9)])
     loss = with_noise(floor_law(n, a=300), 0.003)
-    fitted = fit("power_floor", loss, n=n)
+    fitted = fit("power_irreducible", loss, n=n)
     assert fitted.refitted < fitted.distinct
     assert values(fitted) == pytest.approx({"E": 1.0, "A": 300, "alpha": 0.35}, rel=0.2)
     assert (
@@ -381,7 +381,7 @@ def huber(residual, delta):
 def test_the_edges_of_a_profile_are_where_a_refit_by_hand_reaches_the_limit(monkeypatch):
     monkeypatch.setattr("analysis.fitting.PROFILE_POINTS", 24)
     loss = with_noise(floor_law(N), 0.003)
-    fitted = fit("power_floor", loss, n=N, delta=1e-2, resamples=10)
+    fitted = fit("power_irreducible", loss, n=N, delta=1e-2, resamples=10)
     profile = fitted.profiles["alpha"]
 
     def refitted(alpha):
@@ -398,7 +398,7 @@ def test_the_edges_of_a_profile_are_where_a_refit_by_hand_reaches_the_limit(monk
     assert rises == pytest.approx(profile.rise[some], rel=1e-4, abs=1e-10)
 
 
-@pytest.mark.parametrize("name", ["power_floor", "chinchilla", "transposition", "mupt"])
+@pytest.mark.parametrize("name", ["power_irreducible", "chinchilla", "transposition", "mupt"])
 def test_every_interval_holds_its_estimate(name):
     loss, given = made(name, 0.003, seed=3)
     for estimate in fit(name, loss, **given, delta=1e-2, resamples=200).parameters.values():
@@ -409,7 +409,9 @@ def test_every_interval_holds_its_estimate(name):
 def test_more_noise_gives_wider_intervals():
     widths = []
     for noise in (0.001, 0.01):
-        alpha = fit("power_floor", with_noise(floor_law(N), noise), n=N, delta=1e-2, resamples=200).parameters["alpha"]
+        alpha = fit("power_irreducible", with_noise(floor_law(N), noise), n=N, delta=1e-2, resamples=200).parameters[
+            "alpha"
+        ]
         widths.append([np.ptp(interval) for interval in (alpha.bootstrap, alpha.profile, alpha.jackknife)])
     assert (np.array(widths[1]) > 3 * np.array(widths[0])).all()
 
@@ -418,7 +420,7 @@ def test_both_intervals_of_the_exponent_cover_the_truth_in_about_95_of_100_studi
     covered = np.zeros(2)
     for seed in range(50):
         loss = with_noise(floor_law(N, 1.0, 20, 0.3), 0.005, seed)
-        alpha = fit("power_floor", loss, n=N, delta=1e-2, resamples=300).parameters["alpha"]
+        alpha = fit("power_irreducible", loss, n=N, delta=1e-2, resamples=300).parameters["alpha"]
         covered += [low <= 0.3 <= high for low, high in (alpha.bootstrap, alpha.profile)]
     assert (covered >= 42).all(), covered  # of 50 at 95 %: 47.5 ± 1.5
     assert (covered < 50).any(), covered  # and not so wide that they say nothing
@@ -437,7 +439,7 @@ def test_trunks_that_share_their_noise_give_wider_intervals_than_points_of_their
 def test_fits_that_share_their_draws_share_their_resamples():
     draws = resample(24, 50)
     loss = with_noise(floor_law(N), 0.003)
-    first, second = (fit("power_floor", factor * loss, n=N, draws=draws).resampled for factor in (1, 2))
+    first, second = (fit("power_irreducible", factor * loss, n=N, draws=draws).resampled for factor in (1, 2))
     assert second[:, 2] == pytest.approx(first[:, 2], rel=1e-6)
     assert second[:, 0] == pytest.approx(2 * first[:, 0], rel=1e-6)
 
@@ -473,19 +475,19 @@ def test_the_jackknife_of_a_mean_is_its_students_interval():
 
 def test_the_jackknife_is_made_of_fits_without_one_size():
     loss = with_noise(floor_law(N), 0.003)
-    fitted = fit("power_floor", loss, n=N, resamples=10)
+    fitted = fit("power_irreducible", loss, n=N, resamples=10)
     assert len(fitted.without_one) == len(SIZES)
     for i, size in enumerate(SIZES):
         rest = size != N
         assert fitted.without_one[i] == pytest.approx(
-            fit("power_floor", loss[rest], n=N[rest], resamples=5).theta, rel=1e-5
+            fit("power_irreducible", loss[rest], n=N[rest], resamples=5).theta, rel=1e-5
         )
 
 
 def test_seeds_that_agree_do_not_hide_a_law_that_is_wrong():
     """Runs without noise on a curve that is no power law: resampling sees nothing, leaving sizes out does."""
     bent = floor_law(N) * (1 + 0.05 * np.sin(np.log(N) * 2))
-    alpha = fit("power_floor", bent, n=N, resamples=200).parameters["alpha"]
+    alpha = fit("power_irreducible", bent, n=N, resamples=200).parameters["alpha"]
     assert np.ptp(alpha.jackknife) > 1.5 * np.ptp(alpha.bootstrap)
 
 
@@ -517,14 +519,14 @@ def test_weights_are_even_where_nothing_tells_the_spread():
 
 
 def test_the_floor_is_identified_on_a_long_clean_range_and_not_on_a_short_noisy_one():
-    assert fit("power_floor", with_noise(floor_law(N), 0.002), n=N, resamples=200).identified
+    assert fit("power_irreducible", with_noise(floor_law(N), 0.002), n=N, resamples=200).identified
     short = np.repeat(np.geomspace(1e5, 4e5, 5), 3)
-    fitted = fit("power_floor", with_noise(floor_law(short), 0.02), n=short, resamples=200)
+    fitted = fit("power_irreducible", with_noise(floor_law(short), 0.02), n=short, resamples=200)
     assert not fitted.parameters["E"].identified
     assert fitted.parameters["E"].reason
 
 
-@pytest.mark.parametrize("law", ["power", "power_floor"])
+@pytest.mark.parametrize("law", ["power", "power_irreducible"])
 @pytest.mark.parametrize("shape", ["flat", "rising", "rising like a logarithm"])
 @pytest.mark.parametrize("noise", [0, 0.003])
 def test_nothing_of_a_loss_that_does_not_fall_is_called_an_exponent_or_a_floor(law, shape, noise):
@@ -533,14 +535,14 @@ def test_nothing_of_a_loss_that_does_not_fall_is_called_an_exponent_or_a_floor(l
 
 
 def test_a_floor_at_its_bound_is_flagged_and_not_identified():
-    fitted = fit("power_floor", with_noise(SHAPES["steeper than a power law"](N), 0.001), n=N, resamples=50)
+    fitted = fit("power_irreducible", with_noise(SHAPES["steeper than a power law"](N), 0.001), n=N, resamples=50)
     assert fitted.parameters["E"].value == 0
     assert fitted.at_bound == ["E"]
     assert not fitted.parameters["E"].identified
 
 
 def test_an_exact_power_law_has_no_identified_floor():
-    assert not fit("power_floor", 8 * N**-0.12, n=N, resamples=50).parameters["E"].identified
+    assert not fit("power_irreducible", 8 * N**-0.12, n=N, resamples=50).parameters["E"].identified
 
 
 @pytest.mark.parametrize(("name", "without", "term"), [("chinchilla", 1, "A"), ("chinchilla", 3, "B")])
@@ -578,14 +580,14 @@ def test_too_few_clusters_identify_nothing(count):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_the_record_of_any_fit_is_valid_json(shape):
     for noise in (0, 0.003):
-        fitted = fit("power_floor", with_noise(shape(N), noise), n=N, resamples=20)
+        fitted = fit("power_irreducible", with_noise(shape(N), noise), n=N, resamples=20)
         record = json.loads(json.dumps(fitted.as_dict(), allow_nan=False))
         assert record["theta"]["E"] == fitted.theta[0]
         assert record["parameters"]["alpha"]["identified"] == fitted.parameters["alpha"].identified
 
 
 def test_the_band_holds_the_law_and_widens_beyond_the_largest_size():
-    fitted = fit("power_floor", with_noise(floor_law(N), 0.003), n=N, resamples=200)
+    fitted = fit("power_irreducible", with_noise(floor_law(N), 0.003), n=N, resamples=200)
     at = np.array([1e5, 1e6, 1e9])
     low, high = fitted.band(n=at)
     assert (low <= fitted.predict(n=at)).all()
@@ -596,7 +598,7 @@ def test_the_band_holds_the_law_and_widens_beyond_the_largest_size():
 def test_verdicts_do_not_depend_on_the_unit_of_the_loss():
     loss = with_noise(floor_law(N), 0.002)
     for scale in (1e-4, 1e4):
-        scaled = fit("power_floor", scale * loss, n=N, delta=0.01, resamples=100)
+        scaled = fit("power_irreducible", scale * loss, n=N, delta=0.01, resamples=100)
         assert {name: estimate.identified for name, estimate in scaled.parameters.items()} == {
             "E": True,
             "A": True,
@@ -607,7 +609,9 @@ def test_verdicts_do_not_depend_on_the_unit_of_the_loss():
 def test_a_profile_ends_where_it_leaves_the_limit_for_the_last_time():
     """Beyond a hill there may be a second valley, and what lies in it is no worse."""
     side = _Side(0, error=1.0, limit=1.0, theta=np.zeros(1), direction=np.ones(1))
-    side.add(np.arange(1.0, 7.0)[:, None], np.array([0.5, 2.0, 0.8, 0.9, 4.0, 9.0]), LAWS["power_floor"].parameters[1])
+    side.add(
+        np.arange(1.0, 7.0)[:, None], np.array([0.5, 2.0, 0.8, 0.9, 4.0, 9.0]), LAWS["power_irreducible"].parameters[1]
+    )
     assert 4 < side.edge < 5
 
 

@@ -15,7 +15,7 @@ from made_runs import made_run, record_of
 from small_runs import made_config
 
 import generation.run
-from door import open_door, write_json
+from files import write_json
 from generation.memorisation import Memory
 from generation.quality import score_tune
 from generation.run import describe
@@ -50,7 +50,7 @@ def model_folder(request, tmp_path_factory):
 
 def run_door(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
-    open_door(generation.run.main)
+    generation.run.main()
 
 
 def test_the_door_writes_every_tune_with_its_settings_and_one_page(

@@ -18,7 +18,8 @@ from huggingface_hub import HfApi, ModelCard
 from made_results import made_results
 from small_runs import with_config
 
-from door import DoorError, open_door, read_arguments, read_json
+from cli import UserError, read_arguments
+from files import read_json
 from model_cards import hub
 from model_cards.releases import MAIN, releases
 from model_cards.results import Results
@@ -29,7 +30,7 @@ from preprocessing.sources import Block
 from training.record import read_record, write_record
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own
-OURS = {"preprocessing", "modeling", "training", "analysis", "generation", "model_cards", "door"}
+OURS = {"preprocessing", "modeling", "training", "analysis", "generation", "model_cards", "cli", "files"}
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 # Of what models and pipeline may import: nothing that reads files, starts programs or uses the network.
 HARMLESS = {
@@ -155,7 +156,7 @@ def test_200_pushes_under_random_faults_leave_each_time_the_old_files_or_the_new
             server.faults = Faults(rate=0.25, kinds=kinds, seed=version)
             try:
                 hub.push([branch], False, client)
-            except DoorError as error:
+            except UserError as error:
                 failed.append(str(error))
         server.faults = Faults()
         states = server.history("model", "band/abc-gpt")
@@ -175,7 +176,7 @@ def test_a_push_that_was_cut_off_goes_on_and_sends_no_large_file_twice(tmp_path,
     with hub_server() as server:
         branch, client = made_branch(tmp_path / "branch", 7), api(server)
         server.faults = Faults(rate=1, kinds=("cut before",), only="POST .*/commit/")
-        with pytest.raises(DoorError, match="run the same command again"):
+        with pytest.raises(UserError, match="run the same command again"):
             hub.push([branch], False, client)
         assert set(shown(server, branch)) == set()
         sent = dict(server.uploads)
@@ -228,13 +229,13 @@ def test_a_login_that_is_missing_wrong_or_without_the_right_is_one_line(tmp_path
     branch = made_branch(tmp_path / "branch", 1)
     with hub_server() as server:
         for token, words in ((server.reading_token, "may not write"), ("hf_" + "x" * 34, "does not take the login")):
-            with pytest.raises(DoorError, match=words) as error:
+            with pytest.raises(UserError, match=words) as error:
                 hub.push([branch], False, api(server, token))
             assert token not in str(error.value)
-        with pytest.raises(DoorError, match="does not take the login"):
+        with pytest.raises(UserError, match="does not take the login"):
             hub.check_login(api(server, "hf_" + "x" * 34))
         monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
-        with pytest.raises(DoorError, match="no login"):
+        with pytest.raises(UserError, match="no login"):
             hub.check_login(HfApi(endpoint=server.endpoint))
         assert not server.repositories
 
@@ -261,7 +262,7 @@ def test_only_the_corpus_s_own_files_are_pushed_and_only_whole(corpus, tmp_path)
     assert not (tmp_path / "staged" / ".env").exists()
     assert (tmp_path / "staged" / "data" / "train.parquet").is_file()
     shutil.copyfile(folder / "data" / "test.parquet", folder / "data" / "train.parquet")
-    with pytest.raises(DoorError, match=r"train\.parquet is damaged or of another build"):
+    with pytest.raises(UserError, match=r"train\.parquet is damaged or of another build"):
         stage_dataset(Corpus.open(folder), "band/abc-tunes", tmp_path / "again")
 
 
@@ -290,7 +291,7 @@ def test_weights_that_are_not_the_records_are_refused(tmp_path, corpus):
     root = made_results(tmp_path / "data", corpus)
     release = releases(root)[0]
     write_record(release.folder, replace(read_record(release.folder), validation_loss=1.0))
-    with pytest.raises(DoorError, match=r"the record says 1\.0000"):
+    with pytest.raises(UserError, match=r"the record says 1\.0000"):
         stage(root, Results.open(root), "band", root / "hub")
 
 
@@ -306,7 +307,7 @@ def test_the_door_prepares_and_pushes_and_goes_on_after_a_refusal(study, staged,
         assert door("--dry_run").count("would push ") == len(staged)
         assert not server.repositories
         server.faults = Faults(rate=1, kinds=("403",), only="POST /api/models/band/abc-lstm/commit/main")
-        with pytest.raises(DoorError, match="may not write"):
+        with pytest.raises(UserError, match="may not write"):
             door()
         server.faults = Faults()
         done = capsys.readouterr().out.count("pushed: ")
@@ -348,7 +349,7 @@ def test_an_output_that_cannot_be_a_folder_is_refused_before_any_work(flags, nam
     given = [flag.format(root=root) for flag in flags]
     monkeypatch.setattr("sys.argv", ["run.py", "--output_root", str(root), *given])
     with pytest.raises(SystemExit):
-        open_door(run_door)
+        run_door()
     assert capsys.readouterr().err.startswith(f"error: {root / name} is a {kind}")
     assert [path.name for path in root.iterdir()] == [name]
 
@@ -440,7 +441,7 @@ def test_the_command_of_a_card_plans_that_run_alone(staged):
     text = (branch.folder / "README.md").read_text(encoding="utf-8")
     flags = re.search(r"```sh\naccelerate launch training/run\.py (.*)\n```", text)[1].split()
     config = read_record(branch.folder).config
-    read = read_arguments(StudyArguments, "", argv=flags)
+    [(read,)] = read_arguments(StudyArguments, argv=flags)
     assert (read.gpt_sizes, read.lstm_sizes, read.seeds) == ([config.size], [], [config.seed])
     assert (read.tokens, read.data_fraction) == ([config.tokens], [config.data_fraction])
     assert read.lr_rules == {config.architecture: (config.learning_rate, 0.0)}

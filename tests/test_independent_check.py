@@ -199,11 +199,11 @@ def test_runs_sizes_and_budgets_are_counted_alike(published, runs, main):
 
 
 @pytest.mark.parametrize("axis", ["n_params", "n_params_non_embedding"])
-@pytest.mark.parametrize("law", ["power", "power_floor"])
+@pytest.mark.parametrize("law", ["power", "power_irreducible"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_laws_of_n_are_found_again(published, main, architecture, law, axis):
     assert_same_fit(
-        law_of(of(main, architecture), [axis], law == "power_floor"), fit_in(published, architecture, law, axis)
+        law_of(of(main, architecture), [axis], law == "power_irreducible"), fit_in(published, architecture, law, axis)
     )
 
 
@@ -226,7 +226,7 @@ def test_laws_of_d_at_one_size_and_of_c_along_the_best_runs_are_found_again(
     else:
         mine = frontier(mine)
     law = law_of(mine, [axis], floor, weighted=False)
-    assert_same_fit(law, fit_in(published, architecture, "power_floor" if floor else "power", axis))
+    assert_same_fit(law, fit_in(published, architecture, "power_irreducible" if floor else "power", axis))
 
 
 def paired(runs):
@@ -288,7 +288,7 @@ def test_a_plain_bootstrap_of_runs_gives_intervals_of_like_width(published, main
     points = len(law.log_loss)  # at one budget every run is a cluster of its own
     counts = draw.multinomial(points, np.full(points, 1 / points), RESAMPLES)
     found = [law.shown(law.descend(best, row, maxiter=500)) for row in counts]
-    fitted = fit_in(published, architecture, "power_floor" if floor else "power", "n_params")
+    fitted = fit_in(published, architecture, "power_irreducible" if floor else "power", "n_params")
     tail = norm.cdf(student.ppf(0.025, points - len(best)))  # farther out than 2.5 %: runs are few
     for name, row in fitted["parameters"].items():
         low, high = np.quantile([theta[name] for theta in found], [tail, 1 - tail])

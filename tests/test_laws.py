@@ -21,7 +21,7 @@ CHINCHILLA = [0.9, np.log(25), 0.35, np.log(300), 0.42]
 MUPT = [0.8, np.log(15), 0.33, np.log(150), 0.4, np.log(2000), np.log(0.08)]
 THETA = {
     "power": [np.log(8), 0.12],
-    "power_floor": [1.0, np.log(20), 0.3],
+    "power_irreducible": [1.0, np.log(20), 0.3],
     "chinchilla": CHINCHILLA,
     "data_constrained": [*CHINCHILLA, np.log(12), np.log(6)],
     "transposition": [*CHINCHILLA, np.log(8), 0.25],

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import generation.run
-from door import DoorError, open_door
+from cli import UserError
 from modeling.loading import load_config, load_model, load_tokenizer
 
 CODE = "from pathlib import Path\nPath({!r}).touch()\n"
@@ -44,7 +44,7 @@ def refusal(folder, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
     monkeypatch.setattr(sys, "argv", ["run.py", "--model", str(folder), "--out", str(tmp_path / "out"), "--n", "1"])
     with pytest.raises(SystemExit) as ending:
-        open_door(generation.run.main)
+        generation.run.main()
     assert ending.value.code == 1
     assert not (tmp_path / "out").exists()
     assert sys.stdin.read() == "y\n" * 9
@@ -209,21 +209,21 @@ def test_an_adapter_beside_a_model_is_refused(folder, monkeypatch, capsys, tmp_p
 def test_what_is_neither_a_folder_nor_a_name_of_the_hub_is_one_line(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for load in (load_model, load_config, load_tokenizer):
-        with pytest.raises(DoorError, match="no folder with a model") as refused:
+        with pytest.raises(UserError, match="no folder with a model") as refused:
             load(name)
         assert "\n" not in str(refused.value)
 
 
 FROM_THE_HUB = """
 import sys
-from door import DoorError
+from cli import UserError
 from modeling.loading import load_model, load_tokenizer
 
 assert load_model("band/gpt").config.vocab_size == len(load_tokenizer("band/gpt"))
 for name in ("pickled", "stranger", "none"):
     try:
         load_model(f"band/{name}")
-    except DoorError as error:
+    except UserError as error:
         print(error)
 """
 

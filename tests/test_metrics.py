@@ -75,7 +75,7 @@ def loaded(tmp_path_factory):
         pack(ROOT / "generation" / name / f"{name}.py", folder / "packed" / name)
     cards = {name: (ROOT / "generation" / name / "README.md").read_text(encoding="utf-8") for name in METRICS}
     examples = {name: re.search(r"```python\n(.*?)```", card, re.DOTALL)[1] for name, card in cards.items()}
-    ours = ["preprocessing", "modeling", "training", "analysis", "generation", "model_cards", "door"]
+    ours = ["preprocessing", "modeling", "training", "analysis", "generation", "model_cards", "cli"]
     given = json.dumps([METRICS, TUNES, WRITTEN, examples, str(folder / "packed"), ours])
     environment = {**os.environ, "HF_HOME": str(folder / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     environment["HF_MODULES_CACHE"] = str(folder / "modules")
@@ -152,7 +152,7 @@ def test_what_is_packed_imports_nothing_of_this_project(tmp_path):
         "from collections.abc import Sequence\n"
     )
     for text in written.values():
-        assert not re.search(r"^from (preprocessing|generation|door)\b", text, re.MULTILINE)
+        assert not re.search(r"^from (preprocessing|generation|cli)\b", text, re.MULTILINE)
 
 
 def test_two_modules_of_one_name_cannot_travel_together(tmp_path):

@@ -9,7 +9,8 @@ from made_results import PUBLISHED, committed_records, made_results
 from small_runs import with_config
 
 from analysis.answers import headline
-from door import DoorError, read_json
+from cli import UserError
+from files import read_json
 from model_cards.publish import CORPUS_STATS, best_card, publish, write_findings
 from model_cards.results import Results, share_lines, shown_tunes
 from model_cards.screen import screen
@@ -101,19 +102,19 @@ def test_the_small_model_stays_where_its_weights_are_not_here(small_corpus, tmp_
     assert weights.read_bytes() == before
     assert (folder / "model" / "tokenizer.json").is_file()
     write_record(folder / "model", with_config(record, learning_rate=1.0))
-    with pytest.raises(DoorError, match=re.escape(f"{chosen} is missing, and {folder / 'model'} holds another model")):
+    with pytest.raises(UserError, match=re.escape(f"{chosen} is missing, and {folder / 'model'} holds another model")):
         publish(Results.open(root), folder)
     assert weights.read_bytes() == before
 
 
 def test_a_missing_study_is_one_line(tmp_path):
-    with pytest.raises(DoorError, match="holds no trained model"):
+    with pytest.raises(UserError, match="holds no trained model"):
         Results.open(tmp_path)
 
 
 def test_a_readme_without_a_place_for_the_findings_is_left_alone(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("# Something else\n")
-    with pytest.raises(DoorError, match="marks"):
+    with pytest.raises(UserError, match="marks"):
         write_findings(PUBLISHED, readme)
     assert readme.read_text() == "# Something else\n"

@@ -12,7 +12,7 @@ from conftest import made_tunes
 from made_results import made_results
 from small_runs import with_config
 
-from door import read_json, write_json
+from files import read_json, write_json
 from model_cards.paths import bare, bare_names, forget, forget_paths, of_machine
 from model_cards.publish import publish
 from model_cards.results import Results

@@ -19,7 +19,8 @@ import pytest
 from conftest import made_once
 from forks import FORKS, exit_code, has_ended
 
-from door import DoorError, open_door, whole_folder
+from cli import UserError
+from files import atomic_folder
 from preprocessing import run
 from preprocessing.corpus import SPLITS, Corpus, collect_tunes
 from preprocessing.notation import judge
@@ -71,7 +72,7 @@ def go_in(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
     """The door without a process of its own."""
     one = [] if "--num_proc" in arguments else ["--num_proc", "1"]
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments), *one])
-    open_door(run.main)
+    run.main()
 
 
 # The tokenizer
@@ -416,7 +417,7 @@ def test_the_folder_loads_with_datasets_and_no_code_of_ours(built, tmp_path):
     script = """
 import json, sys, datasets
 rows = datasets.load_dataset(sys.argv[1])
-ours = [name for name in sys.modules if name.split(".")[0] in ("preprocessing", "door")]
+ours = [name for name in sys.modules if name.split(".")[0] in ("preprocessing", "cli", "files")]
 print(json.dumps({"ours": ours, "splits": {k: [len(v), v.column_names, v[0]["text"]] for k, v in rows.items()}}))
 """
     offline = {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
@@ -442,7 +443,7 @@ def test_runs_on_the_same_corpus_agree_in_its_digest_and_on_another_do_not(built
 
 
 def test_a_folder_without_a_corpus_is_refused_with_the_command_that_builds_one(tmp_path):
-    with pytest.raises(DoorError, match=re.escape(f"preprocessing/run.py --output_dir {tmp_path}")):
+    with pytest.raises(UserError, match=re.escape(f"preprocessing/run.py --output_dir {tmp_path}")):
         Corpus.open(tmp_path)
 
 
@@ -451,7 +452,7 @@ def test_a_damaged_stream_is_refused_by_name(built, tmp_path, keep):
     folder = shutil.copytree(built.folder, tmp_path / "corpus")
     path = folder / "tokens" / "test.npy"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DoorError, match=re.escape(str(path))) as caught:
+    with pytest.raises(UserError, match=re.escape(str(path))) as caught:
         Corpus.open(folder).tokens("test")
     assert "\n" not in str(caught.value)
 
@@ -460,7 +461,7 @@ def test_a_stream_of_another_build_is_refused(built, small_source, tmp_path, bui
     other = build_from(tmp_path / "other", blocks((small_source / "made.abc").read_text().split("X:140")[0]))
     folder = shutil.copytree(built.folder, tmp_path / "corpus")
     shutil.copyfile(other.folder / "tokens" / "train.npy", folder / "tokens" / "train.npy")
-    with pytest.raises(DoorError, match="of another build"):
+    with pytest.raises(UserError, match="of another build"):
         Corpus.open(folder).tokens("train")
 
 
@@ -698,7 +699,7 @@ def test_a_folder_whose_writer_was_killed_between_its_two_renames_is_put_back(tm
     before = tmp_path / f".corpus.{process.pid}.partial.before"
     before.mkdir()
     (before / "manifest.json").write_text("{}")
-    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "corpus", mark="manifest.json"):
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "corpus", mark="manifest.json"):
         raise KeyboardInterrupt
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
         "corpus",

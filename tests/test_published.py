@@ -75,7 +75,7 @@ def test_the_losses_of_a_small_study_give_its_exponent_again(ladder):
         return nnls(np.stack([(n / n[0]) ** -alpha, np.ones(len(n))], axis=1), losses)[1]
 
     with_floor = minimize_scalar(miss, bounds=(0.01, 2), method="bounded").x
-    found = with_floor if ladder.law == "power_floor" else ladder.without_floor()
+    found = with_floor if ladder.law == "power_irreducible" else ladder.without_floor()
     assert found == pytest.approx(ladder.alpha, rel=0.035)
 
 

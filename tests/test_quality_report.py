@@ -3,8 +3,8 @@
 import pytest
 from made_quality import TEMPERATURES, both, constant, made_study, rising, share
 
-from generation.against_size import analyse
 from generation.figures import draw_figures
+from generation.quality_vs_size import analyse
 from generation.report import FIGURES, findings, report
 
 SHARES = {

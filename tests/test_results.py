@@ -18,7 +18,7 @@ import sys
 from transformers import pipeline
 tunes = pipeline("abc-generation", model=sys.argv[1], trust_remote_code=True)
 print(tunes(key="D", metre="6/8", n=2, temperature=0.9, seed=1)[0]["abc"])
-assert not {"generation", "modeling", "preprocessing", "door"} & sys.modules.keys()
+assert not {"generation", "modeling", "preprocessing", "cli"} & sys.modules.keys()
 """
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from made_runs import made_run, record_of
 
-from door import DoorError
+from cli import UserError
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def test_runs_of_other_corpora_without_seeds_or_larger_than_asked_are_not_drawn(
     longer, foreign = runs_of([1.0, 1.1], tokens=2_000_000), runs_of([1.0, 1.2], corpus="another")
     runs = small + large + lonely + tuned + longer + foreign
     assert benchmark.candidates(runs, "mine", 10**5, 1e6) == small
-    with pytest.raises(DoorError, match=r"--corpus: its hash is third, the runs are of another, mine: give"):
+    with pytest.raises(UserError, match=r"--corpus: its hash is third, the runs are of another, mine: give"):
         benchmark.candidates(runs, "third", 10**5, 1e6)
-    with pytest.raises(DoorError, match="--max_params, --max_tokens: no finished run"):
+    with pytest.raises(UserError, match="--max_params, --max_tokens: no finished run"):
         benchmark.candidates(runs, "mine", 10, 1e6)
 
 

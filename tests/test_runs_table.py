@@ -10,7 +10,8 @@ from made_runs import made_ladders, made_run, record_of, write_study
 
 from analysis.evidence import of_folders, of_table
 from analysis.study import Study, analyse
-from door import DoorError, write_json
+from cli import UserError
+from files import write_json
 from training.record import BASELINE, DIVERGED, FINISHED, NOT_RUN
 from training.runs_table import Row, read_runs_table, replace_arm, write_runs
 
@@ -57,9 +58,9 @@ def test_a_run_that_ended_elsewhere_is_not_lost_where_it_is_only_planned(tmp_pat
 
 def test_a_file_that_is_no_table_is_named(tmp_path):
     (tmp_path / "runs.parquet").write_text("loss\n1\n")
-    with pytest.raises(DoorError, match=r"runs\.parquet is no table of runs"):
+    with pytest.raises(UserError, match=r"runs\.parquet is no table of runs"):
         read_runs_table(tmp_path / "runs.parquet")
-    with pytest.raises(DoorError, match=r"none\.parquet is missing"):
+    with pytest.raises(UserError, match=r"none\.parquet is missing"):
         read_runs_table(tmp_path / "none.parquet")
 
 
@@ -99,7 +100,7 @@ def test_a_diverged_run_in_a_table_is_reported_and_not_fitted(written):
 
 
 def test_a_study_that_is_not_in_the_table_is_one_line(written):
-    with pytest.raises(DoorError, match=r"--study gpu: no finished run of it in .*runs\.parquet, which has cpu, gpu"):
+    with pytest.raises(UserError, match=r"--study gpu: no finished run of it in .*runs\.parquet, which has cpu, gpu"):
         of_table(written[1], "gpu")
 
 
@@ -107,14 +108,14 @@ def test_a_table_with_a_run_twice_or_without_a_column_is_one_line(written):
     _, path = written
     rows = read_runs_table(path)
     write_runs(path, [*rows, rows[0]])
-    with pytest.raises(DoorError, match=r"runs\.parquet: gpt .*, stands there twice"):
+    with pytest.raises(UserError, match=r"runs\.parquet: gpt .*, stands there twice"):
         of_table(path, "cpu")
     pq.write_table(pq.read_table(path).drop_columns(["config.seed"]), path)
-    with pytest.raises(DoorError, match=r"runs\.parquet, row 0: .*no seed"):
+    with pytest.raises(UserError, match=r"runs\.parquet, row 0: .*no seed"):
         of_table(path, "cpu")
     write_runs(path, rows)
     (path.parent / BASELINE).unlink()
-    with pytest.raises(DoorError, match=r"ngram_baseline\.json is missing: a study's training leaves it in GPT_"):
+    with pytest.raises(UserError, match=r"ngram_baseline\.json is missing: a study's training leaves it in GPT_"):
         of_table(path, "cpu")
 
 

@@ -12,7 +12,7 @@ from made_runs import made_run, record_of
 from small_runs import made_config, with_config
 
 import generation.run
-from door import open_door, write_json
+from files import write_json
 from generation.abc_pipeline import AbcGenerationPipeline
 from generation.quality import TIERS
 from generation.rendering import render
@@ -125,7 +125,7 @@ def run_door(monkeypatch, corpus, root, out="shown"):
         *(["--out", root / out] if out else []),
     ]
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
-    open_door(generation.run.main)
+    generation.run.main()
 
 
 def test_the_door_writes_the_tunes_of_the_largest_size_at_its_temperature_with_their_scores(

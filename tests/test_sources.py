@@ -19,7 +19,7 @@ import pyarrow.parquet
 import pytest
 from hub_server import hub_server
 
-from door import DoorError
+from cli import UserError
 from preprocessing import sources
 from preprocessing.cleaning import clean_tune
 from preprocessing.sources import BLOCK, BUNDLED, Block, Reading, decode, fingerprint, read_source
@@ -84,7 +84,7 @@ def test_the_bundled_tunes_are_read_by_collection_with_their_licences():
 def test_a_source_that_holds_nothing_to_read_ends_with_one_line(tmp_path, name, said):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.pdf").write_bytes(b"%PDF")
-    with pytest.raises(DoorError, match=said) as raised:
+    with pytest.raises(UserError, match=said) as raised:
         fingerprint(str(tmp_path / name))
     assert "\n" not in str(raised.value)
 
@@ -326,7 +326,7 @@ def test_the_text_column_is_found_or_named_or_the_columns_are_told(tmp_path):
     path = write_table(tmp_path / "a.jsonl", rows)
     assert texts(read(path)[0]) == [rows[0]["abc notation"]]
     assert texts(read(path, "melody")[0]) == [rows[0]["melody"]]
-    with pytest.raises(DoorError, match="no column tune among text, abc notation, melody"):
+    with pytest.raises(UserError, match="no column tune among text, abc notation, melody"):
         read(path, "tune")
 
 
@@ -336,7 +336,7 @@ def test_a_table_without_text_costs_itself_in_a_folder_and_is_named_alone(tmp_pa
     blocks, reading = read(tmp_path)
     assert texts(blocks) == [TUNE.decode()]
     assert reading.drops == {"table without a text column": 1}
-    with pytest.raises(DoorError, match="id, alias; name it with --text_column"):
+    with pytest.raises(UserError, match="id, alias; name it with --text_column"):
         read(path)
 
 
@@ -406,7 +406,7 @@ def test_the_sessions_dump_gets_its_headers_and_groups_alike_from_csv_and_json(t
 HUB_READING = """
 import json, sys
 from pathlib import Path
-from door import DoorError
+from cli import UserError
 from preprocessing.sources import Reading, fingerprint, read_source
 
 repository = Path(sys.argv[1])
@@ -418,11 +418,11 @@ errors = []
 for source in ("hub:band/none", "hub:band/tunes:large", "hub:a/b/c"):
     try:
         fingerprint(source)
-    except DoorError as error:
+    except UserError as error:
         errors.append(str(error))
 try:
     list(read_source("hub:band/tunes", first, Reading(), "melody", 1))
-except DoorError as error:
+except UserError as error:
     errors.append(str(error))
 print(json.dumps([first, fingerprint("hub:band/tunes"), [vars(block) for block in blocks], reading.licences, errors]))
 """
@@ -474,8 +474,8 @@ def test_a_data_set_is_read_at_its_pinned_commit_and_errors_are_one_line(tmp_pat
 )
 def test_a_hub_that_cannot_be_reached_ends_with_one_line(tmp_path, environment, said):
     code = (
-        "from door import DoorError\nfrom preprocessing.sources import fingerprint\n"
-        "try:\n    fingerprint('hub:a/b')\nexcept DoorError as error:\n    print(error)"
+        "from files import UserError\nfrom preprocessing.sources import fingerprint\n"
+        "try:\n    fingerprint('hub:a/b')\nexcept UserError as error:\n    print(error)"
     )
     printed = run_python(code, HF_HOME=str(tmp_path), **environment)
     assert said in printed

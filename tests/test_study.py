@@ -17,7 +17,8 @@ from transformers import GPT2LMHeadModel
 import training.grid
 import training.loop
 import training.run
-from door import DoorError, open_door, write_json
+from cli import UserError
+from files import write_json
 from training.evaluation import held_out_losses, token_losses
 from training.grid import Axes, plan_ladders
 from training.loop import ExecutionConfig, Plan
@@ -44,7 +45,7 @@ def open_training(monkeypatch, capsys, corpus, root, *arguments, num_parallel=1)
     flags = ["--corpus", corpus.folder, "--output_root", root, "--num_parallel_runs", num_parallel]
     flags += ["--log_with", "none", *arguments]
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, flags)])
-    open_door(training.run.main)
+    training.run.main()
     return capsys.readouterr()
 
 
@@ -80,7 +81,7 @@ def test_a_budget_of_flops_gives_each_size_the_tokens_that_it_buys(small_corpus)
 
 
 def test_a_budget_that_buys_a_size_hardly_a_step_is_refused(small_corpus):
-    with pytest.raises(DoorError, match=r"--flops 1e\+07: that buys gpt 15k \d+ tokens only"):
+    with pytest.raises(UserError, match=r"--flops 1e\+07: that buys gpt 15k \d+ tokens only"):
         planned(small_corpus, flops=[1e7])
 
 
@@ -225,7 +226,7 @@ def test_failures_are_marked_with_their_reason_and_the_study_continues(small_cor
     results = run_all(plans, small_corpus, ExecutionConfig(tracking=Exhausted()))
     assert [read_record(plan.folder).status for plan in plans] == ["failed", "finished", "diverged"]
     assert "out of memory" in read_record(plans[0].folder).reason
-    with pytest.raises(DoorError, match="2 of 3 runs did not finish"):
+    with pytest.raises(UserError, match="2 of 3 runs did not finish"):
         report_failures(results)
     rows = [row for row in capsys.readouterr().err.splitlines() if row.startswith("  ")]
     assert re.search(r"gpt 15k tokens_3000 seed 0 .* failed .*out of memory", rows[0])
@@ -342,14 +343,14 @@ def test_two_runs_never_share_a_folder(small_corpus, tmp_path):
     assert len({job.plan.folder for job in jobs}) == 2
     one, other = jobs
     other = replace(other, plan=replace(other.plan, folder=one.plan.folder))
-    with pytest.raises(DoorError, match="two different runs"):
+    with pytest.raises(UserError, match="two different runs"):
         run_jobs([one, other], small_corpus, 1, 1, ExecutionConfig(), "test")
 
 
 @pytest.mark.parametrize("fraction", [1.0, 1e-3])
 def test_a_wsd_run_without_a_trunk_or_a_cooldown_is_refused(small_corpus, fraction):
     recipe = replace(RECIPE, schedule="wsd", cooldown_fraction=fraction)
-    with pytest.raises(DoorError, match="--cooldown_fraction"):
+    with pytest.raises(UserError, match="--cooldown_fraction"):
         planned(small_corpus, recipe=recipe, tokens=[25_200])
 
 
@@ -369,7 +370,7 @@ def test_arms_of_one_name_are_refused_where_they_would_replace_each_others_rows(
     command = ["run.py", study, "--corpus", small_corpus.folder, "--runs_file", tmp_path / "runs.parquet"]
     monkeypatch.setattr(sys, "argv", [str(part) for part in command])
     with pytest.raises(SystemExit):
-        open_door(training.run.main)
+        training.run.main()
     assert "two arms" in capsys.readouterr().err
 
 
@@ -420,7 +421,7 @@ def test_an_automatic_precision_follows_from_the_width_and_the_hardware(
 
 def test_an_automatic_precision_that_differs_between_the_sizes_of_a_law_is_refused(small_corpus, monkeypatch):
     monkeypatch.setattr(training.grid, "has_bf16", lambda: True)
-    with pytest.raises(DoorError, match=r"--precision auto is fp32 for 15k, bf16 for tiny"):
+    with pytest.raises(UserError, match=r"--precision auto is fp32 for 15k, bf16 for tiny"):
         planned(small_corpus, recipe=replace(RECIPE, precision="auto"), sizes={"gpt": ["15k", "tiny"]})
 
 
@@ -447,7 +448,7 @@ def test_curves_go_to_trackio_and_tensorboard_beside_the_runs(small_corpus, tmp_
 
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(training.run, "find_spec", lambda _: None)
-    with pytest.raises(DoorError, match="--log_with trackio: not installed, pip install trackio"):
+    with pytest.raises(UserError, match="--log_with trackio: not installed, pip install trackio"):
         training.run.StudyArguments()
 
 
@@ -474,23 +475,23 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_flag(flag, value):
-    with pytest.raises(DoorError, match=f"--{flag} .*: must be from"):
+    with pytest.raises(UserError, match=f"--{flag} .*: must be from"):
         training.run.StudyArguments(**{flag: value})
 
 
 def test_budgets_in_tokens_and_in_flops_at_once_are_refused():
-    with pytest.raises(DoorError, match="--tokens, --flops"):
+    with pytest.raises(UserError, match="--tokens, --flops"):
         training.run.StudyArguments(tokens=[1_000_000], flops=[1e12])
 
 
 def test_a_part_of_the_data_too_small_for_a_window_is_refused(small_corpus):
-    with pytest.raises(DoorError, match="--data_fraction 1e-05: too little"):
+    with pytest.raises(UserError, match="--data_fraction 1e-05: too little"):
         planned(small_corpus, data_fractions=[1e-5])
 
 
 def test_a_sweep_over_several_budgets_is_refused(small_corpus, tmp_path):
     jobs = planned(small_corpus, tmp_path, sizes={"gpt": ["15k"]}, tokens=[12_000, 24_000])
-    with pytest.raises(DoorError, match="--part sweep: one budget"):
+    with pytest.raises(UserError, match="--part sweep: one budget"):
         plan_sweep(jobs, {"gpt": [0.01, 0.02, 0.03]}, tmp_path)
 
 
@@ -553,7 +554,7 @@ def test_a_study_may_have_rates_of_its_own(small_corpus, monkeypatch, capsys, tm
     ]
     assert [rate for _, rate in rates[:2]] == [0.005, 0.005]
     assert [rate for _, rate in rates[2:]] == pytest.approx([2 * n**-0.5 for n, _ in rates[2:]], rel=5e-3)
-    with pytest.raises(DoorError, match=r"--lstm_rate_rule \[1.0, 2.0, 3.0\]: one rate for all sizes, or"):
+    with pytest.raises(UserError, match=r"--lstm_rate_rule \[1.0, 2.0, 3.0\]: one rate for all sizes, or"):
         training.run.StudyArguments(lstm_rate_rule=[1.0, 2.0, 3.0])
 
 

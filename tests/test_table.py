@@ -11,7 +11,7 @@ from made_results import committed_records
 from pyarrow import parquet
 
 from analysis.table import read_table
-from door import DoorError
+from cli import UserError
 from training.runs_table import Row, write_runs
 
 COLUMNS = {"loss": "loss", "n": "params", "d": "tokens"}
@@ -27,7 +27,7 @@ def write(path, *lines, end="\n", encoding="utf-8"):
 
 def refusal(path, columns=COLUMNS):
     """The one line with which a table is refused."""
-    with pytest.raises(DoorError) as caught:
+    with pytest.raises(UserError) as caught:
         read_table(path, columns)
     [line] = str(caught.value).splitlines()
     return line
@@ -89,7 +89,7 @@ def test_only_what_was_named_is_there_and_a_law_says_what_it_lacks(tmp_path):
     table = read_table(write(tmp_path / "runs.csv", HEADER, *LINES), COLUMNS)
     assert set(table.columns) == {"loss", "n", "d"}
     assert list(table.need("chinchilla", ["n", "d", "loss"])) == ["n", "d", "loss"]
-    with pytest.raises(DoorError, match=r"the law power needs --c \(FLOPs\) and --u .*--c 6ND"):
+    with pytest.raises(UserError, match=r"the law power needs --c \(FLOPs\) and --u .*--c 6ND"):
         table.need("power", ["c", "n", "u"])
 
 

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from analysis import run
-from door import open_door, read_json
+from files import read_json
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def _rough_intervals(monkeypatch):
 
 def go_in(monkeypatch, *flags):
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, flags)])
-    open_door(run.main)
+    run.main()
 
 
 def refusal(monkeypatch, capsys, *flags):

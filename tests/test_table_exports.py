@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from analysis.table import read_table
-from door import DoorError
+from cli import UserError
 
 N, D, LOSS = [1.2e6, 7e7, 4.1e8, 1.4e9, 2.5e9], [2e7, 3e8, 2e9, 3e10, 1.5e9], [3.51, 3.2, 2.875, 2.25, 2.5]
 PLAIN = {"loss": "loss", "n": "params", "d": "tokens"}
@@ -30,7 +30,7 @@ def check(table, n=N, d=D, loss=LOSS, rtol=1e-12):
 
 
 def refusal(path, columns=PLAIN, where=()):
-    with pytest.raises(DoorError) as caught:
+    with pytest.raises(UserError) as caught:
         read_table(path, columns, where)
     [line] = str(caught.value).splitlines()
     return line
@@ -381,7 +381,7 @@ def test_the_third_of_n_d_and_c_follows_where_that_is_asked_for(tmp_path):
         table = read_table(path, columns)
         np.testing.assert_allclose(table.columns["c"], 6 * np.array(N) * np.array(D), rtol=1e-12)
         check(table)
-    with pytest.raises(DoorError, match=r"needs --d \(tokens\), which is missing: .*--d 6NC"):
+    with pytest.raises(UserError, match=r"needs --d \(tokens\), which is missing: .*--d 6NC"):
         read_table(path, {"loss": "loss", "n": "params", "c": "flops"}).need("chinchilla", ["n", "d"])
     assert "--d 6NC computes D = C/(6N): name --c, too" in refusal(path, {**PLAIN, "d": "6NC"})
     assert "name --d, too" in refusal(path, {"loss": "loss", "n": "6DC", "c": "flops", "d": "6NC"})

@@ -22,7 +22,7 @@ from small_runs import build_model, made_config, train, with_config, with_corpus
 from transformers import AutoModelForCausalLM
 
 import training.run
-from door import DoorError, open_door, read_arms
+from cli import UserError, read_arguments
 from preprocessing.corpus import Corpus
 from training import loop, ngram
 from training.batches import WindowBatches
@@ -55,7 +55,7 @@ def go_in(*arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
         patch.setattr(training.run, "share_machine", lambda _: (1, 1))
-        open_door(training.run.main)
+        training.run.main()
 
 
 def refusal(capsys, *arguments):
@@ -200,7 +200,7 @@ def test_a_best_rate_on_the_edge_is_no_optimum():
         {"size": size, "learning_rate": rate, "loss": rate, "n_params_non_embedding": 100, "architecture": "gpt"}
         for size, rate in product(("a", "b"), (1, 2, 3))
     ]
-    with pytest.raises(DoorError, match=r"--gpt_rates: .* grid's edge.* \(a at 1, b at 1\): widen"):
+    with pytest.raises(UserError, match=r"--gpt_rates: .* grid's edge.* \(a at 1, b at 1\): widen"):
         fit_rule(rows)
 
 
@@ -279,19 +279,19 @@ def test_a_field_that_is_added_later_makes_no_old_run_a_stranger():
 )
 def test_a_record_with_a_field_of_another_kind_or_version_is_refused_by_name(uninterrupted, changes):
     values = read_record(uninterrupted["gpt"]).to_dict()
-    with pytest.raises(DoorError, match=next(iter(changes))):
+    with pytest.raises(UserError, match=next(iter(changes))):
         RunRecord.from_dict(values | changes)
 
 
 @pytest.mark.parametrize("changes", [{"seed": None}, {"surprise": 1}, {"tokens": "many"}, {"schedule": "linear"}])
 def test_a_configuration_with_a_field_missing_unknown_or_of_another_kind_is_refused_by_name(changes):
     values = {k: v for k, v in (CONFIG.to_dict() | changes).items() if v is not None or k.startswith("init_")}
-    with pytest.raises(DoorError, match=next(iter(changes))):
+    with pytest.raises(UserError, match=next(iter(changes))):
         RunConfig.from_dict(values)
 
 
 def test_a_warm_up_longer_than_half_of_the_budget_is_refused():
-    with pytest.raises(DoorError, match="--warmup_tokens 900"):
+    with pytest.raises(UserError, match="--warmup_tokens 900"):
         replace(CONFIG, warmup_tokens=900, tokens=1_000)
 
 
@@ -448,7 +448,7 @@ def test_a_finished_run_is_not_trained_again(uninterrupted, small_corpus):
 
 
 def test_a_finished_run_of_another_recipe_is_refused_by_the_field_that_differs(uninterrupted, small_corpus):
-    with pytest.raises(DoorError, match="tokens 12000, not 24000"):
+    with pytest.raises(UserError, match="tokens 12000, not 24000"):
         train(
             Plan(replace(CONFIG, dropout=0.1, tokens=24_000), uninterrupted["gpt"]),
             small_corpus,
@@ -459,7 +459,7 @@ def test_a_finished_run_of_another_recipe_is_refused_by_the_field_that_differs(u
 
 def test_a_run_on_another_corpus_is_refused(uninterrupted, small_corpus, monkeypatch):
     monkeypatch.setattr(Corpus, "digest", lambda _: "another")
-    with pytest.raises(DoorError, match=r"corpus '\w+', not 'another'"):
+    with pytest.raises(UserError, match=r"corpus '\w+', not 'another'"):
         train(Plan(replace(CONFIG, dropout=0.1), uninterrupted["gpt"]), small_corpus, quiet, ExecutionConfig())
 
 
@@ -512,13 +512,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_or_the_start_is_use
 
 
 def test_a_checkpoint_of_another_run_is_refused_by_name(small_corpus, half_way):
-    with pytest.raises(DoorError, match=f"{LATEST} belongs to another config"):
+    with pytest.raises(UserError, match=f"{LATEST} belongs to another config"):
         train(Plan(replace(SHORT, seed=1), half_way[1]), small_corpus, quiet, ExecutionConfig())
 
 
 def test_a_damaged_record_is_refused_by_name(small_corpus, tmp_path):
     (tmp_path / "record.json").write_text('{"status": "fini')
-    with pytest.raises(DoorError, match=r"record\.json is damaged"):
+    with pytest.raises(UserError, match=r"record\.json is damaged"):
         train(Plan(CONFIG, tmp_path), small_corpus, quiet, ExecutionConfig())
 
 
@@ -556,7 +556,7 @@ def test_runs_of_different_corpora_are_not_mixed(uninterrupted, tmp_path):
     for seed, corpus in enumerate(("one", "another")):
         changed = with_config(record, seed=seed, corpus=corpus)
         write_record(run_folder(tmp_path, changed.config), changed)
-    with pytest.raises(DoorError, match="different corpora"):
+    with pytest.raises(UserError, match="different corpora"):
         read_ladders(tmp_path)
 
 
@@ -702,15 +702,15 @@ def test_a_full_disk_costs_the_run_and_nothing_that_was_finished(grid, whole):
 def test_an_arm_that_a_study_file_has_not_is_one_line(flags, capsys):
     study = str(ROOT / "studies" / "cpu.yaml")
     with pytest.raises(SystemExit):
-        read_arms(StudyArguments, "", argv=[study, *flags])
+        [each for (each,) in read_arguments(StudyArguments, argv=[study, *flags])]
     assert capsys.readouterr().err.startswith(f"error: --arm nonsense: {study} has ['ladders', 'tiny', ")
 
 
 @pytest.mark.parametrize("study", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_committed_study_can_be_read(study):
-    arms = read_arms(StudyArguments, "", argv=[str(study)])
+    arms = [each for (each,) in read_arguments(StudyArguments, argv=[str(study)])]
     named = len({(arm.study, arm.arm) for arm in arms}) == len(arms)
     for arm in arms if named and len(arms) > 1 else []:
-        assert read_arms(StudyArguments, "", argv=[str(study), "--arm", arm.arm]) == [arm]
+        assert [each for (each,) in read_arguments(StudyArguments, argv=[str(study), "--arm", arm.arm])] == [arm]
     assert all((arm.gpt_sizes and arm.lstm_sizes) or arm.sequences == "streams" or arm.part == "best" for arm in arms)
     assert named or arms[0].part == "sweep"

@@ -13,7 +13,7 @@ import builtins, importlib, sys
 found = builtins.__import__
 
 def without_posix(name, globals=None, locals=None, fromlist=(), level=0):
-    own = (globals or {}).get("__name__", "").split(".")[0] in ("door", "preprocessing", "generation", "analysis")
+    own = (globals or {}).get("__name__", "").split(".")[0] in ("cli", "preprocessing", "generation", "analysis")
     if own and name in ("resource", "fcntl", "grp", "pwd", "termios"):
         raise ImportError(name)
     return found(name, globals, locals, fromlist, level)

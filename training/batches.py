@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from door import DoorError
+from cli import UserError
 
 
 class WindowBatches:
@@ -43,9 +43,9 @@ class StreamBatches(WindowBatches):
 
     A stream's next sequence starts with the last token of the one before, so every token of a stream is predicted once.
     `groups` groups of streams take turns, a step each: of neighbouring steps on adjoining text a model learns less
-    (docs/LOG.md). An epoch gives every stream as many sequences. Its streams are equal stretches of the data, which
+    (docs/log.md). An epoch gives every stream as many sequences. Its streams are equal stretches of the data, which
     continue from their end to their start: both are the same boundary. Where the first one begins is drawn from (seed,
-    epoch). Raises DoorError if the data hold no sequence for each row.
+    epoch). Raises UserError if the data hold no sequence for each row.
     """
 
     def __init__(self, stream: np.ndarray, context: int, batch_size: int, seed: int, groups: int) -> None:
@@ -53,7 +53,7 @@ class StreamBatches(WindowBatches):
         sequences = (len(stream) - 1) // self.stride
         self.groups = min(groups, sequences // batch_size)
         if self.groups < 1:
-            raise DoorError(
+            raise UserError(
                 f"--batch_size {batch_size}: {len(stream)} training tokens hold no sequence of {context} for each row: "
                 "give a smaller one"
             )

@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from door import DoorError
+from cli import UserError
 from modeling.ladder import ARCHITECTURE_OF, Shape
 from modeling.loading import load_config, load_model, load_tokenizer, model_sha256
 from preprocessing.corpus import Corpus
@@ -24,7 +24,7 @@ def best_run(root: Path) -> RunConfig:
     """Return the configuration of the finished ladder run with the lowest validation loss."""
     runs = [run for ladder in read_ladders(root).values() for run in ladder.finished]
     if not runs:
-        raise DoorError(f"{root}: no ladder run finished, so there is no best one")
+        raise UserError(f"{root}: no ladder run finished, so there is no best one")
     return min(runs, key=lambda run: run.measured_loss).config
 
 
@@ -71,7 +71,7 @@ def train_best(
 ) -> RunRecord:
     """Run the search, then the long run with its best setting, and return that run's record.
 
-    The test split is scored once, at the end of the long run. Raises DoorError if a run does not finish.
+    The test split is scored once, at the end of the long run. Raises UserError if a run does not finish.
     """
     found = run_jobs(search, corpus, num_parallel, threads, execution, "best model, search")
     report_failures(found)
@@ -89,23 +89,23 @@ def train_best(
 def plan_fine_tuning(recipe: Recipe, source: str, corpus: Corpus, root: Path, epochs: float, rate_share: float) -> Job:
     """Return the run that trains the model `source`, a folder or a Hub id, further on another corpus.
 
-    The peak learning rate is `rate_share` times the rule's. Raises DoorError if the model cannot be loaded, or if the
+    The peak learning rate is `rate_share` times the rule's. Raises UserError if the model cannot be loaded, or if the
     corpus was not built with its vocabulary or is read in longer sequences than it takes.
     """
     try:
         built = load_config(source)  # before its weights come, which may be many gigabytes
         load_model(source)
         vocabulary = load_tokenizer(source).get_vocab()
-    except DoorError as error:
-        raise DoorError(f"--init_from {error}") from None
+    except UserError as error:
+        raise UserError(f"--init_from {error}") from None
     if vocabulary != corpus.vocabulary:
-        raise DoorError(
+        raise UserError(
             f"{corpus.folder} has another vocabulary than {source}: "
             f"build it with preprocessing/run.py --vocabulary {source}"
         )
     longest = getattr(built, "n_positions", recipe.context)
     if recipe.context > longest:
-        raise DoorError(f"--context {recipe.context}: {source} takes {longest} characters at most")
+        raise UserError(f"--context {recipe.context}: {source} takes {longest} characters at most")
     stream, _ = corpus.part()
     shape = (
         Shape(built.n_layer, built.n_embd, built.n_head, built.n_embd, built.initializer_range)

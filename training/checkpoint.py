@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from door import DoorError, whole_file
+from cli import UserError
+from files import atomic_write
 
 LATEST, BEFORE = "checkpoint.safetensors", "checkpoint.before.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, beside its step
@@ -79,7 +80,7 @@ def write_state(path: Path, config_hash: str, step: int, curves: dict[str, Any],
     """Write the state of a run atomically. Raises OSError naming the file."""
     metadata = {"config_hash": config_hash, "step": str(step), "curves": json.dumps(curves)}
     metadata["sha256"] = _hash(tensors, metadata)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:
@@ -89,7 +90,7 @@ def write_state(path: Path, config_hash: str, step: int, curves: dict[str, Any],
 def read_state(path: Path, config_hash: str) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
     """Return the step, the curves and the tensors of a state.
 
-    Raises DamagedError if the file is not what was written, DoorError if it is whole but another run's.
+    Raises DamagedError if the file is not what was written, UserError if it is whole but another run's.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -100,7 +101,7 @@ def read_state(path: Path, config_hash: str) -> tuple[int, dict[str, Any], dict[
     if metadata.pop("sha256", None) != _hash(tensors, metadata):
         raise DamagedError("its content does not have the hash that was written with it")
     if metadata["config_hash"] != config_hash:
-        raise DoorError(f"{path} belongs to another configuration or corpus: delete {path.parent} to train it again")
+        raise UserError(f"{path} belongs to another configuration or corpus: delete {path.parent} to train it again")
     return int(metadata["step"]), json.loads(metadata["curves"]), tensors
 
 
@@ -127,9 +128,9 @@ class Checkpoints:
     def last(self) -> tuple[tuple[int, dict[str, Any], dict[str, Tensor]] | None, list[str]]:
         """Return the last whole state (None: there is none) and a line for every damaged one.
 
-        What killed processes have left half written is deleted. Raises DoorError if a state is another run's.
+        What killed processes have left half written is deleted. Raises UserError if a state is another run's.
         """
-        for name in (".*.????????.*", ".tmp??????"):  # as whole_file and safetensors call what is not whole yet
+        for name in (".*.????????.*", ".tmp??????"):  # as atomic_write and safetensors call what is not whole yet
             for left in self.latest.parent.glob(name):
                 left.unlink(missing_ok=True)
         damaged: list[str] = []

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from math import cos, pi, sqrt
 from typing import Any, cast
 
-from door import DoorError
+from cli import UserError
 
 COSINE, WSD, TRUNK = "cosine", "wsd", "trunk"
 SCHEDULES = (COSINE, WSD, TRUNK)
@@ -22,7 +22,7 @@ class RunConfig:
 
     No constant elsewhere changes the weights. `config_hash` is the only test of "the same run". A field that is added
     later needs `field(metadata={BEFORE: value})`, the value that older runs had: they stay readable and keep their
-    hash. Raises DoorError where a value has no meaning.
+    hash. Raises UserError where a value has no meaning.
     """
 
     # data
@@ -68,15 +68,15 @@ class RunConfig:
             if kind is float and type(value) is int:
                 object.__setattr__(self, name, float(value))
             elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise DoorError(f"{name} {value!r}: not {getattr(kind, '__name__', kind)}")
+                raise UserError(f"{name} {value!r}: not {getattr(kind, '__name__', kind)}")
         if self.schedule not in SCHEDULES:
-            raise DoorError(f"schedule {self.schedule!r}: not one of {', '.join(SCHEDULES)}")
+            raise UserError(f"schedule {self.schedule!r}: not one of {', '.join(SCHEDULES)}")
         if self.schedule != TRUNK and 0 < self.tokens < 2 * self.warmup_tokens:
-            raise DoorError(
+            raise UserError(
                 f"--warmup_tokens {self.warmup_tokens}: more than half of a budget of {self.tokens} tokens: give less"
             )
         if self.stateful and self.architecture == "gpt":
-            raise DoorError(f"--sequences {STREAMS}: a GPT ({self.size}) has no state to carry, give LSTM sizes only")
+            raise UserError(f"--sequences {STREAMS}: a GPT ({self.size}) has no state to carry, give LSTM sizes only")
 
     @property
     def stateful(self) -> bool:
@@ -133,13 +133,13 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
-        """Return the configuration that a record holds. Raises DoorError naming a field that is missing or unknown."""
+        """Return the configuration that a record holds. Raises UserError naming a field that is missing or unknown."""
         known = {f.name: f for f in fields(cls)}
         if unknown := sorted(values.keys() - known.keys()):
-            raise DoorError(f"config: unknown fields {', '.join(unknown)}: written by a newer version")
+            raise UserError(f"config: unknown fields {', '.join(unknown)}: written by a newer version")
         before = {name: f.metadata[BEFORE] for name, f in known.items() if BEFORE in f.metadata}
         if missing := [name for name in known if name not in values and name not in before]:
-            raise DoorError(f"config: no {', '.join(missing)}")
+            raise UserError(f"config: no {', '.join(missing)}")
         return cls(**before | dict(values))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from door import DoorError
+from cli import UserError
 from modeling.ladder import LADDER, Shape, shape_of
 from preprocessing.corpus import Corpus
 from training.config import COSINE, WINDOWS, WSD, RunConfig, steps_of
@@ -109,7 +109,7 @@ def with_budget(config: RunConfig, tokens: int, recipe: Recipe) -> RunConfig:
         steps = steps_of(tokens, config.tokens_per_step)
         cooldown_steps = round(recipe.cooldown_fraction * steps)
         if not 0 < cooldown_steps < steps:
-            raise DoorError(
+            raise UserError(
                 f"--cooldown_fraction {recipe.cooldown_fraction:g}: a run of {steps} steps has no cooldown, or no trunk"
             )
         cooldown = cooldown_steps * config.tokens_per_step
@@ -119,12 +119,12 @@ def with_budget(config: RunConfig, tokens: int, recipe: Recipe) -> RunConfig:
 def plan_ladders(axes: Axes, recipe: Recipe, corpus: Corpus, root: Path) -> list[Job]:
     """Return the runs of a grid, with the trunks that its WSD runs branch off.
 
-    Raises DoorError if there are no sizes, if a budget of FLOPs buys a size fewer than FEWEST_STEPS steps, if a
+    Raises UserError if there are no sizes, if a budget of FLOPs buys a size fewer than FEWEST_STEPS steps, if a
     fraction of the data holds no two sequences, or if an automatic precision is not the same for all sizes.
     """
     for fraction in axes.data_fractions:
         if len(corpus.part(fraction)[0]) < 2 * recipe.context:
-            raise DoorError(
+            raise UserError(
                 f"--data_fraction {fraction:g}: too little of this corpus for sequences of {recipe.context}"
             )
     jobs: list[Job] = []
@@ -139,11 +139,11 @@ def plan_ladders(axes: Axes, recipe: Recipe, corpus: Corpus, root: Path) -> list
                     config = replace(base, seed=seed, data_fraction=float(fraction))
                     jobs += _branches(config, budgets, recipe, corpus, root, axes.lr_rules.get(architecture))
     if not jobs:
-        raise DoorError("no sizes: give --gpt_sizes or --lstm_sizes, or a study file such as studies/quick.yaml")
+        raise UserError("no sizes: give --gpt_sizes or --lstm_sizes, or a study file such as studies/quick.yaml")
     by_precision = {job.plan.config.precision: job.plan.config.size for job in jobs}
     if len(by_precision) > 1:
         found = ", ".join(f"{precision} for {size}" for precision, size in by_precision.items())
-        raise DoorError(f"--precision {AUTO} is {found}, and a law needs one precision: give --precision fp32 or bf16")
+        raise UserError(f"--precision {AUTO} is {found}, and a law needs one precision: give --precision fp32 or bf16")
     return jobs
 
 
@@ -154,12 +154,12 @@ def _budgets(axes: Axes, config: RunConfig, corpus: Corpus) -> list[int]:
     budgets = sorted({round(flops / flops_per_token) for flops in axes.flops})
     least = FEWEST_STEPS * config.tokens_per_step
     if budgets[0] < least:
-        raise DoorError(
+        raise UserError(
             f"--flops {min(axes.flops):g}: that buys {config.architecture} {config.size} {budgets[0]} tokens only: "
             f"leave the size out or give {1.01 * least * flops_per_token:.3g}"
         )
     if budgets[-1] > MOST_TOKENS:
-        raise DoorError(f"--flops {max(axes.flops):g}: that buys {config.size} more than {MOST_TOKENS:,} tokens")
+        raise UserError(f"--flops {max(axes.flops):g}: that buys {config.size} more than {MOST_TOKENS:,} tokens")
     return budgets
 
 

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-from door import DoorError
+from cli import UserError
 from preprocessing.corpus import Corpus
 from training.checkpoint import (
     BEFORE,
@@ -82,7 +82,7 @@ def train(plan: Plan, corpus: Corpus, progress: Progress, execution: ExecutionCo
     """Train one run to its end and return its record; resume from its checkpoint if there is one.
 
     Where memory is short, fewer sequences go through the model at once and their gradients are accumulated. `progress`
-    is called with the tokens done so far and the latest training loss. Raises DoorError if the folder holds a run of
+    is called with the tokens done so far and the latest training loss. Raises UserError if the folder holds a run of
     another configuration, OutOfMemoryError if not even one sequence fits in memory. A branch whose trunk diverged
     before it begins is recorded as diverged too.
     """
@@ -92,7 +92,7 @@ def train(plan: Plan, corpus: Corpus, progress: Progress, execution: ExecutionCo
     if finished is not None:
         return finished
     if config.corpus != corpus.digest():
-        raise DoorError(f"{folder} is planned on another corpus than {corpus.folder}")
+        raise UserError(f"{folder} is planned on another corpus than {corpus.folder}")
     trunk = None if plan.trunk is None else decide_together(partial(read_record, plan.trunk))
     if plan.trunk and trunk and trunk.status == DIVERGED and trunk.steps < config.cooldown_start:
         reason = f"its trunk diverged: {trunk.reason}"
@@ -137,7 +137,7 @@ def _train(
     scores: dict[str, Any] = {}
     if reason is None:
         for split in ("validation", "test") if plan.score_test else ("validation",):
-            with trainer.autocast():  # another precision moves these losses in the fifth digit, see docs/LOG.md
+            with trainer.autocast():  # another precision moves these losses in the fifth digit, see docs/log.md
                 scores |= losses(split, trainer.bare, corpus, config)
         watch.lap("evaluation")
         if not isfinite(scores["validation_loss"]):
@@ -228,13 +228,13 @@ def _resume(trainer: Trainer, plan: Plan, checkpoints: Checkpoints) -> dict[str,
         except DamagedError as error:
             record = read_record(folder)
             reason = error if record is None or record.reason is None else record.reason
-            raise DoorError(f"{point} is missing or damaged ({reason}): delete {folder} to train it again") from None
+            raise UserError(f"{point} is missing or damaged ({reason}): delete {folder} to train it again") from None
         if state is not None and plan.trunk is not None:
             state[1]["branched_at"] = step
     if state is not None:
         trainer.resume(state[0], state[2])
     if len(set(gather_object([trainer.step]))) > 1:
-        raise DoorError(f"{plan.folder}: the processes see different checkpoints: give an --output_root that all share")
+        raise UserError(f"{plan.folder}: the processes see different checkpoints: give an --output_root that all share")
     for line in damaged if trainer.accelerator.is_main_process else []:
         print(f"{line}: resuming from step {trainer.step}", file=sys.stderr)
     return _empty_curves() if state is None else state[1]
@@ -314,11 +314,11 @@ def _run_to_the_end(
 
 
 def own_record(plan: Plan) -> RunRecord | None:
-    """Return the record in a run's folder, None if there is none. Raises DoorError if it is another run's."""
+    """Return the record in a run's folder, None if there is none. Raises UserError if it is another run's."""
     record = read_record(plan.folder)
     if record is not None and record.config_hash != plan.config.config_hash:
         different = "; ".join(plan.config.differences(record.config))
-        raise DoorError(
+        raise UserError(
             f"{plan.folder} holds another run ({different}): delete {plan.folder} or choose another --output_root"
         )
     return record
@@ -327,7 +327,7 @@ def own_record(plan: Plan) -> RunRecord | None:
 def finished_record(plan: Plan) -> RunRecord | None:
     """Return the record of a run that is done, None if it is still to do (or failed for want of memory or space).
 
-    A trunk is done when it holds all states that are asked of it. Raises DoorError if the folder holds another run:
+    A trunk is done when it holds all states that are asked of it. Raises UserError if the folder holds another run:
     nothing finished is ever overwritten.
     """
     record = own_record(plan)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from door import DoorError, whole_folder
+from cli import UserError
+from files import atomic_folder
 from modeling.ladder import Shape, model_config, new_model
 from modeling.loading import WEIGHTS, load_config, load_model, model_sha256
 from preprocessing.corpus import Corpus
@@ -42,11 +43,11 @@ def build_config(config: RunConfig, corpus: Corpus) -> PreTrainedConfig:
 def build_model(config: RunConfig, corpus: Corpus) -> PreTrainedModel:
     """Return the model of a run, untrained or with the weights that it starts from.
 
-    Raises DoorError if these are not the ones that the configuration names by their hash.
+    Raises UserError if these are not the ones that the configuration names by their hash.
     """
     if config.init_from is not None:
         if model_sha256(config.init_from) != config.init_sha256:
-            raise DoorError(f"--init_from {config.init_from}: it has changed since this run was planned")
+            raise UserError(f"--init_from {config.init_from}: it has changed since this run was planned")
         return load_model(config.init_from, dropout=config.dropout)
     set_seed(config.seed)
     return new_model(build_config(config, corpus), config.slowest_wave)
@@ -64,7 +65,7 @@ def save_model(config: PreTrainedConfig, weights: dict[str, Tensor], corpus: Cor
         raise ValueError(f"not the weights of this model: missing {missing}, unexpected {unexpected}")
     model.config.header_fields = corpus.header_fields
     shutil.rmtree(folder / ".model", ignore_errors=True)  # half moved, by a process that was killed
-    with whole_folder(folder / ".model", mark="config.json") as temporary:
+    with atomic_folder(folder / ".model", mark="config.json") as temporary:
         try:
             model.save_pretrained(temporary)
         except SafetensorError as error:

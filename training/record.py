@@ -6,7 +6,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from door import DoorError, read_json, write_json
+from cli import UserError
+from files import read_json, write_json
 from training.config import COSINE, TRUNK, RunConfig
 
 RECORD = "record.json"
@@ -89,27 +90,27 @@ class RunRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
-        """Return the record that was written. Raises DoorError saying what is missing, unknown or contradictory."""
+        """Return the record that was written. Raises UserError saying what is missing, unknown or contradictory."""
         known = {f.name: f for f in fields(cls)}
         needed = [name for name, f in known.items() if f.default is MISSING]
         if missing := [name for name in needed if values.get(name) is None]:
-            raise DoorError(f"no {', '.join(missing)}")
+            raise UserError(f"no {', '.join(missing)}")
         if unknown := sorted(values.keys() - known.keys()):
-            raise DoorError(f"unknown fields {', '.join(unknown)}: written by a newer version")
+            raise UserError(f"unknown fields {', '.join(unknown)}: written by a newer version")
         if values.get("version", VERSION) > VERSION:
-            raise DoorError(f"version {values['version']}: written by a newer version")
+            raise UserError(f"version {values['version']}: written by a newer version")
         for name, value in values.items():
             if name != "config" and not isinstance(value, _kinds(known[name].type)):
-                raise DoorError(f"{name} is a {type(value).__name__}")
+                raise UserError(f"{name} is a {type(value).__name__}")
         if not isinstance(values["config"], Mapping):
-            raise DoorError("config is not a mapping")
+            raise UserError("config is not a mapping")
         if values["status"] not in STATUSES:
-            raise DoorError(f"status {values['status']!r} is not one of {', '.join(STATUSES)}")
+            raise UserError(f"status {values['status']!r} is not one of {', '.join(STATUSES)}")
         record = cls(**dict(values) | {"config": RunConfig.from_dict(values["config"])})
         if record.config_hash != record.config.config_hash:
-            raise DoorError("config_hash is not that of its config")
+            raise UserError("config_hash is not that of its config")
         if record.status == FINISHED and not isinstance(record.validation_loss, float):
-            raise DoorError("no validation_loss")
+            raise UserError("no validation_loss")
         return record
 
     @property
@@ -150,15 +151,15 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """Return a run's record, or None if the run has not ended. Raises DoorError if the file is damaged."""
+    """Return a run's record, or None if the run has not ended. Raises UserError if the file is damaged."""
     path = folder / RECORD
     if not path.is_file():
         return None
     values = read_json(path)
     try:
         return RunRecord.from_dict(values if isinstance(values, dict) else {})
-    except DoorError as error:
-        raise DoorError(f"{path} is not a run's record ({error}): delete {folder} and train it again") from None
+    except UserError as error:
+        raise UserError(f"{path} is not a run's record ({error}): delete {folder} and train it again") from None
 
 
 @dataclass(frozen=True)
@@ -184,14 +185,14 @@ def read_runs(root: Path, architecture: str) -> list[RunRecord]:
 def read_ladders(root: Path) -> dict[str, Ladder]:
     """Return the ladder of each architecture that has runs below `root`.
 
-    Raises DoorError if there is no run, or if runs are of different corpora.
+    Raises UserError if there is no run, or if runs are of different corpora.
     """
     runs = [run for architecture in FOLDERS for run in read_runs(root, architecture)]
     if not runs:
-        raise DoorError(f"{root} holds no finished run: train the ladders with accelerate launch training/run.py")
+        raise UserError(f"{root} holds no finished run: train the ladders with accelerate launch training/run.py")
     corpora = sorted({run.config.corpus for run in runs})
     if len(corpora) > 1:
-        raise DoorError(f"{root} mixes runs of different corpora ({corpora}): keep one kind there")
+        raise UserError(f"{root} mixes runs of different corpora ({corpora}): keep one kind there")
     return ladders_of(runs)
 
 

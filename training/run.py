@@ -20,7 +20,9 @@ import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 
-from door import DoorError, make_folder, open_door, read_arms, read_json, write_json
+import cli
+from cli import UserError
+from files import make_folder, read_json, write_json
 from modeling.ladder import LADDER
 from preprocessing.corpus import SPLITS, Corpus, warn_of_unknown
 from training.best import loss_before, plan_fine_tuning, plan_long, plan_search, train_best
@@ -153,29 +155,29 @@ class StudyArguments:
         for name in ("gpt_sizes", "lstm_sizes"):
             for size in getattr(self, name):
                 if size not in LADDER:
-                    raise DoorError(f"--{name} {size}: no such size, the ladder has {', '.join(LADDER)}")
+                    raise UserError(f"--{name} {size}: no such size, the ladder has {', '.join(LADDER)}")
         for name, (least, most) in RANGES.items():
             value = getattr(self, name)
             for one in value if isinstance(value, list) else [value]:
                 if not least <= one <= most:  # false for NaN
-                    raise DoorError(f"--{name} {one}: must be from {least:g} to {most:g}")
+                    raise UserError(f"--{name} {one}: must be from {least:g} to {most:g}")
         if self.init_from is not None:
             for name in NOT_IN_FINE_TUNING:
                 if getattr(self, name) != DEFAULTS[name]:
-                    raise DoorError(f"--{name}: has no effect beside --init_from: leave it out")
+                    raise UserError(f"--{name}: has no effect beside --init_from: leave it out")
         if self.tokens and self.flops:
-            raise DoorError("--tokens, --flops: a budget is given as tokens or as FLOPs, not both: leave one out")
+            raise UserError("--tokens, --flops: a budget is given as tokens or as FLOPs, not both: leave one out")
         self.tokens = self.tokens or ([] if self.flops else [2_000_000])
         for name in ("seeds", "data_fraction"):
             if not getattr(self, name):
-                raise DoorError(f"--{name}: give one or more")
+                raise UserError(f"--{name}: give one or more")
         for name in ("gpt_rate_rule", "lstm_rate_rule"):
             if len(getattr(self, name)) > 2:
-                raise DoorError(f"--{name} {getattr(self, name)}: {RULE}")
+                raise UserError(f"--{name} {getattr(self, name)}: {RULE}")
         self.log_with = [name for name in self.log_with if name != "none"]
         for name in self.log_with:
             if find_spec(name) is None:
-                raise DoorError(f"--log_with {name}: not installed, pip install {name}")
+                raise UserError(f"--log_with {name}: not installed, pip install {name}")
 
     @property
     def lr_rules(self) -> dict[str, Rule]:
@@ -373,24 +375,24 @@ def say(line: str) -> None:
 PARTS = {"ladders": train_ladders, "best": train_on, "sweep": train_sweep}
 
 
-def main() -> None:
-    arms = read_arms(StudyArguments, __doc__ or "", default_file=str(QUICK))
+def run(given: list[tuple[StudyArguments]]) -> None:
+    arms = [arguments for (arguments,) in given]
     named = {(arguments.study, arguments.arm) for arguments in arms}
     if len(named) < len(arms) and any(arguments.runs_file for arguments in arms):
-        raise DoorError("--runs_file: two arms of the study have one name, and would replace each other's rows")
+        raise UserError("--runs_file: two arms of the study have one name, and would replace each other's rows")
     for arguments in arms:
         Corpus.open(arguments.corpus)  # one that is missing is found before hours of training
     failed = []
     for number, arguments in enumerate(arms, 1):
         try:
             run_arm(arguments, f"{arguments.arm} ({number} of {len(arms)})" if len(arms) > 1 else arguments.part)
-        except DoorError as error:
+        except UserError as error:
             failed.append(str(error))
     state = PartialState()
     state.wait_for_everyone()  # a process that leaves early takes down what another is still in
     state.destroy_process_group()
     if failed:
-        raise DoorError("; ".join(dict.fromkeys(failed)))
+        raise UserError("; ".join(dict.fromkeys(failed)))
 
 
 def run_arm(arguments: StudyArguments, title: str) -> None:
@@ -398,7 +400,7 @@ def run_arm(arguments: StudyArguments, title: str) -> None:
     corpus, root = Corpus.open(arguments.corpus), Path(arguments.output_root)
     shortest = min(len(corpus.tokens(split)) for split in SPLITS)
     if arguments.context > shortest // 2:
-        raise DoorError(
+        raise UserError(
             f"--context {arguments.context}: too long for a corpus whose shortest split has {shortest} tokens: "
             f"give {shortest // 2} or less, or build it from more tunes"
         )
@@ -413,7 +415,7 @@ def run_arm(arguments: StudyArguments, title: str) -> None:
         try:
             lock.acquire()
         except Timeout:
-            raise DoorError(
+            raise UserError(
                 f"{root}: another study is training there: wait for it, or give another --output_root"
             ) from None
 
@@ -425,5 +427,9 @@ def run_arm(arguments: StudyArguments, title: str) -> None:
         lock.release()
 
 
+def main() -> None:
+    cli.main(run, StudyArguments, about=__doc__, default_file=str(QUICK), arms=True)
+
+
 if __name__ == "__main__":
-    open_door(main)
+    main()

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from door import DoorError, whole_file
+from cli import UserError
+from files import atomic_write
 from training.record import NOT_RUN, RunRecord
 
 MODEL_CONFIG = "model_config"  # its fields differ from one architecture to the next: JSON, in one column
@@ -33,24 +34,24 @@ def write_runs(path: Path, rows: Sequence[Row]) -> None:
     flat = [_flatten(row) for row in rows]
     names = dict.fromkeys(name for values in flat for name in values)
     table = pa.table({name: [values.get(name) for values in flat] for name in names})
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
 def read_runs_table(path: Path) -> list[Row]:
-    """Return the rows of a table, in its order. Raises DoorError naming the row that is not a run's record."""
+    """Return the rows of a table, in its order. Raises UserError naming the row that is not a run's record."""
     try:
         values = pq.read_table(path).to_pylist()
     except FileNotFoundError:
-        raise DoorError(f"{path} is missing: training/run.py STUDY.yaml --runs_file {path} writes it") from None
+        raise UserError(f"{path} is missing: training/run.py STUDY.yaml --runs_file {path} writes it") from None
     except pa.ArrowInvalid as error:
-        raise DoorError(f"{path} is no table of runs ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path} is no table of runs ({str(error).splitlines()[0]})") from None
     rows = []
     for number, one in enumerate(values):
         try:
             rows.append(_nest(one))
-        except (DoorError, KeyError, ValueError) as error:
-            raise DoorError(
+        except (UserError, KeyError, ValueError) as error:
+            raise UserError(
                 f"{path}, row {number}: not a run's record ({error}); training/run.py STUDY.yaml --runs_file writes one"
             ) from None
     return rows

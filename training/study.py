@@ -19,7 +19,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
-from door import DoorError, describe_os_error
+from cli import UserError, describe_os_error
 from modeling.counting import count_flops, count_parameters
 from preprocessing.corpus import Corpus
 from training.config import RunConfig
@@ -77,7 +77,7 @@ class RunResult:
 def measure(config: RunConfig, corpus: Corpus) -> tuple[int, int, int]:
     """Return the parameters, the non-embedding ones, and the FLOPs per token of a run's model, without allocating it.
 
-    Raises DoorError if the size cannot be built with the run's context.
+    Raises UserError if the size cannot be built with the run's context.
     """
     try:
         built = build_config(config, corpus)
@@ -85,7 +85,7 @@ def measure(config: RunConfig, corpus: Corpus) -> tuple[int, int, int]:
             model = AutoModelForCausalLM.from_config(built)
         flops = sum(count_flops(model, config.context).values())
     except ValueError as error:
-        raise DoorError(f"{config.architecture} {config.size} with --context {config.context}: {error}") from None
+        raise UserError(f"{config.architecture} {config.size} with --context {config.context}: {error}") from None
     groups = count_parameters(model)
     return groups["total"], groups["total"] - groups["tables"], flops
 
@@ -111,7 +111,7 @@ def run_jobs(
     jobs = list(dict.fromkeys(jobs))  # a size named twice is one run
     places = Counter(job.plan.folder for job in jobs)
     for folder in (folder for folder, count in places.items() if count > 1):
-        raise DoorError(f"{folder}: two different runs would be written there")
+        raise UserError(f"{folder}: two different runs would be written there")
     records = decide_together(lambda: [finished_record(job.plan) for job in jobs])
     done = {job: RunResult(job, record, None) for job, record in zip(jobs, records, strict=True) if record is not None}
     branched_off = {job.plan.trunk for job in jobs if job not in done}
@@ -138,7 +138,7 @@ def _run_together(todo: Sequence[Job], corpus: Corpus, execution: ExecutionConfi
     for job in sorted(todo, key=lambda job: job.plan.trunk is not None):
         try:
             yield RunResult(job, train(job.plan, corpus, partial(bar.update, job), execution), None)
-        except (DoorError, OutOfMemoryError) as error:  # every rank raises these; any other may be of one rank alone
+        except (UserError, OutOfMemoryError) as error:  # every rank raises these; any other may be of one rank alone
             yield RunResult(job, None, str(error))
 
 
@@ -163,7 +163,7 @@ def planned_record(job: Job, corpus: Corpus) -> RunRecord:
 def _mark(result: RunResult, corpus: Corpus) -> None:
     """Leave the reason of a failure in the run's folder, unless another run's record stands there."""
     folder = result.job.plan.folder
-    with suppress(OSError, DoorError):  # a full disk has no room for the reason either
+    with suppress(OSError, UserError):  # a full disk has no room for the reason either
         before = read_record(folder)
         if before is None or before.status == FAILED:
             write_record(folder, replace(planned_record(result.job, corpus), status=FAILED, reason=result.error))
@@ -267,7 +267,7 @@ def attempt(job: Job, corpus: Corpus, execution: ExecutionConfig, progress: Prog
     """Train one job; whatever ends it early becomes the error message of its result."""
     try:
         return RunResult(job, train(job.plan, corpus, progress, execution), None)
-    except (DoorError, OutOfMemoryError) as error:
+    except (UserError, OutOfMemoryError) as error:
         return RunResult(job, None, str(error))
     except OSError as error:
         return RunResult(job, None, describe_os_error(error))
@@ -287,11 +287,11 @@ def _end_with_study() -> None:
 
 
 def report_failures(results: Sequence[RunResult]) -> None:
-    """Print a table of all runs that have no finished record and raise DoorError; do nothing if there is none."""
+    """Print a table of all runs that have no finished record and raise UserError; do nothing if there is none."""
     failed = [(result.job, *result.failure) for result in results if result.failure is not None]
     if failed:
         width = max(len(job.name) for job, _, _ in failed)
         rows = [f"  {job.name:{width}}  {status:8}  {reason}  ({job.plan.folder})" for job, status, reason in failed]
         if PartialState().is_main_process:
             print("\n".join(rows), file=sys.stderr)
-        raise DoorError(f"{len(failed)} of {len(results)} runs did not finish")
+        raise UserError(f"{len(failed)} of {len(results)} runs did not finish")

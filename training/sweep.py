@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from door import DoorError, read_json, write_json
+from cli import UserError
+from files import read_json, write_json
 from training.config import TRUNK, RunConfig
 from training.loop import Plan
 from training.study import Job, RunResult, report_failures
@@ -20,16 +21,16 @@ SHARED = tuple(f.name for f in fields(RunConfig) if f.name not in RUN + OF_SIZE)
 def plan_sweep(jobs: list[Job], rates: dict[str, list[float]], root: Path) -> list[Job]:
     """Return each job (architecture, size and seed) with each rate of its architecture; a WSD run has no trunk here.
 
-    Raises DoorError unless all jobs share one budget and fraction of the
+    Raises UserError unless all jobs share one budget and fraction of the
     data and every architecture has three rates.
     """
     jobs = [job for job in jobs if job.plan.config.schedule != TRUNK]
     for architecture in {job.plan.config.architecture: None for job in jobs}:
         if len(set(rates[architecture])) < 3:
-            raise DoorError(f"--{architecture}_rates {rates[architecture]}: an optimum needs at least three")
+            raise UserError(f"--{architecture}_rates {rates[architecture]}: an optimum needs at least three")
     variants = dict.fromkeys(job.plan.folder.parent.name for job in jobs)
     if len(variants) > 1:
-        raise DoorError(f"--part sweep: one budget and fraction of the data, not {', '.join(sorted(variants))}")
+        raise UserError(f"--part sweep: one budget and fraction of the data, not {', '.join(sorted(variants))}")
     plans = []
     for job in jobs:
         config = job.plan.config
@@ -58,7 +59,7 @@ def best_rate(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float] | No
 def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return `rate = coefficient · N^-exponent` through the best rates of the sizes, and what it was fitted to.
 
-    A run without a loss has diverged. Raises DoorError if there are fewer than two sizes, or if a size's best rate is
+    A run without a loss has diverged. Raises UserError if there are fewer than two sizes, or if a size's best rate is
     on the grid's edge: a rule through an edge would follow the grid, not the models.
     """
     optima, edges = [], []
@@ -75,12 +76,12 @@ def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
             optima.append({"size": size, "n": mine[0]["n_params_non_embedding"], "rate": optimum, "bend": bend})
     architecture = rows[0]["architecture"]
     if edges:
-        raise DoorError(
+        raise UserError(
             f"--{architecture}_rates: the best rate is on the grid's edge, or beside one that diverged "
             f"({', '.join(edges)}): widen them, or give more between"
         )
     if len(optima) < 2:
-        raise DoorError(f"--{architecture}_sizes: a rule needs at least two sizes")
+        raise UserError(f"--{architecture}_sizes: a rule needs at least two sizes")
     slope, intercept = np.polyfit(np.log([o["n"] for o in optima]), np.log([o["rate"] for o in optima]), 1)
     return {"coefficient": float(np.exp(intercept)), "exponent": float(-slope), "optima": optima}
 
@@ -88,7 +89,7 @@ def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def earlier_runs(path: Path, jobs: list[Job]) -> list[dict[str, Any]]:
     """Return the runs that a sweep's file holds already, beside which those of the jobs will stand; [] without a file.
 
-    Raises DoorError if they differ in anything but architecture, size, seed and learning rate.
+    Raises UserError if they differ in anything but architecture, size, seed and learning rate.
     """
     if not path.is_file():
         return []
@@ -98,12 +99,12 @@ def earlier_runs(path: Path, jobs: list[Job]) -> list[dict[str, Any]]:
         f"{name} {found.get(name)!r}, not {value!r}" for name, value in wanted.items() if found.get(name) != value
     ]
     if different:
-        raise DoorError(f"{path} holds another sweep ({'; '.join(different)}): give another --sweep_file")
+        raise UserError(f"{path} holds another sweep ({'; '.join(different)}): give another --sweep_file")
     n_params = {(job.plan.config.architecture, job.plan.config.size): job.n_params for job in jobs}
     for row in before["runs"]:
         wanted_n = n_params.get((row["architecture"], row["size"]), row["n_params"])
         if row["n_params"] != wanted_n:
-            raise DoorError(
+            raise UserError(
                 f"{path}: {row['size']} has {row['n_params']} parameters, not {wanted_n}: give another --sweep_file"
             )
     return list(before["runs"])
@@ -117,7 +118,7 @@ def shared_fields(config: RunConfig) -> dict[str, Any]:
 def write_sweep(results: list[RunResult], path: Path, earlier: list[dict[str, Any]]) -> dict[str, Any]:
     """Write all runs of a sweep, `earlier` ones too, and the rule of each architecture; return what was written.
 
-    A run that diverged has no loss. Raises DoorError if a run failed, or if a rule cannot be fitted.
+    A run that diverged has no loss. Raises UserError if a run failed, or if a rule cannot be fitted.
     """
     report_failures([result for result in results if result.record is None])
     records = [result.record for result in results if result.record is not None]

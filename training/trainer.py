@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from door import DoorError
+from cli import UserError
 from modeling.attention import UNPADDED_CAUSAL
 from modeling.modeling_abc_lstm import AbcLstmCache
 from training.batches import StreamBatches, WindowBatches
@@ -35,9 +35,9 @@ def make_trainable(model: PreTrainedModel) -> None:
 
 
 def rows_per_process(config: RunConfig, accelerator: Accelerator) -> int:
-    """Return the sequences of a batch that each process has. Raises DoorError if they cannot be shared evenly."""
+    """Return the sequences of a batch that each process has. Raises UserError if they cannot be shared evenly."""
     if config.batch_size % accelerator.num_processes:
-        raise DoorError(f"--batch_size {config.batch_size}: not shared evenly by {accelerator.num_processes} processes")
+        raise UserError(f"--batch_size {config.batch_size}: not shared evenly by {accelerator.num_processes} processes")
     return config.batch_size // accelerator.num_processes
 
 

@@ -19,7 +19,7 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers.utils import logging as transformers_logging
 
-from door import DoorError
+from cli import UserError
 from generation.abc_pipeline import FREE, STRICT, AbcGenerationPipeline, split_header
 from generation.decoding import KEPT, Decoder, window
 from generation.memorisation import Memory
@@ -149,7 +149,7 @@ class Studio:
         model = self._models[name]
         try:
             return self._load(model["model"], model["revision"]), *self._read_training()
-        except (DoorError, OSError, ValueError) as error:
+        except (UserError, OSError, ValueError) as error:
             raise ValueError(f"{name} cannot be loaded now: {' '.join(str(error).split())}") from None
 
 

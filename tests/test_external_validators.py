@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from generation import judges
-from generation.judges import agreement, frechet_music_distance, missing, opinion, opinions
+from generation.external_validators import agreement, frechet_music_distance, missing, opinion, opinions
 
 needs = {
     name: pytest.mark.skipif(any(line.startswith(name) for line in missing()), reason=f"{name} is not installed")
@@ -53,8 +52,8 @@ def test_a_judge_that_is_missing_has_no_opinion_and_a_line_says_so(monkeypatch):
 
 
 def test_a_judge_that_dies_counts_as_an_error(monkeypatch):
-    monkeypatch.setattr(judges, "confined", lambda *_: (-11, "", b""))
-    monkeypatch.setattr(judges, "_abc2midi", lambda: "abc2midi")
+    monkeypatch.setattr(external_validators, "confined", lambda *_: (-11, "", b""))
+    monkeypatch.setattr(external_validators, "_abc2midi", lambda: "abc2midi")
     monkeypatch.setattr(shutil, "which", lambda _: "abcm2ps")
     assert opinion(GOOD) == {
         "abc2midi": {"errors": 1, "bar_warnings": 0, "first": "abc2midi crashes (SIGSEGV)"},

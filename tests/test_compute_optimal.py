@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from analysis.allocation import Cost, allocate
+from analysis.compute_optimal import Cost, allocate
 from analysis.fitting import fit
 from analysis.runs import clusters, column
 

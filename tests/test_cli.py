@@ -9,18 +9,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from door import (
-    DoorError,
-    check_output,
-    describe_os_error,
-    open_door,
-    read_arguments,
-    read_json,
-    whole_file,
-    whole_folder,
-    write_json,
-    write_text,
-)
+from cli import UserError, describe_os_error, read_arguments, report_errors
+from files import atomic_folder, atomic_write, check_output, read_json, write_json, write_text
 
 MARK = "mark.json"
 
@@ -38,7 +28,7 @@ class Arguments:
 
 def from_yaml(tmp_path, text):
     (tmp_path / "study.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_arguments(Arguments, "", argv=[str(tmp_path / "study.yaml")])
+    return read_arguments(Arguments, argv=[str(tmp_path / "study.yaml")])[0][0]
 
 
 def refusal(capsys, run):
@@ -89,7 +79,7 @@ def test_a_file_of_fields_that_cannot_be_meant_is_refused_at_once_by_its_name(tm
 
 @pytest.mark.parametrize("value", ["\udcff", "caf\udce9", "/d/\udcff\n/x"])
 def test_a_flag_that_is_no_text_is_refused_as_it_could_not_be_written_down(value, capsys):
-    assert "UTF-8" in refusal(capsys, lambda: read_arguments(Arguments, "", argv=["--title", value]))
+    assert "UTF-8" in refusal(capsys, lambda: read_arguments(Arguments, argv=["--title", value]))
 
 
 def test_an_error_is_one_line_whatever_a_file_is_called(tmp_path, capsys):
@@ -97,7 +87,7 @@ def test_an_error_is_one_line_whatever_a_file_is_called(tmp_path, capsys):
         write_text(tmp_path / "a\nb", "")
         check_output(tmp_path / "a\nb", MARK)
 
-    assert "a b is a file" in refusal(capsys, lambda: open_door(write))
+    assert "a b is a file" in refusal(capsys, lambda: report_errors(write))
 
 
 def test_a_text_of_a_file_is_what_its_flag_would_be(tmp_path):
@@ -110,7 +100,7 @@ def test_a_text_of_a_file_is_what_its_flag_would_be(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "missing.yaml"])
 def test_a_file_of_fields_that_cannot_be_opened_is_named(tmp_path, capsys, name):
-    line = refusal(capsys, lambda: read_arguments(Arguments, "", argv=[str(tmp_path / name)]))
+    line = refusal(capsys, lambda: read_arguments(Arguments, argv=[str(tmp_path / name)]))
     assert str(tmp_path) in line
 
 
@@ -120,14 +110,14 @@ def test_a_file_of_fields_that_cannot_be_opened_is_named(tmp_path, capsys, name)
 @pytest.mark.parametrize("text", ["[" * 50_000, '{"a":' * 50_000, "{", "\ufeff{}", "1" * 5000, "", b"\xff"])
 def test_a_damaged_record_is_named(tmp_path, text):
     (tmp_path / "record.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(DoorError, match=r"record\.json is damaged"):
+    with pytest.raises(UserError, match=r"record\.json is damaged"):
         read_json(tmp_path / "record.json")
 
 
 @pytest.mark.parametrize("value", [{}, [], None, 3, "outputs", ["outputs"], {"inputs": 1}])
 def test_a_record_without_a_field_that_it_must_have_is_named_with_the_field(tmp_path, value):
     (tmp_path / "record.json").write_text(json.dumps(value))
-    with pytest.raises(DoorError, match=r"record\.json.*'outputs'"):
+    with pytest.raises(UserError, match=r"record\.json.*'outputs'"):
         read_json(tmp_path / "record.json", *(["inputs"] if isinstance(value, dict) and value else []), "outputs")
 
 
@@ -135,7 +125,7 @@ def test_a_record_without_a_field_that_it_must_have_is_named_with_the_field(tmp_
 
 
 def filled(folder, text="new"):
-    with whole_folder(folder, MARK) as temporary:
+    with atomic_folder(folder, MARK) as temporary:
         write_text(temporary / MARK, text)
 
 
@@ -167,7 +157,7 @@ def test_a_link_that_leads_nowhere_is_refused_before_anything_is_written(tmp_pat
         lambda path: write_text(path, ""),
         lambda path: write_json(path / "x.json", {}),
     ):
-        with pytest.raises(DoorError, match="is a link to"):
+        with pytest.raises(UserError, match="is a link to"):
             write(tmp_path / place)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -187,7 +177,7 @@ def test_a_file_where_a_folder_should_be_is_named(tmp_path, place):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
     for write in (lambda path: check_output(path, MARK), filled):
-        with pytest.raises(DoorError, match=place.partition("/")[0]):
+        with pytest.raises(UserError, match=place.partition("/")[0]):
             write(tmp_path / place)
 
 
@@ -210,7 +200,7 @@ def test_a_corpus_is_built_where_a_link_leads_and_nowhere_if_that_is_not_there(
     (tmp_path / "gone").symlink_to("unmounted/corpus")
     for _ in range(2):
         monkeypatch.setattr("sys.argv", [*arguments, str(tmp_path / "corpus")])
-        open_door(main)
+        main()
         assert (tmp_path / "corpus").is_symlink()
         assert (tmp_path / "disk" / "corpus" / "manifest.json").is_file()
         (tmp_path / "disk" / "corpus" / "manifest.json").write_text(
@@ -220,7 +210,7 @@ def test_a_corpus_is_built_where_a_link_leads_and_nowhere_if_that_is_not_there(
     monkeypatch.setattr("sys.argv", [*arguments, str(tmp_path / "gone")])
     monkeypatch.setattr("preprocessing.run.fingerprint", None)
     capsys.readouterr()
-    assert "gone is a link to" in refusal(capsys, lambda: open_door(main))
+    assert "gone is a link to" in refusal(capsys, lambda: main())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "disk", "gone"]
 
 
@@ -235,11 +225,11 @@ def test_a_full_disk_names_the_file_that_was_being_written(tmp_path, monkeypatch
     monkeypatch.setattr("pathlib.Path.write_text", lambda *_, **__: full_disk())
 
     def write_in_folder():
-        with whole_folder(tmp_path / "out", MARK) as temporary:
+        with atomic_folder(tmp_path / "out", MARK) as temporary:
             write_text(temporary / "deep" / "page.md", "")
 
     def write_bytes_in_folder():
-        with whole_folder(tmp_path / "out", MARK):
+        with atomic_folder(tmp_path / "out", MARK):
             full_disk()
 
     for write, named in (
@@ -247,13 +237,13 @@ def test_a_full_disk_names_the_file_that_was_being_written(tmp_path, monkeypatch
         (write_in_folder, tmp_path / "out" / "deep" / "page.md"),
         (write_bytes_in_folder, tmp_path / "out"),
     ):
-        line = refusal(capsys, lambda write=write: open_door(write))
+        line = refusal(capsys, lambda write=write: report_errors(write))
         assert line.startswith(f"error: {named}: ")
         assert "free some space" in line
     assert not [*tmp_path.iterdir()]
 
 
 def test_what_cannot_be_read_while_a_file_is_written_is_named_itself(tmp_path):
-    with pytest.raises(FileNotFoundError) as raised, whole_file(tmp_path / "copy") as temporary:
+    with pytest.raises(FileNotFoundError) as raised, atomic_write(tmp_path / "copy") as temporary:
         temporary.write_bytes((tmp_path / "source").read_bytes())
     assert describe_os_error(raised.value).startswith(str(tmp_path / "source"))

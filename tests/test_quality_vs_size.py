@@ -8,9 +8,9 @@ import pytest
 from made_quality import FLOOR, HUMAN, SIZES, TEMPERATURES, both, constant, made_study, rising, share
 from scipy.special import expit
 
-from door import DoorError
-from generation.against_size import analyse, fit_logistic, newcombe, wilson
+from cli import UserError
 from generation.quality import Share
+from generation.quality_vs_size import analyse, fit_logistic, newcombe, wilson
 
 GPT_N50, LSTM_N50 = 1.5e5, 5e4
 BARS = {"bars_add_up": {"gpt": rising(GPT_N50), "lstm": rising(LSTM_N50)}}
@@ -279,5 +279,5 @@ def test_tunes_made_to_add_up_are_another_study():
     whole = study | {"cells": study["cells"] + strict}
     assert analyse(whole, resamples=50) == analyse(study, resamples=50)
     assert analyse(whole, resamples=50, bars="strict")["chosen"]["bars_add_up"]["points"]["gpt"][0]["value"] == 1
-    with pytest.raises(DoorError, match="no cell has bars 'strict'"):
+    with pytest.raises(UserError, match="no cell has bars 'strict'"):
         analyse(study, bars="strict")

@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
-from door import DoorError
+from cli import UserError
 from generation.quality import Z95
 
 Data = dict[str, Any]
@@ -621,12 +621,12 @@ def analyse(quality: Data, resamples: int = RESAMPLES, seed: int = 0, bars: str 
     """Return what the scores of a study's tunes (quality.json) say of quality against size, as JSON.
 
     `chosen` holds every metric at the temperature chosen on validation, `at_1` at temperature 1 (None without such
-    cells). `quality["chance"]`, if it is there, gives chance levels that were measured, by metric. Raises DoorError if
+    cells). `quality["chance"]`, if it is there, gives chance levels that were measured, by metric. Raises UserError if
     there is no cell of this way of decoding.
     """
     cells = cells_of(quality, bars)
     if not cells:
-        raise DoorError(f"quality.json: no cell has bars {bars!r}: generate such tunes for the sizes of a study first")
+        raise UserError(f"quality.json: no cell has bars {bars!r}: generate such tunes for the sizes of a study first")
     temperatures = choose_temperatures(cells, quality["floors"])
     metrics = list_metrics(quality, cells)
     draw = Draw(sorted({(cell["size"], cell["seed"]) for cell in cells}), resamples, seed)
