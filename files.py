@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and JSON."""
+"""Files and folders that are written whole or not at all, JSON, and text from Jinja2 templates."""
 
 import glob
 import json
@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -150,3 +150,53 @@ def read_json(path: Path, *fields: str) -> Any:
             f"{path} is damaged (no {lacking[0]!r} in it): delete it and run the stage that writes it again"
         )
     return value
+
+
+def render(template: Path, **values: Any) -> str:
+    """Return the text of a Jinja2 template. Filters: count, number, signed, percent, interval. No value is optional."""
+    import jinja2  # transformers brings it; not needed where nothing is rendered
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "count": format_count,
+        "number": format_number,
+        "signed": lambda value: "–" if value is None else f"{value:+.3f}",
+        "percent": lambda value, digits=0: "–" if value is None else f"{100 * value:.{digits}f} %",
+        "interval": format_interval,
+    }
+    return environment.get_template(template.name).render(values)
+
+
+def format_count(value: float | None) -> str:
+    """Return a count with three significant digits at most: 15K, 1.2M, 3G."""
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if value is not None and 0.9995 * size <= value < 1e18:
+            return f"{value / size:.3g}{unit}"
+    return "–" if value is None else f"{value:.3g}"
+
+
+def format_number(value: float | None) -> str:
+    """Return a number with three decimals, or three significant digits if it is large or tiny; a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 10 else f"{value:.3g}"
+
+
+def format_interval(pair: tuple[float | None, float | None] | None, form: str = "number") -> str:
+    """Return an interval as "0.185 to 0.350", its edges in the form of a filter; a side without an edge is "open"."""
+    if pair is None or pair == (None, None) or pair == [None, None]:
+        return "–"
+    forms: dict[str, Callable[[float], str]] = {
+        "number": format_number,
+        "count": format_count,
+        "signed": "{:+.3f}".format,
+        "percent": "{:.0%}".format,
+    }
+    low, high = ("open" if edge is None else forms[form](edge) for edge in pair)
+    return f"{low} to {high}"
