@@ -166,8 +166,8 @@ def render(template: Path, **values: Any) -> str:
     environment.filters |= {
         "count": format_count,
         "number": format_number,
-        "signed": lambda value: "–" if value is None else f"{value:+.3f}",
-        "percent": lambda value, digits=0: "–" if value is None else f"{100 * value:.{digits}f} %",
+        "signed": format_signed,
+        "percent": format_percent,
         "interval": format_interval,
     }
     return environment.get_template(template.name).render(values)
@@ -188,6 +188,16 @@ def format_number(value: float | None) -> str:
     return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 10 else f"{value:.3g}"
 
 
+def format_signed(value: float | None) -> str:
+    """Return a difference with its sign and three decimals; a dash for None."""
+    return "–" if value is None else f"{value:+.3f}"
+
+
+def format_percent(value: float | None, digits: int = 0) -> str:
+    """Return a share in percent; a dash for None."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
 def format_interval(pair: tuple[float | None, float | None] | None, form: str = "number") -> str:
     """Return an interval as "0.185 to 0.350", its edges in the form of a filter; a side without an edge is "open"."""
     if pair is None or pair == (None, None) or pair == [None, None]:
@@ -195,8 +205,8 @@ def format_interval(pair: tuple[float | None, float | None] | None, form: str = 
     forms: dict[str, Callable[[float], str]] = {
         "number": format_number,
         "count": format_count,
-        "signed": "{:+.3f}".format,
-        "percent": "{:.0%}".format,
+        "signed": format_signed,
+        "percent": format_percent,
     }
     low, high = ("open" if edge is None else forms[form](edge) for edge in pair)
     return f"{low} to {high}"
