@@ -14,9 +14,11 @@ from made_scores import events, key, measure, metre, midi, midi_key, musicxml, n
 from cli import UserError
 from preprocessing import conversion
 from preprocessing.abc_writing import ConversionError
+from preprocessing.blocks import Reading
 from preprocessing.conversion import Conversion, Score, convert_scores
 from preprocessing.notation import judge
-from preprocessing.sources import Reading, decode, fingerprint, read_source
+from preprocessing.sources import fingerprint, read_source
+from preprocessing.text_files import decode
 
 SCALE = [62, 64, 66, 67, 69, 71, 73, 74]
 MIDI = midi(events((0, midi_key(2)), *sounds(SCALE)))

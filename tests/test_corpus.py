@@ -10,7 +10,7 @@ import pytest
 from conftest import made_tunes
 
 from cli import UserError
-from preprocessing.corpus import SPLITS, Corpus, place_of, read_vocabulary
+from preprocessing.corpus import SPLITS, Corpus, family_position, read_vocabulary
 from preprocessing.run import PreprocessingArguments, build
 
 
@@ -37,7 +37,7 @@ def test_every_split_the_vocabulary_and_the_number_of_keys_are_recorded(small_co
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_nothing_that_is_written_names_a_place_of_this_machine(small_source, tmp_path, monkeypatch):
+def test_nothing_that_is_written_names_a_family_position_this_machine(small_source, tmp_path, monkeypatch):
     for name in ("a/tunes", "b/tunes"):
         shutil.copytree(small_source, tmp_path / name)
     (tmp_path / "b" / "tunes" / "made.abc").write_text(made_tunes(20, seed=3))
@@ -89,7 +89,7 @@ def test_the_parts_of_one_in_2_4_8_families_are_those_of_the_published_runs():
     families = [f"{i:016x}" for i in range(3000)]
     for one_in in (2, 4, 8, 32):
         divisible = [f for f in families if int(hashlib.sha256(f.encode()).hexdigest(), 16) % one_in == 0]
-        assert [f for f in families if place_of(f) < 1 / one_in] == divisible
+        assert [f for f in families if family_position(f) < 1 / one_in] == divisible
 
 
 def test_the_held_out_splits_have_parts_too(small_corpus):

@@ -28,8 +28,8 @@ from generation.study import (
     sample_cells,
     with_random_letters,
 )
+from preprocessing.blocks import Block
 from preprocessing.notation import judge
-from preprocessing.sources import Block
 from training.record import run_folder, write_record
 
 ROOT = Path(__file__).parent.parent

@@ -17,8 +17,8 @@ from model_cards.paths import bare, bare_names, forget, forget_paths, of_machine
 from model_cards.publish import publish
 from model_cards.results import Results
 from model_cards.staging import stage, stage_dataset
+from preprocessing.blocks import Block
 from preprocessing.corpus import Corpus
-from preprocessing.sources import Block
 from training.record import read_record, write_record
 
 ROOTS = (

@@ -22,9 +22,12 @@ from forks import FORKS, exit_code, has_ended
 from cli import UserError
 from files import atomic_folder
 from preprocessing import run
-from preprocessing.corpus import SPLITS, Corpus, collect_tunes
+from preprocessing.blocks import Block, Reading
+from preprocessing.building import collect_tunes
+from preprocessing.corpus import SPLITS, Corpus
 from preprocessing.notation import judge
-from preprocessing.sources import BUNDLED, Block, Reading, decode, fingerprint, read_source
+from preprocessing.sources import BUNDLED, fingerprint, read_source
+from preprocessing.text_files import decode
 from preprocessing.tokens import BOUNDARY, PAD, UNKNOWN, build_tokenizer, build_vocabulary, encode_stream
 from preprocessing.tunes import Policy, Tally, Tune, read_blocks, transpose_tunes
 

@@ -20,9 +20,11 @@ import pytest
 from hub_server import hub_server
 
 from cli import UserError
-from preprocessing import sources
+from preprocessing import text_files
+from preprocessing.blocks import Block, Reading
 from preprocessing.cleaning import clean_tune
-from preprocessing.sources import BLOCK, BUNDLED, Block, Reading, decode, fingerprint, read_source
+from preprocessing.sources import BUNDLED, fingerprint, read_source
+from preprocessing.text_files import BLOCK, decode
 
 ROOT = Path(__file__).parent.parent
 TUNE = b"X:1\nT:One\nK:C\nCDEF|\n"
@@ -407,7 +409,8 @@ HUB_READING = """
 import json, sys
 from pathlib import Path
 from cli import UserError
-from preprocessing.sources import Reading, fingerprint, read_source
+from preprocessing.blocks import Reading
+from preprocessing.sources import fingerprint, read_source
 
 repository = Path(sys.argv[1])
 first = fingerprint("hub:band/tunes")
@@ -483,7 +486,7 @@ def test_a_hub_that_cannot_be_reached_ends_with_one_line(tmp_path, environment, 
 
 
 def test_the_header_of_a_tune_book_goes_with_each_of_its_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "BLOCK", 100)
+    monkeypatch.setattr(text_files, "BLOCK", 100)
     tunes = "".join(f"X:{i}\nK:C\n{'CDEF|' * 10}\n\n" for i in range(9))
     (tmp_path / "book.abc").write_bytes(("\ufeffM:3/4 % waltzes\r\nL: 1/4\r\nR:\r\nZ:me\r\n\r\n" + tunes).encode())
     blocks, _ = read(tmp_path)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from conftest import made_tunes
 
+from preprocessing.blocks import Reading
 from preprocessing.corpus import Corpus
 from preprocessing.notation import judge
 from preprocessing.run import PreprocessingArguments, build
-from preprocessing.sources import Reading, fingerprint, read_source
+from preprocessing.sources import fingerprint, read_source
 from preprocessing.tunes import Candidate, Policy, Tally, find_tunes, read_blocks
 
 COLUMNS = "tune_id,setting_id,name,type,meter,mode,abc,date,username\n"
