@@ -73,42 +73,40 @@ def convert_scores(items: Iterable[T | Score], workers: int) -> Iterator[T | Con
 
     Raises UserError if music21 cannot be imported and a score needs it.
     """
-    all_readers = [ScoreReader() for _ in range(workers)]
+    readers = [ScoreReader() for _ in range(workers)]
     free: queue.SimpleQueue[ScoreReader] = queue.SimpleQueue()
-    for reader in all_readers:
+    for reader in readers:
         free.put(reader)
-    window: deque[T | Future[Conversion]] = deque()
+    window: deque[Future[T | Conversion]] = deque()
     with ThreadPoolExecutor(workers) as threads:
         try:
             for item in items:
-                window.append(threads.submit(_convert, item, free) if isinstance(item, Score) else item)
-                while window and (len(window) > 2 * workers or not isinstance(window[0], Future) or window[0].done()):
-                    yield _result(window.popleft())
+                window.append(threads.submit(_convert, item, free))
+                while window and (len(window) > 2 * workers or window[0].done()):
+                    yield window.popleft().result()
             while window:
-                yield _result(window.popleft())
+                yield window.popleft().result()
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
-            for reader in all_readers:
+            for reader in readers:
                 reader.stop()
 
 
-def _result(item: T | Future[Conversion]) -> T | Conversion:
-    return item.result() if isinstance(item, Future) else item
-
-
-def _convert(score: Score, free: "queue.SimpleQueue[ScoreReader]") -> Conversion:
-    kind = SCORE_KINDS[score.suffix]
-    title = " ".join(PurePosixPath(score.name).stem.replace("_", " ").split())
+def _convert(item: T | Score, free: "queue.SimpleQueue[ScoreReader]") -> T | Conversion:
+    if not isinstance(item, Score):
+        return item
+    kind = SCORE_KINDS[item.suffix]
+    title = " ".join(PurePosixPath(item.name).stem.replace("_", " ").split())
     reader = free.get()
     try:
-        if len(score.data) > MAX_SCORE:
+        if len(item.data) > MAX_SCORE:
             raise ConversionError(f"larger than {MAX_SCORE >> 20} MB")
-        abc, percussion = reader.read(kind, score.data, title)
+        abc, percussion = reader.read(kind, item.data, title)
         if len(abc) > MAX_ABC:
             raise ConversionError(f"longer than {MAX_ABC >> 20} MB as ABC")
-        return Conversion(score.name, kind, abc, percussion=percussion)
+        return Conversion(item.name, kind, abc, percussion=percussion)
     except ConversionError as error:
-        return Conversion(score.name, kind, failure=str(error))
+        return Conversion(item.name, kind, failure=str(error))
     finally:
         free.put(reader)
 
