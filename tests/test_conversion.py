@@ -1,4 +1,4 @@
-"""Scores become ABC side by side; one that hangs or crashes its reader costs its file alone."""
+"""Scores become ABC in parallel; one that hangs or crashes its process costs only itself."""
 
 import io
 import os
@@ -10,20 +10,16 @@ from functools import partial
 
 import pytest
 from made_scores import events, key, measure, metre, midi, midi_key, musicxml, note, sounds
+from made_sources import read
 
 from cli import UserError
 from preprocessing import conversion
 from preprocessing.abc_writing import ConversionError
-from preprocessing.blocks import Reading
 from preprocessing.conversion import Conversion, Score, convert_scores
 from preprocessing.notation import judge
-from preprocessing.sources import fingerprint, read_source
-from preprocessing.text_files import decode
 
 SCALE = [62, 64, 66, 67, 69, 71, 73, 74]
 MIDI = midi(events((0, midi_key(2)), *sounds(SCALE)))
-DRUMS = events(*sounds([36] * 8, channel=9))
-ABC = "X:1\nT:Tune\nM:3/4\nL:1/8\nK:D\nd2 f2 a2|gf e2 c2|d^d e2 =f2|d6|\n"
 KERN = b"**kern\n*M3/4\n*k[f#]\n=1\n4g\n4a\n4f#\n=2\n2.g\n==\n*-\n"
 G_2_4 = key(1) + metre((2, 4))
 TRIPLET = (
@@ -43,7 +39,7 @@ def convert(*scores: Score, workers: int = 1) -> list[Conversion]:
     return [item for item in convert_scores(scores, workers) if isinstance(item, Conversion)]
 
 
-def test_a_score_has_its_files_name_for_a_title_unless_it_has_one():
+def test_title_is_the_scores_or_the_files_name():
     named, titled = convert(
         Score("folder/My_Tune_100%.mid", ".mid", MIDI), Score("x.musicxml", ".musicxml", musicxml(MELODY))
     )
@@ -52,7 +48,7 @@ def test_a_score_has_its_files_name_for_a_title_unless_it_has_one():
     assert [named.failure, titled.failure] == [None, None]
 
 
-def test_scores_that_cannot_be_read_cost_themselves_and_order_is_kept():
+def test_unreadable_scores_are_failures_with_a_reason_and_order_is_kept():
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("score.xml", musicxml(MELODY))
@@ -80,7 +76,7 @@ def test_scores_that_cannot_be_read_cost_themselves_and_order_is_kept():
     assert [result.percussion for result in results] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
 
 
-def test_a_small_file_that_becomes_an_endless_tune_is_refused():
+def test_small_file_that_becomes_an_endless_tune_is_refused():
     drones = [
         event for pitch in range(128) for event in ((0, bytes([0x90, pitch, 80])), (10**6, bytes([0x80, pitch, 0])))
     ]
@@ -88,7 +84,7 @@ def test_a_small_file_that_becomes_an_endless_tune_is_refused():
     assert (result.abc, result.failure) == ("", "longer than 1 MB as ABC")
 
 
-def test_a_score_reader_that_hangs_or_crashes_is_started_anew(monkeypatch):
+def test_process_that_hangs_or_crashes_is_started_again(monkeypatch):
     reader = conversion.ScoreReader()
     try:
         assert "K:D" in reader.read("midi", MIDI, "x")[0]
@@ -106,7 +102,7 @@ def test_a_score_reader_that_hangs_or_crashes_is_started_anew(monkeypatch):
         reader.stop()
 
 
-def test_a_reading_that_is_given_up_ends_its_conversions():
+def test_abandoned_reading_ends_its_conversions():
     items = convert_scores(["before", *(Score(f"{i}.xml", ".xml", SLOW) for i in range(100))], workers=1)
     assert next(items) == "before"
     started = time.monotonic()
@@ -120,16 +116,15 @@ def test_without_music21_an_error_names_it(monkeypatch):
         convert(Score("a.xml", ".xml", musicxml(MELODY)))
 
 
-def test_scores_of_a_folder_stand_in_its_order_and_are_counted_by_kind(tmp_path):
+def test_scores_of_a_folder_are_read_in_its_order_and_counted_by_kind(tmp_path):
     folder = tmp_path / "mixed"
     (folder / "sub").mkdir(parents=True)
-    (folder / "a.abc").write_text(ABC)
-    (folder / "b.mid").write_bytes(midi(events((0, midi_key(2)), *sounds(SCALE)), DRUMS))
+    (folder / "a.abc").write_text("X:1\nK:D\nd2 f2 a2|\n")
+    (folder / "b.mid").write_bytes(midi(events((0, midi_key(2)), *sounds(SCALE)), events(*sounds([36], channel=9))))
     (folder / "c.mid").write_bytes(b"no MIDI")
-    (folder / "sub" / "d.abc").write_text(ABC)
-    reading = Reading()
-    blocks = list(read_source(str(folder), fingerprint(str(folder)), reading, None, workers=2))
+    (folder / "sub" / "d.abc").write_text("X:1\nK:D\nd2 f2 a2|\n")
+    blocks, reading = read(folder, workers=2)
     assert [block.file for block in blocks] == ["a.abc", "b.mid", "sub/d.abc"]
-    assert judge(decode(blocks[1])).pitches == SCALE
+    assert judge(blocks[1].content).pitches == SCALE
     counts = {"tried": 2, "converted": 1, "not readable": 1, "percussion parts left out": 1}
     assert reading.converted == {"midi": Counter(counts)}
