@@ -38,7 +38,7 @@ def describe_build(
 ) -> dict[str, Any]:
     """Return what decides the corpus's bytes: inputs, arguments, a given vocabulary, our code, libraries' versions."""
     code = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted([*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.j2")]):
         code.update(path.read_bytes())
     return {
         "arguments": arguments,
