@@ -1,4 +1,4 @@
-"""The architecture: who imports whom, what a command looks like, and that the documentation names and links what exists."""
+"""The architecture: who imports whom, what commands look like, and that the documentation names what exists."""
 
 import ast
 import re
