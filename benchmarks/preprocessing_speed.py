@@ -1,6 +1,6 @@
 """Seconds and MB/s of each stage of the bundled build, and of the whole build.
 
-python -m benchmarks.preprocessing_speed [--rounds 3] [--num_proc 2]
+python benchmarks/preprocessing_speed.py [--rounds 3] [--num_proc 2]
 """
 
 import argparse
