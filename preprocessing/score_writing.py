@@ -36,7 +36,8 @@ class ScoreWriter:
         score = score.toSoundingPitch()
         pitched = [part for part in score.parts or [score] if not _is_percussion(part)]
         self.percussion = len(score.parts or [score]) - len(pitched)
-        parts = [part for part in pitched if not _is_tablature(part) or not any(_same(part, o) for o in pitched)]
+        notated = [part.pitches for part in pitched if not _is_tablature(part)]
+        parts = [part for part in pitched if not _is_tablature(part) or part.pitches not in notated]
         voices = [[*part.getElementsByClass("Measure")] or [*part.makeMeasures()] for part in parts]
         self.voices = [measures for measures in voices if any(measure.recurse().notes for measure in measures)]
         self.number = number
@@ -202,11 +203,6 @@ def _is_percussion(part: Any) -> bool:
 
 def _is_tablature(part: Any) -> bool:
     return any("TabClef" in clef.classes for clef in part.recurse().getElementsByClass("Clef"))
-
-
-def _same(tablature: Any, part: Any) -> bool:
-    """Whether a part that is no tablature has the pitches of a tablature."""
-    return not _is_tablature(part) and tablature.pitches == part.pitches
 
 
 def _exact(length: float | Fraction) -> Fraction:

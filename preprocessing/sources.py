@@ -143,6 +143,8 @@ def _relative_name(path: Path, root: Path) -> str:
 
 @dataclass
 class _SourceReader:
+    """Reads the files of one local source."""
+
     root: Path
     reading: Reading
     text_column: str | None

@@ -142,8 +142,6 @@ BAD = {
     "too few tunes": (["--source", "one.abc"], "split is empty"),
     "fields without K": (["--source", "one.abc", "--keep_fields", "XM"], "--keep_fields"),
     "an unknown header field": (["--source", "one.abc", "--keep_fields", "K7"], "--keep_fields"),
-    "an unknown YAML field": (["unknown.yaml"], "keep_feelds"),
-    "a wrong YAML type": (["number.yaml"], "keep_fields"),
     "a context out of range": (["--context", "1" + "0" * 21], "--context"),
     "too many processes": (["--num_proc", "1" + "0" * 21], "--num_proc"),
     "too many keys": (["--transpose", "9" * 5000], "--transpose"),
@@ -159,8 +157,6 @@ def bad_input(tmp_path_factory) -> Path:
     (folder / "photo.abc").write_bytes(b"\x89PNG\r\n\0\0X:1\nK:C\nCDEFGABc|")
     (folder / "one.abc").write_text(TUNE)
     (folder / "cut.mid").write_bytes(b"MThd\0\0\0\6\0\1")
-    (folder / "unknown.yaml").write_text("keep_feelds: XK\n")
-    (folder / "number.yaml").write_text("keep_fields: 5\n")
     return folder
 
 
