@@ -1,4 +1,4 @@
-"""Build a corpus from raw music: python preprocessing/run.py [--source FOLDER ...]
+"""Build a corpus from raw music.
 
 Tunes are read, cleaned, split by family into train, validation and test, and written to --output_dir.
 """
@@ -35,7 +35,8 @@ class PreprocessingArguments:
         metadata={
             "help": "one or several of: 'bundled' (the ABC that music21 carries); a file, folder or archive (.zip, "
             ".tar, .tar.gz) of .abc, .txt, .mid, .musicxml, .mxl or .krn; a .parquet, .json, .jsonl or .csv table; "
-            "The Session's tunes.csv or tunes.json; 'hub:OWNER/NAME[:config]'"
+            "The Session's tunes.csv or tunes.json (its licence has forbidden training language models since 2025-10-08); "
+            "'hub:OWNER/NAME[:config]'"
         },
     )
     output_dir: str = field(default="data/processed_music_data", metadata={"help": "folder of the corpus"})

@@ -89,7 +89,7 @@ def small_corpus(tmp_path_factory, build_from):
 
 @pytest.fixture(scope="session")
 def bundled_corpus(tmp_path_factory):
-    """The whole bundled corpus, built once as the door builds it."""
+    """The whole bundled corpus, built once as the command builds it."""
     from preprocessing.corpus import Corpus
     from preprocessing.run import PreprocessingArguments, build
 
