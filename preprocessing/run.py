@@ -35,7 +35,7 @@ class PreprocessingArguments:
         metadata={
             "help": "one or several of: 'bundled' (the ABC that music21 carries); a file, folder or archive (.zip, "
             ".tar, .tar.gz) of .abc, .txt, .mid, .musicxml, .mxl or .krn; a .parquet, .json, .jsonl or .csv table; "
-            "The Session's tunes.csv or tunes.json (its licence has forbidden training language models since 2025-10-08); "
+            "The Session's tunes.csv or tunes.json (its licence forbids training language models since 2025-10-08); "
             "'hub:OWNER/NAME[:config]'"
         },
     )
