@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.fitting import Interval
-from analysis.runs import Run, Runs, mean_intervals
+from analysis.intervals import Interval, mean_intervals
+from analysis.runs import Run, Runs
 
 PART, KEYS, STATE, STATE_RESET, LONGER = "part", "keys", "state", "state reset", "longer"
 KINDS = (PART, KEYS, STATE, STATE_RESET, LONGER)

@@ -11,19 +11,11 @@ from scipy.interpolate import PchipInterpolator
 from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
-from analysis.fitting import (
-    DELTA,
-    EDGES,
-    Fit,
-    Interval,
-    Problem,
-    Solution,
-    fit,
-    jackknife,
-    percentiles,
-)
+from analysis.fitting import DELTA, Fit, fit
+from analysis.intervals import EDGES, Interval, jackknife, mean_intervals, percentiles
 from analysis.laws import Array
-from analysis.runs import Runs, by_size, clusters, column, mean_intervals, paired, weights_of, whole_corpus
+from analysis.optimiser import Problem, Solution
+from analysis.runs import Runs, by_size, clusters, column, paired, weights_of, whole_corpus
 
 AXES = ("n_params", "n_params_non_embedding", "flops")
 AT_ONE_BUDGET = ("power", "power_irreducible")
@@ -325,7 +317,7 @@ def _difference(gpt: _Side, lstm: _Side, name: str) -> Difference:
     resampled, without_one = (getattr(gpt.fitted, n) - getattr(lstm.fitted, n) for n in ("resampled", "without_one"))
     return Difference(
         value,
-        percentiles(resampled[:, i], gpt.fitted.freedom),
+        percentiles(resampled[:, i], gpt.fitted.degrees_of_freedom),
         jackknife(value, without_one[:, i]),
         _test(gpt, lstm, name),
     )
@@ -338,7 +330,7 @@ def _test(gpt: _Side, lstm: _Side, name: str) -> Test:
     scaled by it does so too where a law fits, but says nothing where most runs lie off the law by more than delta:
     there the objective is piecewise linear and flat between its kinks.
     """
-    i, freedom = gpt.fitted.law.names.index(name), (1, gpt.fitted.freedom)
+    i, freedom = gpt.fitted.law.names.index(name), (1, gpt.fitted.degrees_of_freedom)
     doubt = _doubt({"gpt": gpt.fitted, "lstm": lstm.fitted}, name)
     left_out = (gpt.without_pair - lstm.without_pair)[:, i]
     if doubt is None and not np.isfinite(left_out).all():
@@ -405,7 +397,7 @@ def _crossover(
     if not np.isfinite(found[0]):
         never = "the law of the GPT does not come to lie below that of the LSTM"
         return Crossover(axis, tokens, None, (None, None), share, None, never)
-    interval = percentiles(found[1:], fits["gpt"].freedom)
+    interval = percentiles(found[1:], fits["gpt"].degrees_of_freedom)
     inside = max(m.min() for m in measured.values()) <= found[0] <= min(m.max() for m in measured.values())
     reason = "too many resamples do not cross" if None in interval else None
     return Crossover(axis, tokens, float(found[0]), interval, share, bool(inside), reason)

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import nnls
 
-from analysis.fitting import DELTA, RESAMPLES, Fit, Interval, jackknife, percentiles
+from analysis.fitting import DELTA, RESAMPLES, Fit
+from analysis.intervals import Interval, jackknife, percentiles
 from analysis.laws import Array
 from analysis.runs import Runs, by_size, clusters, column
 
@@ -411,7 +412,7 @@ def by_law(fitted: Fit | None, cost: Cost, studied: tuple[float, float]) -> Appr
     """Return approach 3: Chinchilla's law minimised over N, over the budgets `studied`, log C."""
     if fitted is None:
         return Approach(Way("the runs are too few for Chinchilla's law"), Tally(0, 1), lambda at: (at, at))
-    tally = Tally(len(fitted.without_one), fitted.freedom)
+    tally = Tally(len(fitted.without_one), fitted.degrees_of_freedom)
     theta = np.concatenate([fitted.theta[None], fitted.without_one, fitted.resampled])
     theta = np.where((theta[:, [2, 4]] > 0).all(axis=1, keepdims=True), theta, np.nan)  # else nothing is optimal
     e, a, alpha, b, beta = theta.T[:, :, None]

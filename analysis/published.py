@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.figures import COLOURS, GREY, LAW_COLOURS, MARKERS, figure
-from analysis.fitting import Interval
+from analysis.intervals import Interval
 from analysis.report import LAW_WORDS, NAMES, Data, edges, figure_of, find_fit, short
 
 BOTH = ("gpt", "lstm")

@@ -1,6 +1,5 @@
 """Sentences from fits.json: every one cites what it is derived from, and none concludes what is not identified."""
 
-import re
 from collections.abc import Callable
 from itertools import pairwise
 from math import inf
@@ -709,50 +708,3 @@ def rate_section(data: Data, figures: set[str]) -> list[str]:
         "",
         *drawing,
     ]
-
-
-def escape_markdown(text: str) -> str:
-    """Return a name so that Markdown takes none of it for a mark."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~$-])", r"\\\1", text)
-
-
-def row_lines(data: Data) -> list[str]:
-    """Return which rows of a table were used, and how their numbers were read."""
-    rows = data["rows"]
-    counts = [f"left out {count:,} by {where}" for where, count in rows["left_out"].items()]
-    return ["; ".join([f"{rows['read']:,} rows, {rows['used']:,} used", *counts]), *rows["notes"]]
-
-
-def table_lines(data: Data) -> list[str]:
-    """Return how a law was fitted to a table, and what was found."""
-    fitted = data["fit"]
-    parameters = [f"{PARAMETERS.get(name, name)} = {estimate(row)}" for name, row in fitted["parameters"].items()]
-    large = (
-        f"{fitted['distinct']:,} points differ: the resamples are draws from the normal distribution of the "
-        f"cluster-robust covariance; profiles and fits without a size use {fitted['refitted']:,} of the points"
-    )
-    return [
-        fit_sentence("Fit", fitted),
-        *parameters,
-        *([large] if fitted["refitted"] < fitted["distinct"] else []),
-    ]
-
-
-def write_table_report(data: Data, figures: set[str]) -> str:
-    """Return the report of a law fitted to a table as Markdown."""
-    words = LAW_WORDS[data["fit"]["law"]]
-    lines = [
-        f"# {words[0].upper()}{words[1:]} fitted to {escape_markdown(data['table'])}",
-        "",
-        *image(figures, "law", "Measured and fitted loss."),
-        *(f"- {escape_markdown(line)}" for line in row_lines(data)),
-        *(f"- {line}" for line in table_lines(data)),
-        "",
-        *parameter_table([("fit", data["fit"])]),
-        "",
-        *image(figures, "residuals", "Measured over fitted loss, row by row."),
-        *image(
-            figures, "profile_likelihoods", "The rise of the objective with each parameter held; 1 is the 95 % limit."
-        ),
-    ]
-    return "\n".join(lines).rstrip() + "\n"

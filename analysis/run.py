@@ -1,4 +1,4 @@
-"""Run records, or anyone's table of runs → laws, figures and a report: python analysis/run.py"""
+"""Run records, or a table of runs → laws, figures and a report: python analysis/run.py"""
 
 import hashlib
 from collections.abc import Callable
@@ -6,31 +6,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 import cli
 from analysis import figures
 from analysis.answers import MUSIC_FIGURE, answer_section, arm_section
 from analysis.evidence import QUALITY, SWEEPS, Evidence, of_folders, of_table
-from analysis.fitting import DELTA, LARGE, RESAMPLES, fit
-from analysis.laws import LAWS
 from analysis.page import write_page
 from analysis.published import compare_with_published, published_figure, published_lines
-from analysis.report import find_fit, image, law_lines, row_lines, table_lines, write_report, write_table_report
-from analysis.study import analyse, line_of
-from analysis.table import FORMULAS, check_needs, is_formula, read_table
+from analysis.report import find_fit, image, law_lines, write_report
+from analysis.study import analyse
 from cli import UserError
-from files import atomic_folder, check_output, read_json, write_json, write_text
+from files import read_json, write_json, write_text
 from training.record import BASELINE, FOLDERS
 
 GPT_FOLDER, COMPARISON_FOLDER = "GPT_analysis", "comparison_analysis"
 FITS = "fits.json"
-MIN_RESAMPLES, MAX_RESAMPLES = 100, 100_000
-MAX_NUMBERS = 50_000_000  # in all resamples together: half a gigabyte
-SHOWN_ROWS = 5000  # at most, of fits.json's points and residuals and of the figures: a million take 100 MB
-MIN_DELTA = 1e-9  # of log loss; below, rounding is larger
-VARIABLES = ("loss", "n", "d", "c", "u", "keys", "cluster")
 
 MORE = {  # figures that no section of the report is about
     "training_curves": "Training and validation loss while training, one line a seed.",
@@ -43,7 +34,7 @@ MORE = {  # figures that no section of the report is about
 
 @dataclass
 class AnalysisArguments:
-    """A study's records, or a table; where the results go."""
+    """A study's records; where the results go."""
 
     output_root: str = field(default="data", metadata={"help": "a study: the folder that holds the training folders"})
     also: list[str] = field(
@@ -57,42 +48,9 @@ class AnalysisArguments:
         default=None, metadata={"help": "a study in a table of runs, such as results/runs.parquet, instead of folders"}
     )
     study: str = field(default="cpu", metadata={"help": "which study of the table of runs"})
-    table: str | None = field(
-        default=None, metadata={"help": "a table: .csv, .tsv, .json, .jsonl or .parquet, one run a row"}
-    )
-    law: str = field(default="chinchilla", metadata={"help": f"a table: one of {', '.join(LAWS)}"})
     out: str | None = field(
-        default=None, metadata={"help": "a table, a table of runs: the folder for fits.json, figures and report"}
+        default=None, metadata={"help": "a table of runs: the folder for fits.json, figures and report"}
     )
-    where: list[str] = field(
-        default_factory=list,
-        metadata={
-            "action": "extend",  # of two --where both count
-            "help": "a table: conditions that a row must meet to be used, such as 'state=finished' 'loss<inf'; "
-            "= != < <= > >=; 'loss!=' asks for a cell that is not empty",
-        },
-    )
-    loss: str = field(
-        default="loss",
-        metadata={
-            "help": "a table: its column of losses; in JSON and parquet names reach into fields and lists: eval.loss, "
-            "eval.losses[] (a row an element), losses[-1], metrics[key=loss].value"
-        },
-    )
-    n: str | None = field(default=None, metadata={"help": "a table: its column of parameters N, or 6DC for N = C/(6D)"})
-    d: str | None = field(
-        default=None, metadata={"help": "a table: its column of tokens seen D, or 6NC for D = C/(6N)"}
-    )
-    c: str | None = field(default=None, metadata={"help": "a table: its column of FLOPs C, or 6ND for C = 6ND"})
-    u: str | None = field(default=None, metadata={"help": "a table: its column of unique tokens U"})
-    keys: str | None = field(default=None, metadata={"help": "a table: its column of keys used"})
-    cluster: str | None = field(
-        default=None, metadata={"help": "a table: a column that names what is resampled together (a seed, a trunk)"}
-    )
-    delta: float = field(
-        default=DELTA, metadata={"help": "a table: of the Huber loss on log loss; inf is least squares"}
-    )
-    resamples: int = field(default=RESAMPLES, metadata={"help": "a table: of the bootstrap"})
 
 
 def identity_of(files: list[Path]) -> str:
@@ -227,101 +185,10 @@ def write_study(read: Callable[[], Evidence], files: list[Path], gpt: Path, both
     print(f"figures and fits: {gpt}, {both}; the report: {both / 'report.html'} (or report.md)")
 
 
-def check_flags(arguments: AnalysisArguments) -> None:
-    """Refuse flags that do not go together. Raises UserError."""
-    columns = {name: column for name in VARIABLES if (column := getattr(arguments, name)) is not None}
-    given = [name for name in columns if name != "loss"] + ["where"] * bool(arguments.where)
-    if arguments.runs is not None and (arguments.table is not None or given or arguments.out is None):
-        raise UserError("--runs: give --out, and no flag that is for a table of another kind")
-    if arguments.table is None:
-        if arguments.runs is None and (given or arguments.out is not None):
-            raise UserError(f"--{[*given, 'out'][0]} is for a table: name the file with --table")
-        return
-    if arguments.law not in LAWS:
-        raise UserError(f"--law {arguments.law}: it is none of {', '.join(LAWS)}")
-    if not arguments.out:
-        raise UserError("--out: name a folder for fits.json, the figures and the report")
-    if not arguments.delta >= MIN_DELTA:
-        raise UserError(f"--delta {arguments.delta:g}: it must be {MIN_DELTA:g} or more, or inf")
-    if not MIN_RESAMPLES <= arguments.resamples <= MAX_RESAMPLES:
-        raise UserError(
-            f"--resamples {arguments.resamples:.10g}: an interval needs {MIN_RESAMPLES} to {MAX_RESAMPLES:,}"
-        )
-    needs = law_variables(arguments.law, columns)
-    check_needs(arguments.law, needs, columns)
-    made = [other for name, column in columns.items() if is_formula(name, column) for other in FORMULAS[name][1]]
-    if unused := [name for name in columns if name not in (*needs, *made, "loss", "cluster")]:
-        raise UserError(f"the law {arguments.law} does not use --{unused[0]}: leave it out")
-
-
-def law_variables(law: str, columns: dict[str, str]) -> list[str]:
-    """Return the variables that a law needs: one of one variable takes the computed one, or the only one."""
-    if LAWS[law].needs != ("x",):
-        return list(LAWS[law].needs)
-    sizes: list[str] = [name for name in ("n", "d", "c") if name in columns]
-    found = [name for name in sizes if is_formula(name, columns[name])] or sizes
-    if len(found) != 1:
-        raise UserError(f"the law {law} is of one variable: name one of --n, --d, --c, not {len(found)}")
-    return found
-
-
-def fit_table(arguments: AnalysisArguments) -> None:
-    """Fit a law to a table."""
-    path, out, law = Path(str(arguments.table)), Path(str(arguments.out)), LAWS[arguments.law]
-    check_output(out, FITS)
-    named = {name: getattr(arguments, name) for name in VARIABLES if getattr(arguments, name) is not None}
-    table = read_table(path, named, arguments.where)
-    data: dict[str, Any] = {"kind": "table", "table": path.name, "columns": named, "rows": table.summary()}
-    print("\n".join(row_lines(data)), flush=True)
-    columns = table.need(law.name, law_variables(law.name, named))
-    if arguments.resamples * min(table.rows, LARGE) > MAX_NUMBERS:
-        most = MAX_NUMBERS // min(table.rows, LARGE)
-        raise UserError(f"--resamples {arguments.resamples}: of {table.rows} rows {most} are the most")
-    if np.ptp(table.columns["loss"]) == 0:
-        raise UserError(f"{path}: all losses are equal, so there is no law to fit: check --loss {arguments.loss}")
-    try:
-        fitted = fit(
-            law,
-            table.columns["loss"],
-            n=columns.get("n"),
-            d=columns.get("d"),
-            c=columns.get("c"),
-            u=columns.get("u"),
-            keys=columns.get("keys"),
-            clusters=table.clusters,
-            delta=arguments.delta,
-            resamples=arguments.resamples,
-            progress=True,
-        )
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
-    shown = np.linspace(0, table.rows - 1, min(table.rows, SHOWN_ROWS)).astype(int)
-    points = {**table.columns, "fitted": table.columns["loss"] / np.exp(fitted.residuals)}
-    data |= {
-        "fit": {**fitted.as_dict(), "residuals": fitted.residuals[shown].tolist()},
-        "line": line_of(fitted),
-        "points": {name: values[shown].tolist() for name, values in points.items()},
-    }
-    with atomic_folder(out, FITS) as temporary:
-        drawings: dict[Path, Callable[[Path], None]] = {
-            temporary / "law": lambda at: figures.table_law(at, data),
-            temporary / "residuals": lambda at: figures.table_residuals(at, data),
-            temporary / "profile_likelihoods": lambda at: figures.profile_likelihoods(at, {law.name: data["fit"]}),
-        }
-        draw(drawings)
-        report = write_table_report(data, {at.name for at in drawings})
-        write_text(temporary / "report.md", report)
-        write_text(temporary / "report.html", write_page(report, temporary))
-        write_json(temporary / FITS, data)
-    print("\n".join(table_lines(data)))
-    print(f"fits, figures and report: {out} (open report.html)")
-
-
 def run(arguments: AnalysisArguments) -> None:
-    check_flags(arguments)
-    if arguments.table is not None:
-        fit_table(arguments)
-    elif arguments.runs is not None:
+    if arguments.runs is not None:
+        if arguments.out is None:
+            raise UserError("--runs: give --out, the folder for the results")
         study_in_table(arguments)
     else:
         study(arguments)

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
-from analysis.fitting import Interval, seed_weights
+from analysis.fitting import seed_weights
 from analysis.laws import Array
 from training.record import RunRecord
 
-FREEDOM_FOR_WEIGHTS = 12  # seeds beyond the first of their setting; fewer cannot tell a slope of the variance
+DEGREES_FOR_WEIGHTS = 12  # seeds beyond the first of their setting; fewer cannot tell a slope of the variance
 
 Run = dict[str, Any]
 Runs = list[Run]
@@ -75,24 +74,9 @@ def paired(ladders: dict[str, Runs]) -> dict[str, Runs]:
     }
 
 
-def mean_intervals(groups: Sequence[Array]) -> list[tuple[float, Interval]]:
-    """Return the mean of each group and its 95 % interval: Student's, with one variance for all groups.
-
-    The interval is (None, None) where no group has two values.
-    """
-    freedom = sum(len(group) - 1 for group in groups)
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    reach = float(student.ppf(0.975, freedom)) * np.sqrt(squares / freedom) if freedom else None
-    found: list[tuple[float, Interval]] = []
-    for group in groups:
-        mean, half = float(group.mean()), None if reach is None else float(reach / np.sqrt(len(group)))
-        found.append((mean, (None, None) if half is None else (mean - half, mean + half)))
-    return found
-
-
 def weights_of(runs: Runs) -> Array | None:
     """Return weights from the spread of seeds, or None if there are too few seeds to tell it."""
     settings = [" ".join(map(str, setting_of(run))) for run in runs]
-    if sum(count - 1 for count in Counter(settings).values()) < FREEDOM_FOR_WEIGHTS:
+    if sum(count - 1 for count in Counter(settings).values()) < DEGREES_FOR_WEIGHTS:
         return None
     return seed_weights(np.log(column(runs, "validation_loss")), settings, np.log(column(runs, "n_params")))

@@ -12,7 +12,8 @@ from analysis.ablations import arm_differences
 from analysis.comparison import compare
 from analysis.compute_optimal import allocate
 from analysis.evidence import Evidence
-from analysis.fitting import Fit, fit, percentiles
+from analysis.fitting import Fit, fit, line_of
+from analysis.intervals import percentiles
 from analysis.laws import LAWS, Array
 from analysis.runs import Run, Runs, by_size, clusters, column, paired, setting_of, weights_of, whole_corpus
 from cli import UserError
@@ -228,21 +229,6 @@ def frontier(runs: Runs) -> Runs:
     return best
 
 
-def line_of(fitted: Fit) -> dict[str, Any] | None:
-    """Return the line and band of a law of one variable, over a little more than its points."""
-    if fitted.law.needs != ("x",):
-        return None
-    [(variable, (low, high))] = fitted.domain.items()
-    at = np.geomspace(low / 1.3, high * 1.3, 60)
-    band = fitted.band(**{variable: at})
-    return {
-        "at": at.tolist(),
-        "loss": fitted.predict(**{variable: at}).tolist(),
-        "low": _plain(band[0]),
-        "high": _plain(band[1]),
-    }
-
-
 def _sheet(fitted: Fit, runs: Runs) -> list[dict[str, Any]] | None:
     """Return Chinchilla's law at each budget that the runs have, over their sizes."""
     if fitted.law.needs != ("n", "d"):
@@ -255,10 +241,6 @@ def _sheet(fitted: Fit, runs: Runs) -> list[dict[str, Any]] | None:
         loss = fitted.predict(n=at, d=np.full(len(at), tokens))
         sheet.append({"budget": budget, "n_params": at.tolist(), "loss": loss.tolist()})
     return sheet
-
-
-def _plain(values: Array) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def rates_used(sweep: dict[str, Any], main: dict[str, Runs]) -> dict[str, list[dict[str, Any]]]:
@@ -405,5 +387,5 @@ def _repetition(fits: list[Fitted], runs: Runs) -> dict[str, Any] | None:
 def _derived(fitted: Fit, name: str, function: Callable[[Array], Array]) -> dict[str, Any]:
     """Return a monotone function of one parameter, with its bootstrap interval."""
     place = fitted.law.names.index(name)
-    low, high = percentiles(function(fitted.resampled[:, place]), fitted.freedom)
+    low, high = percentiles(function(fitted.resampled[:, place]), fitted.degrees_of_freedom)
     return {"value": float(function(fitted.theta[place : place + 1])[0]), "bootstrap": [low, high]}

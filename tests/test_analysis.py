@@ -37,7 +37,7 @@ def _rough_intervals():
     """Intervals of 100 resamples and profiles of 6 points a side: rough, and made in a fraction of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("analysis.fitting.RESAMPLES", 100)
-        patch.setattr("analysis.fitting.PROFILE_POINTS", 6)
+        patch.setattr("analysis.profiles.POINTS", 6)
         yield
 
 
@@ -544,12 +544,6 @@ def test_figures_look_as_they_did(study, assert_looks_like):
         assert_looks_like(study / folder / f"{name}.png", name)
 
 
-def test_the_figure_of_a_table_looks_as_it_did(table, tmp_path, monkeypatch, assert_looks_like):
-    flags = ["--n", "params", "--law", "power_irreducible", "--out", tmp_path / "out", "--delta", "0.01"]
-    go_in(monkeypatch, "--table", table, *flags)
-    assert_looks_like(tmp_path / "out" / "law.png", "table_law")
-
-
 def test_a_rich_study_has_the_figures_of_budgets_allocation_and_repetition(rich):
     names = {path.stem for path in (rich / "comparison_analysis").glob("*.svg")}
     assert names >= {"budgets", "repetition", "isoflop"}
@@ -663,94 +657,3 @@ def test_runs_are_read_smallest_first(study):
     assert sizes == sorted(sizes)
     with pytest.raises(UserError, match="no finished run"):
         read_ladders(study / "GPT_analysis")
-
-
-# Anyone's table
-
-
-@pytest.fixture
-def table(tmp_path):
-    n, d = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e5, 1e8, 6), np.geomspace(1e7, 1e9, 4)))
-    loss = (1.5 + 80 * n**-0.35 + 900 * d**-0.4) * np.exp(np.random.default_rng(0).normal(0, 0.002, len(n)))
-    path = tmp_path / "runs.csv"
-    rows = [
-        f"{a:.0f},{b:.0f},{6 * a * b:.6e},{c!r},{i % 3}"
-        for i, (a, b, c) in enumerate(zip(n, d, loss.tolist(), strict=True))
-    ]
-    path.write_text("\n".join(["params,tokens,flops,loss,seed", *rows]) + "\n")
-    return path
-
-
-def test_a_table_is_fitted_with_figures_and_a_report(table, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "out"
-    go_in(monkeypatch, "--table", table, "--n", "params", "--d", "tokens", "--out", out, "--delta", "0.01")
-    fitted = read_json(out / "fits.json")["fit"]
-    assert fitted["parameters"]["alpha"]["value"] == pytest.approx(0.35, abs=0.03)
-    assert fitted["points"] == 24
-    assert {path.name for path in out.iterdir()} >= {"law.png", "law.svg", "residuals.png", "profile_likelihoods.png"}
-    text = (out / "report.md").read_text()
-    assert text == report.write_table_report(read_json(out / "fits.json"), {"law", "residuals", "profile_likelihoods"})
-    assert "α = " in capsys.readouterr().out
-    assert Page((out / "report.html").read_text()).seen.count("figure") == 3
-
-
-def test_a_law_of_one_variable_takes_the_column_that_is_named(table, tmp_path, monkeypatch):
-    go_in(monkeypatch, "--table", table, "--c", "flops", "--law", "power", "--out", tmp_path / "out")
-    assert read_json(tmp_path / "out" / "fits.json")["fit"]["variables"] == ["c"]
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--n", "params", "--d", "nothing"], "no column 'nothing'"),
-        (["--n", "params"], "--d"),
-        (["--n", "params", "--d", "tokens", "--law", "magic"], "--law magic"),
-        (["--n", "params", "--d", "tokens", "--law", "power"], "one variable"),
-        (["--n", "params", "--d", "tokens", "--delta", "0"], "--delta"),
-        (["--n", "params", "--d", "tokens", "--resamples", "3"], "--resamples"),
-        (["--n", "params", "--d", "tokens", "--law", "sms"], "--u"),
-        (["--n", "params", "--d", "tokens", "--c", "flops"], "does not use --c"),
-    ],
-    ids=" ".join,
-)
-def test_what_does_not_fit_the_table_is_one_line(table, tmp_path, monkeypatch, capsys, flags, words):
-    assert words in refusal(monkeypatch, capsys, "--table", table, "--out", tmp_path / "out", *flags)
-
-
-def test_a_folder_of_other_files_is_not_written_to(table, tmp_path, monkeypatch, capsys):
-    flags = ["--table", table, "--n", "params", "--d", "tokens", "--out", tmp_path]
-    assert str(tmp_path) in refusal(monkeypatch, capsys, *flags)
-    assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
-
-
-def test_odd_names_of_file_and_columns_break_neither_figure_nor_report(table, tmp_path, monkeypatch):
-    odd = tmp_path / "a|b *c* <b>.csv"
-    odd.write_text(table.read_text().replace("params", "t$o_{$k 音"))
-    go_in(monkeypatch, "--table", odd, "--n", "t$o_{$k 音", "--law", "power", "--out", tmp_path / "out")
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "fitted to a|b *c* &lt;b&gt;.csv</h1>" in page
-    rows = [line for line in (tmp_path / "out" / "report.md").read_text().splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in rows}) == 1
-
-
-def test_flags_of_a_table_without_a_table_are_refused(monkeypatch, capsys):
-    assert "--table" in refusal(monkeypatch, capsys, "--n", "params")
-
-
-def test_a_constant_loss_is_one_line(table, tmp_path, monkeypatch, capsys):
-    head, *rows = table.read_text().splitlines()
-    fields = [row.split(",") for row in rows]
-    table.write_text("\n".join([head, *(",".join([*row[:3], "2.0", row[4]]) for row in fields)]) + "\n")
-    flags = ["--table", table, "--n", "params", "--d", "tokens", "--out", tmp_path / "out"]
-    assert "all losses are equal" in refusal(monkeypatch, capsys, *flags)
-
-
-def test_a_table_without_a_folder_for_its_results_is_one_line(table, monkeypatch, capsys):
-    assert "--out" in refusal(monkeypatch, capsys, "--table", table, "--n", "params", "--d", "tokens")
-
-
-def test_the_readmes_fit_runs_as_printed_and_finds_the_law_that_it_makes(tmp_path):
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    [code] = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "analysis.fitting" in block]
-    process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert re.search(r"value=0\.3(49999|500000)", process.stdout)

@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 from scipy.stats import f, t
 
 from analysis.comparison import AXES, Difference, Test, by_position, compare
-from analysis.fitting import jackknife
+from analysis.intervals import jackknife
 from analysis.runs import weights_of
 from training.record import FINISHED
 
@@ -25,7 +25,7 @@ def _rough_intervals():
     """Intervals of few resamples and profiles of few points: rough, and made in a fraction of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("analysis.fitting.RESAMPLES", 300)
-        patch.setattr("analysis.fitting.PROFILE_POINTS", 8)
+        patch.setattr("analysis.profiles.POINTS", 8)
         patch.setattr("analysis.comparison.RESAMPLES_OF_RATIOS", 200)
         yield
 
