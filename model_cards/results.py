@@ -75,8 +75,8 @@ class Results:
 
     def shares(self, record: RunRecord, tier: str) -> list[dict[str, Any]]:
         """Return the share of a model's tunes that pass a tier, with its interval, for each temperature; human last."""
-        rows = [{"of": f"temperature {cell['temperature']:.2g}", **cell["shares"][tier]} for cell in self.cells(record)]
-        return [*rows, {"of": "human tunes of the test split", **self.quality["human"]["test"]["shares"][tier]}]
+        rows = [{"of": f"at temperature {cell['temperature']:.2g}", **cell["shares"][tier]} for cell in self.cells(record)]
+        return [*rows, {"of": "of the human test split", **self.quality["human"]["test"]["shares"][tier]}]
 
 
 def find_fits(fits: dict[str, Any], law: str) -> dict[str, Any]:

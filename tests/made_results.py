@@ -29,9 +29,12 @@ CONTEXT = 64
 TUNE = "X:1\nM:4/4\nL:1/8\nK:C\nC2EG c2ec|C2EG {}4|]\n"
 
 
-def published(name):
-    """The path of a published file, also in the flat layout of results/ that came before."""
-    return PUBLISHED / name if (PUBLISHED / name).is_file() else PUBLISHED / Path(name).name
+def copy_published(name, target):
+    """Copy a published file, also from the layout and with the names of laws that results/ had before."""
+    path = PUBLISHED / name if (PUBLISHED / name).is_file() else PUBLISHED / Path(name).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = path.read_bytes()
+    target.write_bytes(content.replace(b"power_floor", b"power_irreducible") if name == FITS else content)
 
 
 def committed_records():
@@ -58,14 +61,9 @@ def made_results(root, corpus):
             write_run(run_folder(root, config), record, config.size, corpus)
     write_run(root / BEST, records[-1], SIZES[0], corpus)
     shutil.copytree(PUBLISHED / BEST / "samples", root / BEST / "samples")
-    for name in (
-        FITS,
-        QUALITY,
-        "comparison_analysis/combined_scaling_laws.png",
-        "generation_analysis/quality_over_size.png",
-    ):
-        (root / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(published(name), root / name)
+    figures = ("comparison_analysis/combined_scaling_laws.png", "generation_analysis/quality_over_size.png")
+    for name in (FITS, QUALITY, *figures):
+        copy_published(name, root / name)
     (root / "GPT_analysis").mkdir()
     (root / "GPT_analysis" / "page.html").touch()
     write_json(root / QUALITY_VS_SIZE, analyse(read_json(root / QUALITY), 20, 0, "free"))
