@@ -34,6 +34,7 @@ class Results:
     fits: dict[str, Any]
     quality: dict[str, Any]
     samples: dict[str, Any]
+    best_folder: str  # where the best model is, or was when its samples were written
 
     @classmethod
     def open(cls, root: Path) -> "Results":
@@ -42,7 +43,8 @@ class Results:
         if best is None:
             raise UserError(f"{root / BEST} holds no trained model: run accelerate launch training/best.py")
         search = [read_record(folder) for folder in sorted((root / BEST / SEARCH).glob("*"))]
-        return cls._read(root, root / STATS, best, [record for record in search if record is not None])
+        searched = [record for record in search if record is not None]
+        return cls._read(root, root / STATS, best, searched, (root / BEST).as_posix())
 
     @classmethod
     def open_published(cls, folder: Path) -> "Results":
@@ -55,16 +57,15 @@ class Results:
         return cls._read(folder, folder / PUBLISHED_STATS, runs[-1], runs[:-1])
 
     @classmethod
-    def _read(cls, root: Path, stats: Path, best: RunRecord, search: list[RunRecord]) -> "Results":
+    def _read(
+        cls, root: Path, stats: Path, best: RunRecord, search: list[RunRecord], best_folder: str | None = None
+    ) -> "Results":
         fits = read_json(root / FITS, "fits", "comparison")
         quality = read_json(root / QUALITY, "cells", "best", "human")
         samples = read_json(root / SAMPLES / "samples.json", "samples", "settings")
-        return cls(root, read_json(stats, *CORPUS_FIELDS), best, search, fits, quality, samples)
-
-    @property
-    def best_folder(self) -> str:
-        """The folder of the best model, also where only its samples were published."""
-        return str(self.samples["settings"]["model"])
+        corpus = read_json(stats, *CORPUS_FIELDS)
+        folder = best_folder or str(samples["settings"]["model"])
+        return cls(root, corpus, best, search, fits, quality, samples, folder)
 
     def cells(self, record: RunRecord) -> list[dict[str, Any]]:
         """Return the measurements of the tunes of a record's model, one for each temperature."""
@@ -75,7 +76,9 @@ class Results:
 
     def shares(self, record: RunRecord, tier: str) -> list[dict[str, Any]]:
         """Return the share of a model's tunes that pass a tier, with its interval, for each temperature; human last."""
-        rows = [{"of": f"at temperature {cell['temperature']:.2g}", **cell["shares"][tier]} for cell in self.cells(record)]
+        rows = [
+            {"of": f"at temperature {cell['temperature']:.2g}", **cell["shares"][tier]} for cell in self.cells(record)
+        ]
         return [*rows, {"of": "of the human test split", **self.quality["human"]["test"]["shares"][tier]}]
 
 
