@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +84,11 @@ class File:
     content: bytes
     large: bool = False
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
 
-    @cached_property
+    @property
     def oid(self) -> str:
         """The hash of git's object: of a large file, its pointer."""
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.content)}\n"
@@ -212,19 +211,11 @@ class Hub:
             if fault in REFUSALS:
                 return self.refusal(fault)
             response = Response() if fault == "cut before" else self.answer(request)
-        if fault is None:
-            return response
-
-        def broken() -> Iterator[bytes]:
-            if fault == "cut body":
-                yield response.data[: len(response.data) // 2]
+        if fault == "cut body":
+            return Response(cut_body(response.data, connection), response.status, response.headers)
+        if fault is not None:
             connection.shutdown(socket.SHUT_RDWR)
-            yield b""
-
-        if fault != "cut body":
-            connection.shutdown(socket.SHUT_RDWR)
-        headers = {**response.headers, "Content-Length": str(len(response.data))}
-        return Response(broken(), response.status, headers)
+        return response
 
     def refusal(self, fault: str) -> Response:
         if fault in ("502", "503"):
@@ -417,6 +408,11 @@ class Hub:
 ROUTES = Map(RULES, redirect_defaults=False, merge_slashes=False)
 
 
+def cut_body(content: bytes, connection: socket.socket) -> Iterator[bytes]:
+    yield content[: len(content) // 2]
+    connection.shutdown(socket.SHUT_RDWR)
+
+
 def part(request: Request, content: bytes, etag: str, headers: dict[str, str]) -> Response:
     """Return a file, or the part of it that Range asks for."""
     response = Response(content, 200, headers, content_type="application/octet-stream")
@@ -465,15 +461,12 @@ def check_card(card: str) -> list[str]:
         ModelCard(card, ignore_metadata_errors=False)  # the results of a model
     except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         return [" ".join(f"{type(error).__name__}: {error}".split())]
-    errors = []
-    if data.get("license", "other") not in LICENCES:
-        errors.append(f'"license" must be one of {LICENCES}')
-    if len(data.get("short_description", "")) > 60:
-        errors.append('"short_description" is longer than 60 characters')
-    for name in data.get("datasets") or []:
-        if not re.fullmatch(r"(?:[\w-]+/)?[\w\-.]+", name):
-            errors.append(f'"datasets": {name} is not the name of a data set')
-    return errors
+    wrong = {
+        "license": data.get("license", "other") not in LICENCES,
+        "short_description": len(data.get("short_description", "")) > 60,
+        "datasets": any(not re.fullmatch(r"([\w-]+/)?[\w\-.]+", name) for name in data.get("datasets") or []),
+    }
+    return [f'"{field}" is not valid' for field, is_wrong in wrong.items() if is_wrong]
 
 
 class QuickServer(HTTPServer):

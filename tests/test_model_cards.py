@@ -125,7 +125,7 @@ def test_the_command_of_a_card_plans_that_run_only(staged):
     [(read, *_)] = read_arguments(StudyArguments, argv=flags)
     assert (read.gpt_sizes, read.lstm_sizes, read.seeds) == ([config.size], [], [config.seed])
     assert (read.tokens, read.data_fraction) == ([config.tokens], [config.data_fraction])
-    assert read.lr_rules == {config.architecture: (config.learning_rate, 0.0)}
+    assert getattr(read, f"{config.architecture}_lr_rule") == [config.learning_rate]
     for name in ("schedule", "sequences", "warmup_tokens", "batch_size", "context", "weight_decay", "precision"):
         assert getattr(read, name) == getattr(config, name)
 

@@ -106,7 +106,8 @@ class Studio:
         except RenderingError as error:
             midi = None
             messages.append(str(error))
-        played = [[round(start, 3), round(length, 3), pitch] for start, length, pitch in notes(midi)] if midi else []
+        sounding = notes(midi) if midi else []
+        played = [[round(start, 3), round(length, 3), pitch] for start, length, pitch in sounding]
         if midi and len(played) < HEARD * verdict["notes"]:  # repeats can only add notes
             left_out = verdict["notes"] - len(played)
             messages.append(f"the sound lacks {left_out} notes: abc2midi reads the repeats differently")
