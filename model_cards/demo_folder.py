@@ -25,8 +25,8 @@ STUDY = "study.json"
 # Without it the Space would install gigabytes for a GPU that it does not have.
 TORCH_FOR_CPU = "--extra-index-url https://download.pytorch.org/whl/cpu"
 PACKAGES = (
-    *("gradio", "huggingface-hub", "numpy", "pillow", "pyarrow", "safetensors", "scipy", "symusic", "torch"),
-    "transformers",
+    *("gradio", "huggingface-hub", "numpy", "pillow", "psutil", "pyarrow", "safetensors", "scipy", "symusic"),
+    *("torch", "transformers"),
 )
 OF_CONFIG = ("architecture", "size", "seed", "learning_rate")
 OF_RECORD = ("n_params", "tokens", "flops", "validation_loss", "validation_bits_per_character", "seconds")
