@@ -121,7 +121,7 @@ def test_the_space_installs_the_project_s_packages_and_torch_for_cpus(staged):
     assert "whl/cpu" in lines[0]
     assert lines[1:] == requirements()
     installed = {re.split("[<>]", line)[0].replace("-", "_") for line in lines[1:]}
-    installed |= {"starlette", "yaml"}  # gradio and transformers bring them
+    installed |= {"starlette", "yaml", "httpx2"}  # gradio, transformers and huggingface-hub bring them
     own = {path.stem for path in staged.rglob("*.py")} | {path.parent.name for path in staged.rglob("*.py")}
     for path in (*SPACE.glob("*.py"), *closure(SPACE.glob("*.py"))):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
