@@ -285,17 +285,25 @@ def test_the_small_model_stays_where_its_weights_are_missing(changed, tmp_path):
     assert weights.read_bytes() == before
 
 
-def test_the_page_gets_the_findings_between_its_markers_and_the_models_their_cards(committed, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        report, "findings", lambda fits, quality: f"{len(fits['fits'])} {len(quality)}\n", raising=False
-    )
+def test_the_page_gets_findings_and_table_between_its_markers_and_the_models_their_cards(
+    committed, tmp_path, monkeypatch
+):
+    def findings(fits, quality):
+        return f"- {len(fits['fits'])}\n- {len(quality)}\n\n| table |\n|---|\n"
+
+    monkeypatch.setattr(report, "findings", findings, raising=False)
     page = tmp_path / "README.md"
-    page.write_text("# Title\n<!-- findings: by make report -->\nold\n<!-- end of findings -->\n\nmore\n")
-    flags = ["--results", str(committed.root), "--readme", str(page)]
-    monkeypatch.setattr("sys.argv", ["readme.py", *flags])
-    readme.main()
-    block = f"<!-- findings: by make report -->\n2 {len(committed.quality)}\n<!-- end of findings -->"
-    assert page.read_text() == f"# Title\n{block}\n\nmore\n"
+    marked = "# Title\n<!-- findings: -->\n{}<!-- end of findings -->\nmore\n<!-- table: -->\n{}<!-- end of table -->\n"
+    page.write_text(marked.format("old\n", ""))
+    monkeypatch.setattr("sys.argv", ["readme.py", "--results", str(committed.root), "--readme", str(page)])
+    for _ in range(2):
+        readme.main()
+        found = page.read_text()
+        figure = re.search(r"\]\((.*\.png)\)", found)[1]
+        assert (tmp_path / figure).resolve() == committed.root / "comparison_analysis" / "combined_scaling_laws.png"
+        caption = re.search(r"!\[.*\)", found)[0]
+        bullets = f"\n{caption}\n\n- 2\n- {len(committed.quality)}\n\n"
+        assert found == marked.format(bullets, "\n| table |\n|---|\n\n")
     assert (committed.root / BEST / "README.md").read_text(encoding="utf-8") == best_card(committed)
     assert "results/model" in (committed.root / "model" / "README.md").read_text(encoding="utf-8")
     page.write_text("# Something else\n")
