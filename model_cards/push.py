@@ -1,7 +1,7 @@
-"""Share a study on the Hugging Face Hub: its models, corpus, metrics and demo. Log in first: hf auth login
+"""Share a study on the Hugging Face Hub: its models, corpus, metrics and demo.
 
-Each branch changes in one commit, so visitors see either the old files or the new. The same command continues a push
-that was interrupted, and changes nothing that is already there.
+Log in first, with `hf auth login`. Each branch changes in one commit, so visitors see either the old files or the new.
+The same command continues a push that was interrupted, and changes nothing that is already there.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ HUB = "hub"  # the folder of what is pushed
 class PushArguments:
     """The study, and where it is shared."""
 
-    namespace: str = field(metadata={"help": "user or organisation on the Hub"})
+    namespace: str = field(metadata={"help": "user or organisation on the Hub; required"})
     output_dir: str = field(default="data", metadata={"help": "folder with the results of the study"})
     private: bool = field(default=False, metadata={"help": "make new repositories private"})
     dry_run: bool = field(default=False, metadata={"help": "prepare all files and push nothing"})
