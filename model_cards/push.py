@@ -43,7 +43,7 @@ def run(arguments: PushArguments) -> None:
     results, api = Results.open(root), HfApi()
     if not arguments.dry_run:
         check_login(api)
-    branches = stage(root, results, arguments.namespace, root / HUB)
+    branches = stage(results, arguments.namespace, root / HUB)
     if not arguments.dry_run:
         push(branches, arguments.private, api)
         return

@@ -55,12 +55,13 @@ class Branch:
         return f"{self.kind} {self.repository}, branch {self.revision}"
 
 
-def stage(root: Path, results: Results, namespace: str, folder: Path) -> list[Branch]:
+def stage(results: Results, namespace: str, folder: Path) -> list[Branch]:
     """Fill `folder` with all that is pushed of a study, and return its branches in the order of their push.
 
     The order is data, sizes, each architecture's main, metrics, demo: nothing visible refers to what is not there yet.
     Raises UserError if a model's weights are not those of its record.
     """
+    root = results.root
     corpus = Corpus.open(root / CORPUS)
     shared = [measured(release, corpus, folder / LOSSES) for release in releases(root)]
     memory, _ = read_memory(corpus)

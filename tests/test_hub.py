@@ -39,7 +39,7 @@ def study(tmp_path_factory, build_from):
 
 @pytest.fixture(scope="module")
 def staged(study):
-    return stage(study, Results.open(study), "band", study / "hub")
+    return stage(Results.open(study), "band", study / "hub")
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def study(tmp_path_factory, build_from):
 
 @pytest.fixture(scope="module")
 def staged(study):
-    return stage(study, Results.open(study), "band", study / "hub")
+    return stage(Results.open(study), "band", study / "hub")
 
 
 def models(staged):
@@ -193,7 +193,7 @@ def test_staging_again_gives_the_same_bytes_also_through_a_link(study, staged, t
     (tmp_path / "disk").mkdir()
     (tmp_path / "hub").symlink_to("disk")
     shutil.copyfile(study / "hub" / "losses.json", tmp_path / "disk" / "losses.json")
-    branches = stage(study, Results.open(study), "band", tmp_path / "hub")
+    branches = stage(Results.open(study), "band", tmp_path / "hub")
     assert {branch.folder.relative_to(tmp_path / "hub"): files_of(branch.folder) for branch in branches} == before
     assert (tmp_path / "hub").is_symlink()
     assert not [path for path in tmp_path.rglob(".*") if path.suffix in (".partial", ".before")]
@@ -223,7 +223,7 @@ def test_weights_that_are_not_the_record_s_are_refused(changed):
     release = releases(changed)[0]
     write_record(release.folder, replace(read_record(release.folder), validation_loss=1.0))
     with pytest.raises(UserError, match=r"1\.0000"):
-        stage(changed, Results.open(changed), "band", changed / "hub")
+        stage(Results.open(changed), "band", changed / "hub")
 
 
 @pytest.mark.parametrize(

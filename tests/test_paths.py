@@ -133,7 +133,7 @@ def study(tmp_path_factory, corpus):
     root = made_results(tmp_path_factory.mktemp("study") / "data", corpus)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("model_cards.staging.render", lambda *_: ({}, []))
-        stage(root, Results.open(root), "band", root / "hub")
+        stage(Results.open(root), "band", root / "hub")
     return root
 
 
@@ -161,7 +161,7 @@ def test_nothing_staged_or_published_reveals_where_the_study_is(study, name, tmp
     root = Path(name) if name.startswith("..") else tmp_path / name
     shutil.copytree(study, root)
     spoil(root)
-    branches = stage(root, Results.open(root), "band", root / "hub")
+    branches = stage(Results.open(root), "band", root / "hub")
     assert {branch.kind for branch in branches} == {"dataset", "model", "space"}
     publish(Results.open(root), tmp_path / "published")
     for folder in [*(branch.folder for branch in branches), tmp_path / "published"]:
