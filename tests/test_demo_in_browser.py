@@ -268,4 +268,4 @@ def test_an_impossible_request_is_a_message_and_the_tunes_stay(open_page):
         page.get_by_role("button", name="Generate").click()
         sync_api.expect(alert).to_have_text(message)
         page.wait_for_load_state("networkidle")  # a click before the whole answer is ignored
-        assert page.locator("pre").count() == 2
+        sync_api.expect(page.locator("pre")).to_have_count(2)
