@@ -1,7 +1,7 @@
-"""Staged branches → the Hub: each in one commit, so that what is visible is always whole, old or new.
+"""Push staged branches to the Hub, each in one commit.
 
-A push that was cut off is repeated: large files that have arrived are not sent again, and a branch whose files are the
-same gets no commit. The login is huggingface_hub's (`hf auth login`, or HF_TOKEN); its token is never read here.
+A push that was interrupted is repeated: large files that arrived are not sent again, and a branch with the same files
+gets no commit. The login is huggingface_hub's (`hf auth login`, or HF_TOKEN); this code never reads the token.
 """
 
 import sys
@@ -17,56 +17,55 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Revi
 from huggingface_hub.utils import logging
 
 from cli import UserError
-from model_cards.publish import CARD
+from model_cards.card import CARD
 from model_cards.staging import Branch
 
 T = TypeVar("T")
-# By requests, by Xet, what hides either of an upload, and by a gateway's page where the client expects JSON.
+# Failed requests; failed Xet transfers; huggingface_hub's wrapper of both; a gateway's page where JSON is expected.
 ERRORS = (HTTPError, ConnectionError, RuntimeError, JSONDecodeError)
-WAITS = (1, 2, 4, 8, 16, 32)  # seconds before a request is repeated
-PASSING = {408, 409, 412, 425, 429, 500, 502, 503, 504}  # 409 and 412: another push came between
-GIT_ATTRIBUTES = ".gitattributes"  # the Hub's own
-LONGEST_WAIT = 300  # seconds; limits on uploads last for an hour at most, and are better waited for by hand
+WAITS = (1, 2, 4, 8, 16, 32)  # seconds before each new attempt
+TEMPORARY = {408, 409, 412, 425, 429, 500, 502, 503, 504}  # 409 and 412: another push was faster
+MAX_WAIT = 300  # seconds that Retry-After may ask for
+GIT_ATTRIBUTES = ".gitattributes"  # written by the Hub
 
 
 def push(branches: Sequence[Branch], private: bool, api: HfApi) -> None:
-    """Push branches in their order, saying what became of each.
+    """Push branches in their order and print what happened to each.
 
-    Raises UserError with one line if the login is missing or may not write, or if the Hub cannot be had for long.
+    Raises UserError if the login is missing or has no write access, or if the Hub stays out of reach.
     """
-    logging.set_verbosity_error()  # an unchanged branch is no reason for a warning
-    with one_line():
+    logging.set_verbosity_error()  # an unchanged branch needs no warning
+    with user_errors():
         for branch in branches:
-            done = push_branch(branch, private, api)
-            print(f"{done}: {branch.kind} {branch.repository}, branch {branch.revision}", flush=True)
+            print(f"{push_branch(branch, private, api)}: {branch}", flush=True)
         for repository in sorted({branch.repository for branch in branches if branch.kind == "model"}):
             ours = {branch.revision for branch in branches if branch.repository == repository}
-            refs = patiently(lambda repository=repository: api.list_repo_refs(repository))  # type: ignore[misc]
+            refs = retry(lambda repository=repository: api.list_repo_refs(repository))  # type: ignore[misc]
             for name in sorted({ref.name for ref in refs.branches} - ours):
-                print(f"left alone: model {repository}, branch {name}, which is no size of this study")
+                print(f"left alone: model {repository}, branch {name}, which is not a size of this study")
     if private:
-        print("a private Space reads private models only with a token: give it one as its secret HF_TOKEN")
+        print("a private Space reads private models only with a token: add one to it as the secret HF_TOKEN")
 
 
 def check_login(api: HfApi) -> None:
-    """Raise UserError with one line if there is no login, or if the Hub does not take it."""
-    with one_line():
-        patiently(api.whoami)
+    """Raise UserError if there is no login, or if the Hub refuses it."""
+    with user_errors():
+        retry(api.whoami)
 
 
 @contextmanager
-def one_line() -> Iterator[None]:
-    """Turn the errors of requests into the door's."""
+def user_errors() -> Iterator[None]:
+    """Turn the errors of requests into UserError."""
     try:
         yield
     except LocalTokenNotFoundError:
         raise UserError("there is no login for the Hub: run hf auth login") from None
     except ERRORS as error:
-        raise UserError(explain(error)) from None
+        raise UserError(describe_error(error)) from None
 
 
 def push_branch(branch: Branch, private: bool, api: HfApi) -> str:
-    """Make a branch on the Hub what its folder is, in one commit.
+    """Make a branch on the Hub equal to its folder, in one commit.
 
     Returns "pushed", "replaced" if there were other files, or "unchanged".
     """
@@ -74,66 +73,66 @@ def push_branch(branch: Branch, private: bool, api: HfApi) -> str:
     paths = sorted(path for path in branch.folder.rglob("*") if path.is_file())
     files = {path.relative_to(branch.folder).as_posix(): path for path in paths}
     sdk = RepoCard.load(branch.folder / CARD).data.get("sdk") if kind == "space" else None
-    patiently(lambda: api.create_repo(repository, repo_type=kind, private=private, space_sdk=sdk, exist_ok=True))
+    retry(lambda: api.create_repo(repository, repo_type=kind, private=private, space_sdk=sdk, exist_ok=True))
 
     def attempt() -> str:
         try:
             head = api.repo_info(repository, repo_type=kind, revision=branch.revision).sha
         except RevisionNotFoundError:
-            # from the first commit, which holds no file: until it has its own it must not show another size's
-            start = api.list_repo_commits(repository, repo_type=kind)[-1].commit_id
-            api.create_branch(repository, repo_type=kind, branch=branch.revision, revision=start, exist_ok=True)
-            head = start
+            # A new branch starts at the first commit, which holds no file: it must not show another size meanwhile.
+            head = api.list_repo_commits(repository, repo_type=kind)[-1].commit_id
+            api.create_branch(repository, repo_type=kind, branch=branch.revision, revision=head, exist_ok=True)
         before = api.list_repo_files(repository, repo_type=kind, revision=head)
-        # Not by upload_folder, which makes several commits of a large folder.
-        made = api.create_commit(
+        gone = sorted({*before} - files.keys() - {GIT_ATTRIBUTES})
+        # upload_folder would make several commits of a large folder.
+        commit = api.create_commit(
             repository,
             [
-                *(CommitOperationDelete(path) for path in sorted({*before} - files.keys() - {GIT_ATTRIBUTES})),
+                *(CommitOperationDelete(path) for path in gone),
                 *(CommitOperationAdd(path, str(file)) for path, file in files.items()),
             ],
             repo_type=kind,
             revision=branch.revision,
-            parent_commit=head,  # refused if another push came between
+            parent_commit=head,  # refused if another push was faster
             commit_message=f"The study's files ({branch.revision})",
         )
-        if made.oid == head:
+        if commit.oid == head:
             return "unchanged"
         older = api.list_repo_commits(repository, repo_type=kind, revision=head)
-        return "replaced" if len(older) > 1 else "pushed"  # the first commit is the Hub's own
+        return "replaced" if len(older) > 1 else "pushed"  # the first commit is the Hub's
 
-    return patiently(attempt)
+    return retry(attempt)
 
 
-def patiently(call: Callable[[], T]) -> T:
-    """Return what a call to the Hub returns; where the reason may pass, it is repeated after each of WAITS."""
+def retry(call: Callable[[], T]) -> T:
+    """Return the result of a call to the Hub, which is repeated after temporary errors."""
     for wait in WAITS:
         try:
             return call()
         except ERRORS as error:
-            status, asked = _answer(error)
-            if (status is not None and status not in PASSING) or asked > LONGEST_WAIT:
+            status, asked = _response(error)
+            if (status is not None and status not in TEMPORARY) or asked > MAX_WAIT:
                 raise
             seconds = max(wait, asked)
-            reason = "the connection broke" if status is None else f"the Hub answers {status}"
+            reason = "the connection failed" if status is None else f"the Hub answers {status}"
             print(f"{reason}: trying again in {seconds:g} s", file=sys.stderr, flush=True)
             time.sleep(seconds)
     return call()
 
 
-def explain(error: Exception) -> str:
-    """Return one line that says what a user can do."""
-    status, _ = _answer(error)
+def describe_error(error: Exception) -> str:
+    """Return one line that says what a user can do about a failed request."""
+    status, _ = _response(error)
     if status == 401:
-        return "the Hub does not take the login: run hf auth login again"
+        return "the Hub refuses the login: run hf auth login again"
     if status == 403:
-        return "the login may not write there: give --namespace a name that it may write to, or a token with that right"
+        return "the login has no write access there: choose another --namespace, or log in with a write token"
     reason = " ".join(str(error).split("\n")[0].split()) if status is None else f"it answers {status}"
-    return f"the Hub cannot be had ({reason}): run the same command again, what has arrived is kept"
+    return f"the Hub is out of reach ({reason}): run the same command again, what has arrived is kept"
 
 
-def _answer(error: Exception) -> tuple[int | None, float]:
-    """Return an error's status, None if there was no answer, and the seconds that it asks to wait.
+def _response(error: Exception) -> tuple[int | None, float]:
+    """Return the status of a failed request, None without a response, and the seconds that it asks to wait.
 
     Raises the error again if it is not about the connection.
     """

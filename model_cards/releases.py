@@ -1,23 +1,30 @@
 """Which trained models are shared, and under which names on the Hub.
 
-A repository holds one architecture, as its models share code, tokenizer and card. A size is a branch
-(`from_pretrained(repository, revision="120k")`): whoever loads one downloads that alone, and each branch loads like
-a repository of its own. `main` holds the best model, which is what somebody without a revision wants.
+A repository holds one architecture, whose models share code, tokenizer and card. A size is a branch
+(`from_pretrained(repository, revision="120k")`): a user downloads that size alone, and it loads like a repository.
+`main` holds the best model, the default of a user who names no revision.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from generation.travel import add_pipeline
+from modeling.loading import WEIGHTS
 from training.record import BEST, RunRecord, read_ladders, read_record, run_folder
 
+ROOT = Path(__file__).parent.parent
 MAIN = "main"
-DATASET, DEMO = "abc-tunes", "abc-scaling-demo"  # the latter is a Space, as is every metric
-METRICS = ("abc_validity", "tune_statistics", "originality")
+DATASET = "abc-tunes"
+CONFIGURATION_FILES = ("config.json", "generation_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+MODEL_FILES = (WEIGHTS, *CONFIGURATION_FILES, *TOKENIZER_FILES)
+LSTM_FILES = ("configuration_abc_lstm.py", "modeling_abc_lstm.py")
 
 
 @dataclass(frozen=True)
 class Release:
-    """A model that is shared: its folder here, its record, and its revision on the Hub, a size or `main`."""
+    """A shared model: its folder here, its record, and its revision on the Hub, a size or `main`."""
 
     architecture: str
     revision: str
@@ -31,24 +38,31 @@ def model_repository(namespace: str, architecture: str) -> str:
 
 
 def releases(root: Path) -> list[Release]:
-    """Return the models of a study that are shared: of each architecture every size, smallest first, then its best.
+    """Return the shared models of a study: of each architecture all sizes, smallest first, then its best model.
 
-    Of several seeds the first is taken, not the luckiest: its losses are not chosen by themselves. The best is the
-    study's best model for its architecture, and for the other one its size of the lowest validation loss.
+    A size is shared by its first seed, not its best one, whose loss would be biased. The best model is the study's for
+    its architecture; for the other architecture it is the size with the lowest validation loss.
     """
     found: list[Release] = []
     best = read_record(root / BEST)
     for architecture, ladder in read_ladders(root).items():
         if not ladder.finished:
             continue
-        of_size: dict[str, Release] = {}
+        sizes: dict[str, Release] = {}
         for record in ladder.finished:  # by size, then by seed
-            size, folder = record.config.size, run_folder(root, record.config)
-            of_size.setdefault(size, Release(architecture, size, folder, record))
-        found += of_size.values()
+            size = record.config.size
+            sizes.setdefault(size, Release(architecture, size, run_folder(root, record.config), record))
+        found += sizes.values()
         if best is not None and best.config.architecture == architecture:
             found.append(Release(architecture, MAIN, root / BEST, best))
         else:
-            lowest = min(of_size.values(), key=lambda release: release.record.measured_loss)
+            lowest = min(sizes.values(), key=lambda release: release.record.measured_loss)
             found.append(Release(architecture, MAIN, lowest.folder, lowest.record))
     return found
+
+
+def add_code(folder: Path, architecture: str) -> None:
+    """Copy to a model's folder the code that it needs where this project is not installed."""
+    for name in LSTM_FILES if architecture == "lstm" else ():
+        shutil.copyfile(ROOT / "modeling" / name, folder / name)
+    add_pipeline(folder)

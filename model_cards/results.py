@@ -1,108 +1,116 @@
-"""What the other rooms recorded of a study, and the sentences that cards and screen share."""
+"""What a study recorded, as the cards, the demo and the final summary read it."""
 
 from dataclasses import dataclass
-from math import exp, log
 from pathlib import Path
 from typing import Any
 
 from cli import UserError
 from files import read_json
-from generation.study import QUALITY, QUALITY_FOLDER
-from training.record import BEST, SEARCH, RunRecord, read_record
+from training.record import BEST, FINISHED, SEARCH, RunRecord, read_record
+from training.runs_table import read_runs_table
 
-CORPUS, STATS = "processed_music_data", "stats.json"
+CORPUS = "processed_music_data"
 CORPUS_FIELDS = ("tunes", "characters", "reading", "sources")
-TUNES_SHOWN = 3
+STATS, PUBLISHED_STATS = f"{CORPUS}/stats.json", "corpus.json"
+FITS = "comparison_analysis/fits.json"
+QUALITY, QUALITY_VS_SIZE = "generation_analysis/quality.json", "generation_analysis/quality_vs_size.json"
+SAMPLES = f"{BEST}/samples"
+NAMES = {"gpt": "GPT", "lstm": "LSTM"}
+LAWS = {"power_irreducible": "L = E + A·N^-α", "power": "L = A·N^-α"}  # of N, at the study's main budget
+MAX_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Results:
-    """The records of a study; `samples` are the best model's tunes, `corpus` the statistics of the data."""
+    """The records of a study: statistics of its corpus, its best model and that model's samples, fits and quality.
+
+    `search` holds the short runs that chose the best model's learning rate, dropout and weight decay.
+    """
 
     root: Path
     corpus: dict[str, Any]
     best: RunRecord
     search: list[RunRecord]
-    analysis: dict[str, Any]
+    fits: dict[str, Any]
     quality: dict[str, Any]
     samples: dict[str, Any]
+    best_folder: str  # where the best model is, or was when its samples were written
 
     @classmethod
     def open(cls, root: Path) -> "Results":
-        """Read all records below `root`. Raises UserError naming the first that is missing or damaged."""
+        """Read the study in `root`. Raises UserError naming the first file that is missing or damaged."""
         best = read_record(root / BEST)
         if best is None:
-            raise UserError(f"{root / BEST} holds no trained model: run accelerate launch training/run.py --part best")
-        analysis = read_json(root / "comparison_analysis" / "fits.json", "fits")
+            raise UserError(f"{root / BEST} holds no trained model: run accelerate launch training/best.py")
         search = [read_record(folder) for folder in sorted((root / BEST / SEARCH).glob("*"))]
-        return cls(
-            root,
-            read_json(root / CORPUS / STATS, *CORPUS_FIELDS),
-            best,
-            [record for record in search if record is not None],
-            analysis,
-            read_json(root / QUALITY_FOLDER / QUALITY, "cells", "best", "human", "headlines"),
-            read_json(root / BEST / "samples" / "samples.json", "samples"),
-        )
+        searched = [record for record in search if record is not None]
+        return cls._read(root, root / STATS, best, searched, (root / BEST).as_posix())
+
+    @classmethod
+    def open_published(cls, folder: Path) -> "Results":
+        """Read what `folder` keeps of a study, whose runs are rows of runs.parquet. Raises UserError as `open` does."""
+        table = folder / "runs.parquet"
+        rows = [row for row in read_runs_table(table) if row.arm == "best"]
+        runs = [row.record for row in rows if row.record.status == FINISHED]
+        if not runs:
+            raise UserError(f"{table} has no finished run of a best model: run training/export.py again")
+        return cls._read(folder, folder / PUBLISHED_STATS, runs[-1], runs[:-1])
+
+    @classmethod
+    def _read(
+        cls, root: Path, stats: Path, best: RunRecord, search: list[RunRecord], best_folder: str | None = None
+    ) -> "Results":
+        fits = read_json(root / FITS, "fits", "comparison")
+        quality = read_json(root / QUALITY, "cells", "best", "human")
+        samples = read_json(root / SAMPLES / "samples.json", "samples", "settings")
+        corpus = read_json(stats, *CORPUS_FIELDS)
+        folder = best_folder or str(samples["settings"]["model"])
+        return cls(root, corpus, best, search, fits, quality, samples, folder)
 
     def cells(self, record: RunRecord) -> list[dict[str, Any]]:
-        """Return what was measured on the tunes of a record's model, by temperature."""
+        """Return the measurements of the tunes of a record's model, one for each temperature."""
         config = record.config
         key = (config.architecture, config.size, config.seed)
         cells = self.quality["best"] if config.init_from else self.quality["cells"]
         return [cell for cell in cells if (cell["architecture"], cell["size"], cell["seed"]) == key]
 
-
-def percent(share: dict[str, Any]) -> str:
-    """Return a share with its Wilson interval."""
-    low, high = share["interval"]
-    return f"{100 * share['share']:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of {share['total']}"
-
-
-def share_lines(results: Results, record: RunRecord, tier: str, word: str) -> list[str]:
-    """Return a line for each temperature of a model with the share of a tier, and one for tunes that people wrote."""
-    lines = [
-        f"temperature {cell['temperature']:.2g}: {word} {percent(cell['shares'][tier])}"
-        for cell in results.cells(record)
-    ]
-    people = results.quality["human"]["test"]["shares"][tier]
-    return [*lines, f"human tunes of the test split, same test: {word} {percent(people)}"]
+    def shares(self, record: RunRecord, tier: str) -> list[dict[str, Any]]:
+        """Return the share of a model's tunes that pass a tier, with its interval, for each temperature; human last."""
+        rows = [
+            {"of": f"at temperature {cell['temperature']:.2g}", **cell["shares"][tier]} for cell in self.cells(record)
+        ]
+        return [*rows, {"of": "of the human test split", **self.quality["human"]["test"]["shares"][tier]}]
 
 
-def model_lines(record: RunRecord) -> list[str]:
-    """Return what a model is and how well it predicts."""
-    config = record.config
-    origin = f"trained on from {_run(config.init_from)}" if config.init_from else "trained"
-    more = " more" if config.init_from else ""
-    loss = f"validation: {record.validation_bits_per_character:.4f}"
-    if record.test_loss is not None:
-        error = (record.test_loss_standard_error or 0.0) / log(2)
-        loss = (
-            f"test: {record.test_bits_per_character:.4f} bits per character (± {error:.4f} s.e. over tunes), "
-            f"perplexity {exp(record.test_loss):.3f}; {loss}"
-        )
-    return [
-        f"{config.architecture.upper()} {config.size}, {record.n_params:,} parameters "
-        f"({record.n_params_non_embedding:,} without tables), {origin} "
-        f"for {record.tokens:,}{more} tokens (rate {config.learning_rate:.3g}, dropout {config.dropout}, "
-        f"weight decay {config.weight_decay})",
-        loss,
-    ]
+def find_fits(fits: dict[str, Any], law: str) -> dict[str, Any]:
+    """Return the fit of a law of N, all parameters counted, for each architecture that has one."""
+    found = {
+        architecture: [fit for fit in rows if (fit["law"], fit["axis"]) == (law, "n_params")]
+        for architecture, rows in fits["fits"].items()
+    }
+    return {architecture: rows[0] for architecture, rows in found.items() if rows}
 
 
-def _run(folder: str) -> str:
-    """Return a ladder's run in words: its size, its arm and its seed are the last parts of its folder."""
-    *_, size, arm, seed = ("", "", *Path(folder).parts)
-    return f"the run {size}/{arm}/{seed}" if arm else folder
+def chosen_fits(fits: dict[str, Any]) -> dict[str, Any]:
+    """Return for each architecture the fit that describes it: with an irreducible loss E if all identify theirs."""
+    found = find_fits(fits, "power_irreducible")
+    identified = all(fit["parameters"]["E"]["identified"] for fit in found.values())
+    return found if found.keys() == fits["fits"].keys() and identified else find_fits(fits, "power")
+
+
+def compared_laws(fits: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the comparisons of the exponents of N of both architectures, by law; none for a single architecture."""
+    laws = fits["comparison"]["laws"] if fits["comparison"] else []
+    return [row for law in LAWS for row in laws if (row["law"], row["axis"]) == (law, "n_params")]
 
 
 def shown_tunes(tunes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the tunes that are shown: of each temperature the first that is valid, or else the first.
+    """Return of each temperature the first valid tune, or else the first.
 
-    One that is copied from the training tunes, or that nobody compared with them, is never shown.
+    A tune that is copied from training, or was not compared with it, is never shown.
     """
     chosen: dict[float, dict[str, Any]] = {}
-    own = [tune for tune in tunes if tune["copied"] is False]
-    for tune in sorted(own, key=lambda tune: not tune["verdict"]["valid"]):
+    original = [tune for tune in tunes if tune["copied"] is False]
+    for tune in sorted(original, key=lambda tune: not tune["verdict"]["valid"]):
         chosen.setdefault(tune["settings"]["temperature"], tune)
-    return sorted(chosen.values(), key=lambda tune: float(tune["settings"]["temperature"]))[:TUNES_SHOWN]
+    return [chosen[temperature] for temperature in sorted(chosen)][:MAX_SHOWN]

@@ -1,5 +1,6 @@
-"""A study as the Hub will show it: a folder for each branch of each repository, whole before anything is pushed."""
+"""Prepare a study for the Hub: one complete folder for each branch of each repository, before anything is pushed."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -7,123 +8,132 @@ from math import log
 from pathlib import Path
 from typing import Any
 
+from markdown_it import MarkdownIt
 from tqdm import tqdm
 
-from analysis.page import write_page
 from cli import UserError
 from files import atomic_folder, read_json, write_json, write_text
 from generation.memorisation import Memory
 from generation.quality import score_tune
 from generation.rendering import render
-from generation.study import CELLS, QUALITY_FOLDER, Cell, read_memory, weights_digest
+from generation.study import CELLS, Cell, read_memory
 from generation.travel import pack
-from model_cards.card import LAW_FIGURE, QUALITY_FIGURE, Place, model_card
-from model_cards.demo import stage as stage_demo
-from model_cards.paths import bare, bare_names, forget, forget_paths
-from model_cards.publish import CARD, ROOT, TOKENIZER_FILES, add_code, copy_results
-from model_cards.releases import DATASET, DEMO, MAIN, METRICS, Release, model_repository, releases
-from model_cards.results import CORPUS, Results, shown_tunes
-from modeling.loading import load_model
+from model_cards.card import CARD, LAW_FIGURE, QUALITY_FIGURE, Place, model_card
+from model_cards.demo_folder import stage_demo
+from model_cards.paths import bare, bare_names, forget_paths
+from model_cards.releases import DATASET, MAIN, MODEL_FILES, ROOT, Release, add_code, model_repository, releases
+from model_cards.results import CORPUS, PUBLISHED_STATS, QUALITY, STATS, Results, shown_tunes
+from modeling.loading import WEIGHTS, load_model
 from preprocessing.blocks import file_sha256
 from preprocessing.corpus import Corpus
 from preprocessing.dataset_card import dataset_card
 from preprocessing.notation import judge
 from training.evaluation import held_out_losses
-from training.record import BEST, write_record
+from training.record import BEST, read_ladders, write_record
 
-RESULTS, MANIFEST = "results", "manifest.json"
-LOSSES = "losses.json"
-TOLERANCE = 0.01  # nats per character between a loss in fp32 and the record's, which may be of bf16
-MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", *TOKENIZER_FILES)
-KINDS = ("svg", "mid")
+DEMO = "abc-scaling-demo"
+METRICS = ("abc_validity", "tune_statistics", "originality")
+FIGURES, MANIFEST, LOSSES = "figures", "manifest.json", "losses.json"
+TOLERANCE = 0.01  # nats per character between a loss in fp32 and the record's, which may be in bf16
+METRIC_PAGE = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<body style="max-width: 50rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif">
+{body}</body></html>
+"""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A branch of a repository on the Hub, and the folder that holds all its files."""
+    """A branch of a repository on the Hub, and the folder with all its files."""
 
     repository: str
     kind: str  # model, dataset or space
     revision: str
     folder: Path
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.repository}, branch {self.revision}"
 
-def stage(root: Path, results: Results, namespace: str, folder: Path) -> list[Branch]:
+
+def stage(results: Results, namespace: str, folder: Path) -> list[Branch]:
     """Fill `folder` with all that is pushed of a study, and return its branches in the order of their push.
 
-    What others refer to comes first, so that nothing that is visible names what is not there: data, sizes, each
-    architecture's main, metrics, demo. Raises UserError if a model's weights are not those of its record.
+    The order is data, sizes, each architecture's main, metrics, demo: nothing visible refers to what is not there yet.
+    Raises UserError if a model's weights are not those of its record.
     """
+    root = results.root
     corpus = Corpus.open(root / CORPUS)
     shared = [measured(release, corpus, folder / LOSSES) for release in releases(root)]
-    shared = [replace(release, record=forget(release.record, root)) for release in shared]
-    results = replace(results, best=forget(results.best, root), search=forget(results.search, root))
     memory, _ = read_memory(corpus)
     branches: list[Branch] = []
 
-    def branch(repository: str, kind: str, revision: str = MAIN) -> Branch:
-        made = Branch(repository, kind, revision, folder / kind / repository.split("/")[1] / revision)
-        branches.append(made)
-        return made
+    def branch(repository: str, kind: str, revision: str = MAIN) -> Path:
+        branches.append(Branch(repository, kind, revision, folder / kind / repository.split("/")[1] / revision))
+        return branches[-1].folder
 
     dataset = f"{namespace}/{DATASET}"
-    with atomic_folder(branch(dataset, "dataset").folder, mark=CARD) as temporary:
+    with atomic_folder(branch(dataset, "dataset"), mark=CARD) as temporary:
         stage_dataset(corpus, dataset, temporary)
     for release in tqdm(sorted(shared, key=lambda release: release.revision == MAIN), desc="models", unit=" models"):
         repository = model_repository(namespace, release.architecture)
         shelf = [other for other in shared if other.architecture == release.architecture]
-        place = Place(repository, release.revision, dataset)
-        with atomic_folder(branch(repository, "model", release.revision).folder, mark=CARD) as temporary:
-            stage_model(root, results, release, shelf, place, memory, temporary)
+        figures = [f"{FIGURES}/{name}" for name in (LAW_FIGURE, QUALITY_FIGURE)]
+        place = Place(repository, release.revision, dataset, *figures)
+        with atomic_folder(branch(repository, "model", release.revision), mark=CARD) as temporary:
+            stage_model(results, release, shelf, place, memory, temporary)
             forget_paths(temporary, root)
     for name in METRICS:
-        with atomic_folder(branch(f"{namespace}/{name}", "space").folder, mark=CARD) as temporary:
+        with atomic_folder(branch(f"{namespace}/{name}", "space"), mark=CARD) as temporary:
             stage_metric(name, namespace, temporary)
-    stage_demo(root, branch(f"{namespace}/{DEMO}", "space").folder, namespace)
+    stage_demo(root, branch(f"{namespace}/{DEMO}", "space"), namespace)
     return branches
 
 
-def measured(release: Release, corpus: Corpus, kept: Path) -> Release:
-    """Return a release whose record has the loss on the test split; it is kept in a file, by the hash of the weights.
+def measured(release: Release, corpus: Corpus, cache: Path) -> Release:
+    """Return a release whose record has the loss on the test split; `cache` keeps losses by the hash of the weights.
 
-    Raises UserError if the weights cannot be read, or do not have the validation loss that the record says.
+    Raises UserError if the weights cannot be read, or if their validation loss is not the record's.
     """
-    model, context = load_model(release.folder), release.record.config.context
-    losses: dict[str, Any] = read_json(kept) if kept.is_file() else {}
-    losses = losses if isinstance(losses, dict) else {}  # they can be computed again
-    key = f"{corpus.digest()} {weights_digest(release.folder)}"
+    record = release.record
+    losses: dict[str, Any] = read_json(cache) if cache.is_file() else {}
+    key = f"{corpus.digest()} {file_sha256(release.folder / WEIGHTS)}"
     if key not in losses:
-        found = {split: held_out_losses(model, corpus, split, context).whole for split in ("validation", "test")}
+        model = load_model(release.folder)
+        found = {
+            split: held_out_losses(model, corpus, split, record.config.context).whole
+            for split in ("validation", "test")
+        }
         losses[key] = {split: asdict(loss) for split, loss in found.items()}
-        write_json(kept, losses)
-    told, validation, test = release.record.validation_loss, losses[key]["validation"], losses[key]["test"]
-    if not abs(validation["loss"] - told) <= TOLERANCE:
+        write_json(cache, losses)
+    validation, test = losses[key]["validation"], losses[key]["test"]
+    if not abs(validation["loss"] - record.validation_loss) <= TOLERANCE:
         raise UserError(
             f"{release.folder}: the weights have a validation loss of {validation['loss']:.4f} nats per character, "
-            f"the record says {told:.4f}: delete the folder and train it again"
+            f"but the record has {record.validation_loss:.4f}: delete the folder and train it again"
         )
+    if record.test_loss is not None:
+        return release
     scored = {
         "test_loss": test["loss"],
         "test_loss_standard_error": test["standard_error"],
         "test_bits_per_character": test["loss"] / log(2),
         "test_tokens": test["tokens"],
     }
-    record = release.record
-    return replace(release, record=record if record.test_loss is not None else replace(record, **scored))
+    return replace(release, record=replace(record, **scored))
 
 
 def stage_dataset(corpus: Corpus, repository: str, folder: Path) -> None:
-    """Copy the files of a corpus that its manifest names, with a card that names its place on the Hub.
+    """Copy the files that a corpus's manifest names, with a card that names its repository; without machine paths.
 
-    No path of the machine is among them. Raises UserError if one of them is not the one that was built.
+    Raises UserError if a file is not the one that was built.
     """
     manifest = corpus.manifest()
     for name in manifest["outputs"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(corpus.file(name), folder / name)
-    names = bare_names([*manifest["inputs"], *manifest["arguments"].get("source", [])])
-    manifest["inputs"] = {names[source]: files for source, files in manifest["inputs"].items()}
     given = manifest["arguments"]
+    names = bare_names([*manifest["inputs"], *given.get("source", [])])
+    manifest["inputs"] = {names[source]: files for source, files in manifest["inputs"].items()}
     given |= {name: bare(value) for name, value in given.items() if isinstance(value, str)}
     given["source"] = [names[source] for source in given.get("source", [])]
     write_text(folder / CARD, dataset_card(corpus.stats, manifest, repository))
@@ -133,44 +143,48 @@ def stage_dataset(corpus: Corpus, repository: str, folder: Path) -> None:
 
 
 def stage_model(
-    root: Path,
-    results: Results,
-    release: Release,
-    shelf: Sequence[Release],
-    place: Place,
-    memory: Memory,
-    folder: Path,
+    results: Results, release: Release, shelf: Sequence[Release], place: Place, memory: Memory, folder: Path
 ) -> None:
     """Copy a model with its code, record, pictures and card; `main` also holds the results of the whole study."""
     for name in MODEL_FILES:
         shutil.copyfile(release.folder / name, folder / name)
     add_code(folder, release.architecture)
     write_record(folder, release.record)
-    (folder / place.figures).mkdir()
-    shutil.copyfile(root / "comparison_analysis" / LAW_FIGURE, folder / place.figures / LAW_FIGURE)
-    shutil.copyfile(root / QUALITY_FOLDER / QUALITY_FIGURE, folder / place.figures / QUALITY_FIGURE)
-    tunes = shown_tunes(tunes_of(root, results, release, memory))
-    for i, tune in enumerate(tunes):
-        stem = f"{i + 1:03d}"
-        files, _ = render(tune["abc"], KINDS)
-        tune |= {"file": f"{stem}.abc", "formats": sorted(files)}
-        write_text(folder / place.scores / f"{stem}.abc", tune["abc"])
+    (folder / FIGURES).mkdir()
+    shutil.copyfile(results.root / "comparison_analysis" / LAW_FIGURE, folder / place.law_figure)
+    shutil.copyfile(results.root / "generation_analysis" / QUALITY_FIGURE, folder / place.quality_figure)
+    tunes = shown_tunes(tunes_of(results, release, memory))
+    for number, tune in enumerate(tunes, start=1):
+        files, _ = render(tune["abc"], ("svg", "mid"))
+        tune |= {"file": f"{number:03d}.abc", "formats": sorted(files)}
+        write_text(folder / place.scores / tune["file"], tune["abc"])
         for kind, content in files.items():
-            (folder / place.scores / f"{stem}.{kind}").write_bytes(content)
+            (folder / place.scores / f"{number:03d}.{kind}").write_bytes(content)
     if release.revision == MAIN:
-        (folder / RESULTS).mkdir()
-        copy_results(results, folder / RESULTS)
+        copy_results(results, folder / "results")
     write_text(folder / CARD, model_card(results, release.record, tunes, place, shelf))
 
 
-def tunes_of(root: Path, results: Results, release: Release, memory: Memory) -> list[dict[str, Any]]:
-    """Return the tunes of a model whose quality was measured, with verdict and whether each is copied."""
-    if release.folder == root / BEST:
+def copy_results(results: Results, folder: Path) -> None:
+    """Copy fits, figures, reports and statistics of a study, and its records as JSON lines; no pages, no SVG."""
+    leave_out = shutil.ignore_patterns("*.svg", "*.html", "quality_vs_size.json", "tunes", CELLS)
+    for name in ("GPT_analysis", "comparison_analysis", "generation_analysis"):
+        shutil.copytree(results.root / name, folder / name, ignore=leave_out)
+    shutil.copyfile(results.root / STATS, folder / PUBLISHED_STATS)
+    ladders = read_ladders(results.root).values()
+    runs = [run for ladder in ladders for run in ladder.finished + ladder.others + ladder.unfinished]
+    records = [*runs, *results.search, results.best]
+    write_text(folder / "runs.jsonl", "".join(json.dumps(record.to_dict()) + "\n" for record in records))
+
+
+def tunes_of(results: Results, release: Release, memory: Memory) -> list[dict[str, Any]]:
+    """Return the tunes of a model whose quality was measured, each with its verdict and whether it is copied."""
+    if release.folder == results.root / BEST:
         return [{**tune} for tune in results.samples["samples"]]
     tunes = []
     for row in results.cells(release.record):
         cell = Cell(**{name: row[name] for name in Cell.__dataclass_fields__})
-        for tune in read_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json", "tunes")["tunes"]:
+        for tune in read_json((results.root / QUALITY).parent / CELLS / f"{cell.name}.json", "tunes")["tunes"]:
             tunes.append(
                 {
                     "abc": tune["abc"],
@@ -188,4 +202,5 @@ def stage_metric(name: str, namespace: str, folder: Path) -> None:
     pack(source / f"{name}.py", folder)
     card = (source / CARD).read_text(encoding="utf-8").replace(f"generation/{name}", f"{namespace}/{name}")
     write_text(folder / CARD, card)
-    write_text(folder / "index.html", write_page(card.split("---\n", 2)[2], folder))
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(card.split("---\n", 2)[2])
+    write_text(folder / "index.html", METRIC_PAGE.format(title=name, body=body))

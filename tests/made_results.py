@@ -1,4 +1,4 @@
-"""A whole study in a moment: records of the committed study around models that were never trained."""
+"""A complete study in a moment: records of the committed study around models that were never trained."""
 
 import shutil
 from dataclasses import replace
@@ -6,13 +6,16 @@ from math import log
 from pathlib import Path
 
 import torch
+from conftest import made_tunes
 from made_models import BUILD
 from small_runs import with_config
 
 from files import read_json, write_json
 from generation.quality_vs_size import analyse
-from generation.study import CELLS, FINDINGS, QUALITY, QUALITY_FOLDER, plan_cells
+from generation.study import CELLS, plan_cells
+from model_cards.results import FITS, QUALITY, QUALITY_VS_SIZE
 from modeling.ladder import new_model
+from preprocessing.blocks import Block
 from training.evaluation import held_out_losses
 from training.models import save_model
 from training.record import BASELINE, BEST, FINISHED, baseline_file, run_folder, write_record
@@ -26,6 +29,14 @@ CONTEXT = 64
 TUNE = "X:1\nM:4/4\nL:1/8\nK:C\nC2EG c2ec|C2EG {}4|]\n"
 
 
+def copy_published(name, target):
+    """Copy a published file, also from the layout and with the names of laws that results/ had before."""
+    path = PUBLISHED / name if (PUBLISHED / name).is_file() else PUBLISHED / Path(name).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = path.read_bytes()
+    target.write_bytes(content.replace(b"power_floor", b"power_irreducible") if name == FITS else content)
+
+
 def committed_records():
     """The finished records of the committed study at its main budget: those of the ladders, the best model's last."""
     rows = [row for row in read_runs_table(PUBLISHED / "runs.parquet") if row.record.status == FINISHED]
@@ -34,8 +45,14 @@ def committed_records():
     return main + [row.record for row in rows if row.arm == "best"]
 
 
+def made_corpus(folder, build_from):
+    """Random tunes that have every character of the cards' examples."""
+    text = made_tunes(200).replace("K:Am", "K:Dmix").replace("M:4/4", "M:6/8", 100)
+    return build_from(folder, [Block("made", "made.abc", text.encode())])
+
+
 def made_results(root, corpus):
-    """Write a study below `root`: two sizes of both architectures with two seeds each, and the best model."""
+    """Write a study to `root`: two sizes of both architectures with two seeds each, and the best model."""
     shutil.copytree(corpus.folder, root / "processed_music_data")
     records = committed_records()
     for record in records:
@@ -44,20 +61,17 @@ def made_results(root, corpus):
             write_run(run_folder(root, config), record, config.size, corpus)
     write_run(root / BEST, records[-1], SIZES[0], corpus)
     shutil.copytree(PUBLISHED / BEST / "samples", root / BEST / "samples")
+    figures = ("comparison_analysis/combined_scaling_laws.png", "generation_analysis/quality_over_size.png")
+    for name in (FITS, QUALITY, *figures):
+        copy_published(name, root / name)
     (root / "GPT_analysis").mkdir()
-    shutil.copyfile(PUBLISHED / "combined_scaling_laws.png", root / "GPT_analysis" / "scaling_law.png")
-    for name, files in {
-        "comparison_analysis": ["fits.json", "combined_scaling_laws.png"],
-        QUALITY_FOLDER: [QUALITY, "quality_over_size.png"],
-    }.items():
-        (root / name).mkdir()
-        for file in files:
-            shutil.copyfile(PUBLISHED / file, root / name / file)
-    write_json(root / QUALITY_FOLDER / FINDINGS, analyse(read_json(root / QUALITY_FOLDER / QUALITY), 20, 0, "free"))
-    write_json(baseline_file(root), read_json(PUBLISHED / BASELINE))
+    (root / "GPT_analysis" / "page.html").touch()
+    write_json(root / QUALITY_VS_SIZE, analyse(read_json(root / QUALITY), 20, 0, "free"))
+    baseline_file(root).parent.mkdir(exist_ok=True)
+    shutil.copyfile(PUBLISHED / BASELINE, baseline_file(root))
     for cell in plan_cells(root, [0.8, 0.9, 1.0], "free"):
         tunes = [{"abc": TUNE.format(note), "ended": True} for note in "FGA"]
-        write_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json", {"tunes": tunes})
+        write_json((root / QUALITY).parent / CELLS / f"{cell.name}.json", {"tunes": tunes})
     return root
 
 
@@ -80,3 +94,8 @@ def write_run(folder, record, size, corpus):
         }
     record = with_config(record, context=CONTEXT)
     write_record(folder, replace(record, n_params=model.num_parameters(), **losses))
+
+
+def files_of(folder):
+    """The files of a folder (path → content)."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

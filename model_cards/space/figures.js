@@ -1,12 +1,12 @@
 "use strict";
 
-// The study's figures, drawn as SVG: every point can be pointed at, and reached with Tab and the arrow keys.
+// The study's figures as SVG. Every point can be reached with the pointer, or with Tab and the arrow keys.
 
 const SVG = "http://www.w3.org/2000/svg";
 const NAMES = {gpt: "GPT", lstm: "LSTM"};
 const MARKERS = {gpt: "M-5,0a5,5 0 1,0 10,0a5,5 0 1,0 -10,0", lstm: "M-5,-5h10v10h-10z"}; // a circle, a square
 const MARGIN = {left: 58, right: 14, top: 14, bottom: 52};
-const REACH = 30; // pixels from the pointer to the point that it means
+const REACH = 30; // pixels from the pointer to the point that it selects
 
 function draw(parent, tag, attributes, text = "") {
   const made = document.createElementNS(SVG, tag);
@@ -140,7 +140,7 @@ function figure(chart) {
   return whole;
 }
 
-// All values that the figure's axis must hold.
+// All values that an axis must include.
 function reaching(chart, axis) {
   const points = chart.points.flatMap((point) => [point[axis], ...(axis === "y" && point.low !== undefined ? [point.low, point.high] : [])]);
   const curves = chart.curves.flatMap((curve) => (axis === "x" ? curve.at : [...curve.low, ...curve.high]));
@@ -172,7 +172,7 @@ function table(chart) {
   const rows = chart.points.map((point) => row("td", [point.name, ...columns.map((column) => point.facts[column])]));
   const whole = make("table", {}, make("thead", {}, row("th", ["Run", ...columns])), make("tbody", {}, ...rows));
   const box = make("div", {class: "scroll", role: "region", "aria-label": chart.title + ", as a table", tabindex: 0}, whole);
-  return make("details", {}, make("summary", {}, "The same as a table"), box);
+  return make("details", {}, make("summary", {}, "Show as a table"), box);
 }
 
 function showFigures(element, study) {
@@ -187,8 +187,7 @@ function along(curves, name) {
 function lossAgainstSize({points, curves, baseline}) {
   return {
     title: "Loss against size",
-    about: "Each mark is a run: point at it, or go from one to the next with the arrow keys. The curves are the laws " +
-      "fitted to them, with 95 % bands.",
+    about: "Each mark is a run: point at it, or use the arrow keys. The curves are the fitted laws with 95 % bands.",
     x: "Parameters", y: "Validation loss (nats per character)", kind: "log", show: (loss) => loss.toFixed(1), within: [],
     points: points.map((run) => ({
       architecture: run.architecture,
@@ -212,7 +211,7 @@ function lossAgainstSize({points, curves, baseline}) {
 function qualityAgainstSize({quality}) {
   return {
     title: "Valid tunes against size",
-    about: "Of the tunes that models of each size wrote: how many are valid music, with 95 % intervals. Each size at the temperature chosen for it.",
+    about: "Share of valid tunes of each size at its best temperature, with 95 % intervals.",
     x: "Parameters", y: "Share of valid tunes", kind: "even", show: percent, within: [0, 1],
     points: quality.points.map((cell) => ({
       architecture: cell.architecture,
@@ -226,6 +225,6 @@ function qualityAgainstSize({quality}) {
       },
     })),
     curves: along(quality.curves, "value"),
-    levels: [{y: quality.people.share, name: `tunes by people: ${percent(quality.people.share)}`}],
+    levels: [{y: quality.human, name: `human tunes: ${percent(quality.human)}`}],
   };
 }

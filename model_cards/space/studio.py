@@ -1,7 +1,7 @@
-"""What the demo computes: one tune of one model, and all that is shown beside it.
+"""What the demo computes: a tune of a model, with its sound, its verdict and the most similar training tune.
 
-This file, the rooms' modules that it imports and study.json, which names the models and holds the figures' numbers, are
-staged into one folder by model_cards/demo.py; the rest of the project is not needed where the demo runs.
+This file, the modules that it imports and study.json, which names the models and holds the numbers of the figures, are
+staged into one folder by model_cards/demo_folder.py. The demo needs nothing else of this project.
 """
 
 import json
@@ -31,24 +31,22 @@ from preprocessing.notation import judge
 transformers_logging.disable_progress_bar()
 
 TRAINING = "data/train*.parquet"
-LONGEST, SECONDS = 1000, 10.0  # characters and seconds that a tune may take
-LOADED = 16  # models in memory at once
-CHARACTERS = {"model": 80, "key": 20, "metre": 10}  # at most, of what is given
+MAX_LENGTH, SECONDS = 1000, 10.0  # characters and seconds that a tune may take
+LOADED = 16  # models in memory
+MAX_CHARACTERS = {"model": 80, "key": 20, "metre": 10}
 TEMPERATURES, SEEDS = (0.1, 2.0), (0, 2**31 - 1)
-TOLD = ("key", "metre", "temperature", "seed", "bars")  # of the settings
-HEARD = 0.9  # of the notes: fewer in the sound are told
-TURN = Lock()  # to load and to ask models: threads share torch's randomness, and from_pretrained is for one at a time
+SETTINGS = ("key", "metre", "temperature", "seed", "bars")  # those that are shown
+HEARD = 0.9  # of the notes: a sound with fewer gets a message
+LOCK = Lock()  # of loading and writing: threads share torch's random numbers, and from_pretrained is not thread-safe
 
 
 @dataclass(frozen=True)
 class Tune:
-    """A tune and what is said of it.
+    """A tune and what is shown with it.
 
-    bits_per_character: see :func:`bits_per_character`.
-    nearest: what it shares with which training tune, one line; `copied`: that is so much that it counts as a copy.
-    notes: [start in seconds, length in seconds, MIDI pitch] of each; with `midi`, empty where abc2midi plays nothing,
-    and `messages` say why, a line each.
-    settings: what was asked for.
+    `nearest` is one line on the most similar training tune; `copied` says that the tune counts as a copy of it. `notes`
+    are [start in seconds, length in seconds, MIDI pitch]; they and `midi` are empty where abc2midi plays nothing, and
+    `messages` say why. `settings` are those that were asked for.
     """
 
     abc: str
@@ -66,12 +64,12 @@ class Tune:
 class Studio:
     """The models of a study, for any number of threads.
 
-    `names` are those of the models, `figures` the numbers of the figures, `study` all that study.json holds; `ready` is
+    `names` are those of the models, `figures` the numbers of the figures, `study` the content of study.json; `ready` is
     done when the training tunes are read.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read study.json in `folder`, and begin to read the training tunes and the first model behind the scenes."""
+        """Read study.json in `folder`, and start to read the training tunes and the first model in the background."""
         self.study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
         self.figures: dict[str, Any] = self.study["figures"]
         self._models = {model["name"]: model for model in self.study["models"]}
@@ -79,16 +77,16 @@ class Studio:
         self._load = lru_cache(LOADED)(load)
         self._read_training = lru_cache(1)(lambda: read_training(self.study["training"]))
         torch.set_num_threads(1)  # a step is too small to share between threads
-        self.ready = ThreadPoolExecutor(1).submit(self._warm)  # where it fails, the first tune tries again
+        self.ready = ThreadPoolExecutor(1).submit(self._warm_up)  # if it fails, the first tune tries again
 
     def write(self, name: str, key: str, metre: str, temperature: float, seed: int, strict: bool = False) -> Tune:
-        """Return the tune that the model `name` writes; the same arguments give the same tune, whoever else writes.
+        """Return the tune that the model `name` writes; it depends on the arguments only, not on other visitors.
 
-        An empty key or metre leaves it to the model. Raises ValueError with one line for an argument that cannot be
-        used, and for a model or training tunes that cannot be loaded.
+        An empty key or metre is the model's choice. Raises ValueError with one line for an argument that cannot be
+        used, and if the model or the training tunes cannot be loaded.
         """
         self._check(name, key, metre, temperature, seed, strict)
-        with TURN:
+        with LOCK:
             pipe, memory, sources = self._open(name)
             [made] = pipe(
                 key=key.strip(),
@@ -96,56 +94,57 @@ class Studio:
                 temperature=float(temperature),
                 seed=seed,
                 bars=STRICT if strict else FREE,
-                max_characters=LONGEST,
+                max_characters=MAX_LENGTH,
                 max_time=SECONDS,
             )
             bits = bits_per_character(pipe, made["abc"], made["ended"])
         abc, verdict = made["abc"], made["verdict"]
         trace = memory.recall(judge(abc).pitches)
-        messages = [] if made["ended"] else [f"cut: it may take {LONGEST} characters and {SECONDS:g} s"]
+        messages = [] if made["ended"] else [f"cut after {MAX_LENGTH} characters or {SECONDS:g} s"]
         try:
             midi = to_midi(abc)
         except RenderingError as error:
             midi = None
             messages.append(str(error))
-        played = [list(note) for note in notes(midi)] if midi else []
-        if midi and len(played) < HEARD * verdict["notes"]:  # repeats can only make them more
+        sounding = notes(midi) if midi else []
+        played = [[round(start, 3), round(length, 3), pitch] for start, length, pitch in sounding]
+        if midi and len(played) < HEARD * verdict["notes"]:  # repeats can only add notes
             left_out = verdict["notes"] - len(played)
-            messages.append(f"the sound leaves out {left_out} of its notes: abc2midi reads its repeats otherwise")
+            messages.append(f"the sound lacks {left_out} notes: abc2midi reads the repeats differently")
         return Tune(
-            abc,
-            verdict["valid"],
-            describe(verdict, strict),
-            bits,
-            nearest(trace, sources),
-            trace.copied,
-            played,
-            midi,
-            messages,
-            {"model": name, **{what: made["settings"].get(what, "any") for what in TOLD}},
+            abc=abc,
+            valid=verdict["valid"],
+            verdict=describe(verdict, strict),
+            bits_per_character=bits,
+            nearest=nearest(trace, sources),
+            copied=trace.copied,
+            notes=played,
+            midi=midi,
+            messages=messages,
+            settings={"model": name, **{setting: made["settings"].get(setting, "any") for setting in SETTINGS}},
         )
 
     def _check(self, name: str, key: str, metre: str, temperature: float, seed: int, strict: bool) -> None:
-        for what, text in (("model", name), ("key", key), ("metre", metre)):
-            if not isinstance(text, str) or len(text) > CHARACTERS[what]:
-                raise ValueError(f"{what}: give a text of at most {CHARACTERS[what]} characters")
+        for field, text in (("model", name), ("key", key), ("metre", metre)):
+            if not isinstance(text, str) or len(text) > MAX_CHARACTERS[field]:
+                raise ValueError(f"{field}: give a text of at most {MAX_CHARACTERS[field]} characters")
         if name not in self._models:
-            raise ValueError(f"model {name!r}: there are {', '.join(self.names)}")
-        for what, number, kinds, (least, most) in (
+            raise ValueError(f"model {name!r}: choose one of {', '.join(self.names)}")
+        for field, number, kinds, (least, most) in (
             ("temperature", temperature, (int, float), TEMPERATURES),
             ("seed", seed, int, SEEDS),
         ):
             if isinstance(number, bool) or not isinstance(number, kinds) or not least <= number <= most:
-                raise ValueError(f"{what}: give a {'whole ' if kinds is int else ''}number from {least} to {most}")
+                raise ValueError(f"{field}: give a {'whole ' if kinds is int else ''}number from {least} to {most}")
         if not isinstance(strict, bool):
             raise ValueError("strict: true or false")
 
-    def _warm(self) -> None:
-        with TURN:
+    def _warm_up(self) -> None:
+        with LOCK:
             self._open(self.names[0])
 
     def _open(self, name: str) -> tuple[AbcGenerationPipeline, Memory, list[dict[str, str]]]:
-        """Return a model, and the training tunes with what names them; read once. To be called in one's turn."""
+        """Return a model, and the training tunes with their titles and files. The caller holds LOCK."""
         model = self._models[name]
         try:
             return self._load(model["model"], model["revision"]), *self._read_training()
@@ -154,12 +153,12 @@ class Studio:
 
 
 def load(model: str, revision: str | None) -> AbcGenerationPipeline:
-    """Load a model from a folder, or from the Hub at a revision. To be called in one's turn."""
+    """Load a model from a folder, or from the Hub at a revision. The caller holds LOCK."""
     return AbcGenerationPipeline(model=load_model(model, revision), tokenizer=load_tokenizer(model, revision))
 
 
 def read_training(training: dict[str, str]) -> tuple[Memory, list[dict[str, str]]]:
-    """Return the melodies of the training tunes, to ask for copies, and the title and file of each; no transpositions.
+    """Return the melodies of the training tunes, and title and file of each; no transpositions.
 
     `training` has the `path` of the corpus's folder or its `repository` on the Hub.
     """
@@ -176,12 +175,12 @@ def read_training(training: dict[str, str]) -> tuple[Memory, list[dict[str, str]
 
 @torch.inference_mode()
 def bits_per_character(pipe: AbcGenerationPipeline, abc: str, ended: bool) -> float:
-    """Return -log2 of the probability that a model gives to a tune, over its characters, the mean.
+    """Return the mean of -log2 of the probability that a model gives to each character of a tune.
 
-    They are all of the tune as it is shown, the header and what was asked for among them, but no field that the model
-    was never shown and no newline at the end; if the model ended the tune, its end counts as a character, as in the
-    validation loss. Each is foretold from what stands before it as in writing, at temperature 1 and with no bar
-    forced: an LSTM reads all of it, a GPT the windows of :class:`generation.decoding.Decoder`.
+    All characters of the tune count, the requested ones too, but no field that the model never saw and no newline at
+    the end. If the model ended the tune, the end counts as a character, as in the validation loss. Each is predicted
+    from the characters that the model saw when it wrote, at temperature 1 and with no bar forced: an LSTM reads all of
+    them, a GPT the windows of :class:`generation.decoding.Decoder`.
     """
     model, tokenizer = pipe.model, pipe.tokenizer
     fields, music = split_header(abc)
@@ -201,9 +200,9 @@ def bits_per_character(pipe: AbcGenerationPipeline, abc: str, ended: bool) -> fl
 
 
 def describe(verdict: dict[str, Any], strict: bool) -> str:
-    """Return a verdict of :func:`generation.quality.score_tune` in words."""
-    words = missed(verdict)
-    if words is not None:
-        return f"not valid: {words}"
-    add_up = "that were made to add up" if strict else "that add up"
-    return f"valid: {verdict['bars']} bars {add_up}, {verdict['notes']} notes, ended by itself"
+    """Return a verdict of :func:`generation.quality.score_tune` as one line."""
+    reason = missed(verdict)
+    if reason is not None:
+        return f"not valid: {reason}"
+    bars = "bars, forced to add up" if strict else "bars that add up"
+    return f"valid: {verdict['bars']} {bars}, {verdict['notes']} notes"

@@ -1,6 +1,6 @@
 "use strict";
 
-// The tunes of the demo and what is said about them. All that comes from the server is data: it is shown as text.
+// The tunes of the demo with their facts. All that comes from the server is data and is shown as text.
 // The player and the Copy button are those of generation/page.js; abcjs draws the scores.
 
 function make(tag, attributes = {}, ...children) {
@@ -14,12 +14,12 @@ function facts(pairs) {
   return make("dl", {}, ...pairs.map(([key, value]) => make("div", {}, make("dt", {}, key), make("dd", {}, value))));
 }
 
-// One line for each event: of the tunes for those who hear the page (they see the tunes), of a mistake for everybody.
-function showSaid(element, props, watch) {
-  const [line, mistake] = element.children;
+// A line for screen readers about the tunes, which others see; an error message for everybody.
+function showStatus(element, props, watch) {
+  const [status, error] = element.children;
   watch("value", () => {
-    line.textContent = props.value.line ?? "";
-    mistake.textContent = props.value.error ?? "";
+    status.textContent = props.value.status ?? "";
+    error.textContent = props.value.error ?? "";
   });
 }
 
@@ -49,7 +49,7 @@ function partsOfTune(tune) {
   return parts;
 }
 
-// Drawn anew, with as many bars a line as there is room for, whenever the width of its box changes.
+// Drawn again, with as many bars a line as fit, whenever the width of its box changes.
 function score(tune) {
   const box = make("div", {class: "score", role: "img", "aria-label": "Score of the tune by " + tune.name});
   let drawn = 0;
@@ -76,7 +76,7 @@ function player(tune) {
     {class: "player", role: "group", "aria-label": "Sound of the tune by " + tune.name,
       "data-notes": JSON.stringify(tune.notes), hidden: ""},
     make("button", {type: "button"}, "Play"),
-    make("input", {type: "range", min: 0, step: 0.1, value: 0, "aria-label": "Place in the tune, in seconds"}),
+    make("input", {type: "range", min: 0, step: 0.1, value: 0, "aria-label": "Position in the tune, in seconds"}),
     make("output", {"aria-live": "off"}, "0:00"),
   );
 }
@@ -90,7 +90,7 @@ function notation(tune) {
   );
 }
 
-// The files are in the links themselves: the server keeps none.
+// The links contain the files: the server keeps none.
 function files(tune) {
   const stem = (tune.name + " seed " + tune.settings.seed).toLowerCase().replace(/[^a-z0-9]+/g, "-");
   const link = (suffix, text, address) => make("a", {href: address, download: stem + suffix}, text);
