@@ -1,9 +1,7 @@
 """A model → tunes to read and to hear: python generation/run.py --model PATH_OR_HUB_ID --key Dmix --meter 6/8 --n 12
 
 The folder gets each tune as .abc, .mid, .svg and .wav, and index.html, which shows and plays them. Without arguments
-the best model of the study writes tunes of its own. `--part quality` samples every model of a study instead and
-measures how the quality of the tunes depends on the size of the model; `--part selection --out FOLDER` then shows some
-of these tunes, chosen by a rule.
+the best model of the study writes tunes of its own.
 """
 
 import hashlib
@@ -25,20 +23,9 @@ from cli import UserError
 from files import atomic_folder, check_output, read_json, write_json, write_text
 from generation.abc_pipeline import AT_ONCE, FREE, STRICT, AbcGenerationPipeline, check_setting, shown
 from generation.page import Tune, write_page
-from generation.quality import shares
 from generation.rendering import missing, notes, render
-from generation.selection import write_selection
-from generation.study import (
-    FINDINGS,
-    MEASURED,
-    QUALITY,
-    QUALITY_FOLDER,
-    REPORT,
-    load_pipeline,
-    measure_study,
-    read_memory,
-    report_quality,
-)
+from generation.shares import tier_shares
+from generation.study import load_pipeline, read_memory
 from generation.words import missed, nearest
 from preprocessing.corpus import Corpus
 from preprocessing.notation import judge
@@ -48,7 +35,7 @@ transformers_logging.disable_progress_bar()  # the door has one bar, its own
 SAMPLES = "samples.json"
 SAMPLING = ("key", "metre", "rhythm", "unit_length", "title", "top_p", "top_k", "min_p", "bars", "max_characters")
 FORMATS = ("mid", "svg", "wav")
-MOST = {"n": 100_000, "samples": 100_000, "resamples": 100_000}
+MOST = {"n": 100_000}
 
 
 def option(default: Any, about: str, **more: Any) -> Any:
@@ -63,12 +50,6 @@ def option(default: Any, about: str, **more: Any) -> Any:
 class GenerationArguments:
     """Which tunes, by which model, and where they go."""
 
-    part: str = option(
-        "tunes",
-        "tunes of one model; the quality of every size; a selection of the tunes that this has kept; or again the "
-        "report of the quality.json in --out",
-        choices=["tunes", "quality", "quality_report", "selection"],
-    )
     model: str = option("data/best_model", "a folder with a model, or its id on the Hub")
     out: str | None = option(None, "the folder for the tunes; of a model in a folder: its samples/")
     n: int = option(12, "tunes, in equal parts at each temperature")
@@ -87,10 +68,6 @@ class GenerationArguments:
     seed: int = option(0, "of the sampling")
     formats: list[str] = option([*FORMATS], f"of {', '.join(FORMATS)}, beside the text")
     corpus: str = option("data/processed_music_data", "what the model was trained on, to find copies")
-    output_root: str = option("data", "quality, selection: the folder that holds the training folders")
-    samples: int = option(50, "quality: tunes of each run at each temperature")
-    resamples: int = option(2000, "quality: of the bootstrap")
-    measured_in: str | None = option(None, "quality: an earlier quality.json, for the runs whose weights are not here")
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
@@ -157,7 +134,7 @@ def write_tunes(arguments: GenerationArguments) -> None:
             {
                 "identity": identity,
                 "settings": asdict(arguments),
-                "shares": shares([tune["verdict"] for tune in tunes]),
+                "shares": tier_shares([tune["verdict"] for tune in tunes]),
                 "samples": tunes,
             },
         )
@@ -255,48 +232,10 @@ def digest(arguments: GenerationArguments, model: torch.nn.Module, decided: str)
     return content.hexdigest()
 
 
-def measure(arguments: GenerationArguments) -> None:
-    """Measure the quality of every model of a study, and print what was found."""
-    root, corpus = Path(arguments.output_root), Corpus.open(arguments.corpus)
-    quality = measure_study(
-        root,
-        corpus,
-        arguments.temperatures,
-        arguments.bars,
-        arguments.samples,
-        arguments.seed,
-        arguments.resamples,
-        None if arguments.measured_in is None else Path(arguments.measured_in),
-    )
-    for line in [*quality["findings"], *quality["judges"]["missing"]]:
-        print(line)
-    print(f"{root / QUALITY_FOLDER}: {REPORT}, {QUALITY}, {FINDINGS} and figures")
-
-
-def report_again(arguments: GenerationArguments) -> None:
-    """Write figures and report of a quality.json anew."""
-    if arguments.out is None:
-        raise UserError(f"--out: name the folder with {QUALITY}")
-    folder = Path(arguments.out)
-    report_quality(read_json(folder / QUALITY, *MEASURED), folder)
-    print(f"{folder}: {REPORT}, {FINDINGS} and figures")
-
-
-def select(arguments: GenerationArguments) -> None:
-    """Write the tunes of a study that a rule chooses, and print what it passed over."""
-    if arguments.out is None:
-        raise UserError("--out: name the folder that the tunes go to")
-    for line in write_selection(Path(arguments.output_root), Corpus.open(arguments.corpus), Path(arguments.out)):
-        print(line)
-
-
-PARTS = {"tunes": write_tunes, "quality": measure, "quality_report": report_again, "selection": select}
-
-
 def run(arguments: GenerationArguments) -> None:
     torch.set_num_threads(1)  # a step is too small to share between threads
     try:
-        PARTS[arguments.part](arguments)
+        write_tunes(arguments)
     except KeyboardInterrupt:
         print("\nstopped: the folder is written whole or not at all, and was not", file=sys.stderr)
         raise SystemExit(130) from None
