@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from generation.rendering import PROGRAM, RenderingError, abc2midi, confined, ending, safe
+from generation.rendering import PROGRAM, RenderingError, abc2midi, describe_exit, run_confined, sanitize
 from preprocessing.notation import Verdict, judge
 
 BAR_WARNING = "time units while the time signature"
@@ -42,22 +42,22 @@ def opinion(abc: str) -> dict[str, Any]:
     abc2midi takes a hornpipe in C| for an error. Raises RenderingError (a ValueError) if the tune is too long to be
     rendered.
     """
-    given = {"tune.abc": re.sub(r"^R:.*\n", "", safe(abc), flags=re.MULTILINE).encode()}
+    given = {"tune.abc": re.sub(r"^R:.*\n", "", sanitize(abc), flags=re.MULTILINE).encode()}
     found: dict[str, Any] = {"abc2midi": None, "abcm2ps": None}
     player = _abc2midi()
     if player:
-        code, said, _ = confined(PROGRAM, [player, "tune.abc", "-c", "-NFER"], given, "")
+        code, said, _ = run_confined(PROGRAM, [player, "tune.abc", "-c", "-NFER"], given, "")
         errors = [line for line in said.splitlines() if ERROR.search(line)]
         if code:  # it exits 0, unless it dies
-            errors.append(f"abc2midi {ending(code)}")
+            errors.append(f"abc2midi {describe_exit(code)}")
         bars = [line for line in said.splitlines() if BAR_WARNING in line]
         first = (errors + bars)[0] if errors or bars else ""
         found["abc2midi"] = {"errors": len(errors), "bar_warnings": len(bars), "first": first}
     drawer = shutil.which("abcm2ps")
     if drawer:
-        code, said, _ = confined(PROGRAM, [drawer, "-S", "-q", "-g", "-O", "score", "tune.abc"], given, "")
+        code, said, _ = run_confined(PROGRAM, [drawer, "-S", "-q", "-g", "-O", "score", "tune.abc"], given, "")
         error = ERROR.search(said)
-        first = error[0] if error else f"abcm2ps {ending(code)}" if code else ""
+        first = error[0] if error else f"abcm2ps {describe_exit(code)}" if code else ""
         found["abcm2ps"] = {"ok": code == 0, "first": first}
     return found
 

@@ -16,14 +16,14 @@ from tqdm import tqdm
 from cli import UserError
 from files import atomic_folder, check_output, read_json, write_json, write_text
 from generation.abc_pipeline import AbcGenerationPipeline
+from generation.messages import describe_copy, describe_failure
 from generation.page import Tune, write_page
 from generation.quality import TIERS, Share, score_tune
 from generation.quality_vs_size import ARCHITECTURES, SHARES
-from generation.rendering import missing, notes, render
+from generation.rendering import missing_programs, read_notes, render
 from generation.report import NAMES
 from generation.structure import structure
 from generation.study import CELLS, FINDINGS, QUALITY_FOLDER, Cell, load_pipeline, plan_cells, read_memory
-from generation.words import missed, nearest
 from preprocessing.corpus import Corpus
 from preprocessing.notation import judge
 from training.record import read_record
@@ -160,7 +160,7 @@ def write_selection(root: Path, corpus: Corpus, folder: Path) -> list[str]:
     here = [name for name, mine in cells.items() if all(cell.weights.is_file() for cell in mine)]
     kept = {name: shown_before(folder, name, mine) for name, mine in cells.items() if name not in here}
     draws = {name: read_draws(root, cells[name], corpus) for name in here}
-    absent = [line for kind, line in missing().items() if kind in KINDS]
+    absent = [line for kind, line in missing_programs().items() if kind in KINDS]
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.*"))]
     identity = hashlib.sha256(b"".join([repr((draws, kept, absent)).encode(), *code])).hexdigest()
     if (folder / SELECTION).is_file() and read_json(folder / SELECTION, "identity")["identity"] == identity:
@@ -168,7 +168,7 @@ def write_selection(root: Path, corpus: Corpus, folder: Path) -> list[str]:
     memory, training = read_memory(corpus)
     for draw in (draw for rows in draws.values() for draw in rows):
         trace = memory.recall(judge(draw["abc"]).pitches)
-        copy = trace.as_dict() | {"words": nearest(trace, training)}
+        copy = trace.as_dict() | {"words": describe_copy(trace, training)}
         draw |= {"verdict": score_tune(draw["abc"], draw["ended"]), "copied": trace.copied, "copy": copy}
     shown = {name: pick(draws[name]) if name in here else kept[name][0] for name in cells}
     accounts = {name: account(draws[name], shown[name]) if name in here else kept[name][1] for name in cells}
@@ -191,7 +191,7 @@ def write_selection(root: Path, corpus: Corpus, folder: Path) -> list[str]:
                 for kind, content in files.items():
                     (temporary / f"{stem}.{kind}").write_bytes(slim(content) if kind == "svg" else content)
                 lines += [f"{tune['file']}: {line}" for line in failures]
-                valid, sound = tune["verdict"]["valid"], notes(files["mid"]) if "mid" in files else None
+                valid, sound = tune["verdict"]["valid"], read_notes(files["mid"]) if "mid" in files else None
                 title = f"{NAMES[name]} {number}"
                 pages.append(Tune(stem, title, tune["abc"], verdict_words(tune), valid, facts(tune), sound))
         told = {NAMES[name]: told_account(cells[name], shown[name][0], accounts[name]) for name in cells}
@@ -204,7 +204,7 @@ def write_selection(root: Path, corpus: Corpus, folder: Path) -> list[str]:
 
 def verdict_words(tune: dict[str, Any]) -> str:
     """Return whether a tune is valid, and if it is not, why."""
-    fault = missed(tune["verdict"])
+    fault = describe_failure(tune["verdict"])
     return f"not valid: {fault}" if fault else "valid"
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from cli import UserError
 from files import read_json, write_json, write_text
-from generation import bars, decoding
+from generation import bar_automaton, bar_state, decoding, logits_processors
 from generation.abc_pipeline import STRICT, AbcGenerationPipeline
 from generation.distances import distances, features, floors
 from generation.external_validators import agreement, frechet_music_distance, missing, opinions
@@ -117,7 +117,10 @@ def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> list
 
     What stands in `folder` is not written again.
     """
-    code = {module: Path(str(module.__file__)).read_bytes() for module in (decoding, bars)}
+    code = Path(decoding.__file__).read_bytes()
+    strict_code = b"".join(
+        Path(module.__file__).read_bytes() for module in (bar_automaton, bar_state, logits_processors)
+    )
     tunes = []
     bar = tqdm(cells, desc="sampling", unit=" cells")
     for cell in bar:
@@ -125,12 +128,12 @@ def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> list
         own_seed = zlib.crc32(f"{seed} {cell.name}".encode()) % 2**31  # whatever other cells there are
         count = n * (TIMES_BEST if cell.best else 1)
         settings = {"n": count, "temperature": cell.temperature, "seed": own_seed, "bars": cell.bars}
-        decides = code[decoding] + (code[bars] if cell.bars == STRICT else b"")
+        decides = code + (strict_code if cell.bars == STRICT else b"")
         content = cell.weights.read_bytes() + repr(settings).encode() + decides
         identity = hashlib.sha256(content).hexdigest()
         path = folder / f"{cell.name}.json"
         if not path.is_file() or read_json(path, "identity")["identity"] != identity:
-            made = load_pipeline(str(cell.folder))(max_characters=LONGEST, at_once=n, **settings)
+            made = load_pipeline(str(cell.folder))(max_characters=LONGEST, tunes_per_batch=n, **settings)
             rows = [{"abc": tune["abc"], "ended": tune["ended"]} for tune in made]
             write_json(path, {"identity": identity, "settings": settings, "tunes": rows})
         tunes.append(read_json(path, "tunes")["tunes"])
