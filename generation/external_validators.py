@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from generation.rendering import PROGRAM, RenderingError, abc2midi, confined, ending, safe
+from generation.rendering import PROGRAM, RenderingError, abc2midi, describe_exit, run_confined, sanitize
 from preprocessing.notation import Verdict, judge
 
 BAR_WARNING = "time units while the time signature"
@@ -45,20 +45,20 @@ def opinion(abc: str) -> dict[str, Any]:
     whether it draws the tune without an error, and its first message. R: is left out: abc2midi takes a hornpipe in C|
     for an error. Raises RenderingError (a ValueError) for a tune that is too long to be rendered.
     """
-    given = {"tune.abc": re.sub(r"^R:.*\n", "", safe(abc), flags=re.MULTILINE).encode()}
+    given = {"tune.abc": re.sub(r"^R:.*\n", "", sanitize(abc), flags=re.MULTILINE).encode()}
     found: dict[str, Any] = {"abc2midi": None, "abcm2ps": None}
     path = programs()
     if player := path["abc2midi"]:
-        code, output, _ = confined(PROGRAM, [player, "tune.abc", "-c", "-NFER"], given, "")
+        code, output, _ = run_confined(PROGRAM, [player, "tune.abc", "-c", "-NFER"], given, "")
         errors = [line for line in output.splitlines() if ERROR.search(line)]
         if code:  # it exits 0, unless it dies
-            errors.append(f"abc2midi {ending(code)}")
+            errors.append(f"abc2midi {describe_exit(code)}")
         bars = [line for line in output.splitlines() if BAR_WARNING in line]
         found["abc2midi"] = {"errors": len(errors), "bar_warnings": len(bars), "first": next(iter(errors + bars), "")}
     if drawer := path["abcm2ps"]:
-        code, output, _ = confined(PROGRAM, [drawer, "-S", "-q", "-g", "-O", "score", "tune.abc"], given, "")
+        code, output, _ = run_confined(PROGRAM, [drawer, "-S", "-q", "-g", "-O", "score", "tune.abc"], given, "")
         error = ERROR.search(output)
-        first = error[0] if error else f"abcm2ps {ending(code)}" if code else ""
+        first = error[0] if error else f"abcm2ps {describe_exit(code)}" if code else ""
         found["abcm2ps"] = {"ok": code == 0, "first": first}
     return found
 

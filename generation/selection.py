@@ -16,16 +16,16 @@ from tqdm import tqdm
 
 from files import atomic_folder, check_output, read_json, render, write_json, write_text
 from generation.abc_pipeline import AbcGenerationPipeline
+from generation.messages import describe_copy, describe_failure
 from generation.page import Tune, write_page
 from generation.quality import TIERS, score_tune
 from generation.quality_vs_size import ARCHITECTURES, SHARES
-from generation.rendering import missing, notes
+from generation.rendering import missing_programs, read_notes
 from generation.rendering import render as render_tune
 from generation.report import NAMES
 from generation.shares import share
 from generation.structure import structure
 from generation.study import Cell, Reference, Tunes, load_pipeline
-from generation.words import missed, nearest
 from preprocessing.notation import judge
 from training.record import read_record
 
@@ -134,7 +134,7 @@ def score_tunes(cells: Sequence[Cell], tunes: Mapping[str, Tunes], reference: Re
         model = {name: getattr(cell, name) for name in MODEL} | {"tokens": record.config.tokens}
         for number, tune in enumerate(tunes[cell.name], start=1):
             trace = reference.memory.recall(judge(tune["abc"]).pitches)
-            copy = trace.as_dict() | {"words": nearest(trace, reference.training)}
+            copy = trace.as_dict() | {"words": describe_copy(trace, reference.training)}
             verdict = score_tune(tune["abc"], tune["ended"])
             scored.append({**model, "draw": number, **tune, "verdict": verdict, "copied": trace.copied, "copy": copy})
     return scored
@@ -165,7 +165,7 @@ def write_selection(
     the folder holds other files.
     """
     check_output(folder, SELECTION)
-    messages = [message for kind, message in missing().items() if kind in KINDS]
+    messages = [message for kind, message in missing_programs().items() if kind in KINDS]
     own = {name: mine for name, mine in cells.items() if all(cell.name in tunes for cell in mine)}
     kept = {name: selected_before(earlier, name, mine) for name, mine in cells.items() if name not in own}
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.*"))]
@@ -217,7 +217,7 @@ def write_tunes(name: str, tunes: Tunes, folder: Path) -> list[Tune]:
             write_text(folder / tune["file"], header + tune["abc"])
             for kind, content in files.items():
                 (folder / f"{stem}.{kind}").write_bytes(slim(content) if kind == "svg" else content)
-            played = notes(files["mid"]) if "mid" in files else None
+            played = read_notes(files["mid"]) if "mid" in files else None
             title, valid = f"{NAMES[name]} {number}", tune["verdict"]["valid"]
             pages.append(Tune(stem, title, tune["abc"], verdict(tune), valid, facts(tune), played))
     return pages
@@ -225,7 +225,7 @@ def write_tunes(name: str, tunes: Tunes, folder: Path) -> list[Tune]:
 
 def verdict(tune: Mapping[str, Any]) -> str:
     """Return whether a tune is valid, and if it is not, why."""
-    fault = missed(tune["verdict"])
+    fault = describe_failure(tune["verdict"])
     return f"not valid: {fault}" if fault else "valid"
 
 

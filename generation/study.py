@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cli import UserError
 from files import read_json, write_json
-from generation import bars, decoding
+from generation import bar_automaton, bar_state, decoding, logits_processors
 from generation.abc_pipeline import STRICT, AbcGenerationPipeline
 from generation.distances import baseline_distances, distances, features
 from generation.external_validators import agreement, frechet_music_distance, missing, opinions
@@ -120,7 +120,9 @@ def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> dict
 
     They are written to `folder`; what is there of the same weights, settings and code is read instead.
     """
-    code = {module: Path(str(module.__file__)).read_bytes() for module in (decoding, bars)}
+    code = Path(str(decoding.__file__)).read_bytes()
+    modules = (bar_automaton, bar_state, logits_processors)
+    strict_code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     tunes = {}
     progress = tqdm(cells, desc="sampling", unit=" cells")
     for cell in progress:
@@ -128,11 +130,11 @@ def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> dict
         own_seed = zlib.crc32(f"{seed} {cell.name}".encode()) % 2**31  # independent of the other cells
         count = n * (TIMES_BEST if cell.best else 1)
         settings = {"n": count, "temperature": cell.temperature, "seed": own_seed, "bars": cell.bars}
-        used = code[decoding] + (code[bars] if cell.bars == STRICT else b"")
+        used = code + (strict_code if cell.bars == STRICT else b"")
         identity = hashlib.sha256(cell.weights.read_bytes() + repr(settings).encode() + used).hexdigest()
         path = folder / f"{cell.name}.json"
         if not path.is_file() or read_json(path, "identity")["identity"] != identity:
-            made = load_pipeline(str(cell.folder))(max_characters=MAX_CHARACTERS, at_once=n, **settings)
+            made = load_pipeline(str(cell.folder))(max_characters=MAX_CHARACTERS, tunes_per_batch=n, **settings)
             rows = [{"abc": tune["abc"], "ended": tune["ended"]} for tune in made]
             write_json(path, {"identity": identity, "settings": settings, "tunes": rows})
         tunes[cell.name] = read_json(path, "tunes")["tunes"]

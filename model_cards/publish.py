@@ -8,8 +8,8 @@ from pathlib import Path
 from analysis.answers import headline, study_words
 from cli import UserError
 from files import atomic_folder, make_folder, read_json, write_text
+from generation.packing import add_pipeline
 from generation.study import ANALYSIS, QUALITY, QUALITY_FOLDER
-from generation.travel import add_pipeline
 from model_cards.card import LAW_FIGURE, Place, model_card
 from model_cards.paths import forget_paths, of_machine
 from model_cards.releases import MAIN, Release, releases

@@ -18,7 +18,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 import cli
 from cli import UserError
 from files import make_folder, write_text
-from generation.travel import add_pipeline
+from generation.packing import add_pipeline
 from model_cards.demo import stage as stage_demo
 from model_cards.hub import check_login, push
 from model_cards.publish import best_card, publish, write_findings

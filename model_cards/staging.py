@@ -13,10 +13,10 @@ from analysis.page import write_page
 from cli import UserError
 from files import atomic_folder, read_json, write_json, write_text
 from generation.memorisation import Memory
+from generation.packing import pack
 from generation.quality import score_tune
 from generation.rendering import render
 from generation.study import CELLS, QUALITY_FOLDER, Cell, read_memory, weights_digest
-from generation.travel import pack
 from model_cards.card import LAW_FIGURE, QUALITY_FIGURE, Place, model_card
 from model_cards.demo import stage as stage_demo
 from model_cards.paths import bare, bare_names, forget, forget_paths

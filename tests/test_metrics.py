@@ -12,9 +12,9 @@ import transformers.dynamic_module_utils
 
 from generation.distances import distances, features
 from generation.memorisation import originality
+from generation.packing import pack
 from generation.quality import score_tune
 from generation.shares import tier_shares
-from generation.travel import pack
 
 ROOT = Path(__file__).parent.parent
 METRICS = ("abc_validity", "originality", "tune_statistics")

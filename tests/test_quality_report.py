@@ -65,7 +65,13 @@ def test_the_report_follows_the_numbers(study, analysis):
 
 @pytest.mark.parametrize(
     ("better", "sign", "expected"),
-    [(1, 1, "LSTM better"), (1, -1, "GPT better"), (-1, 1, "GPT better"), (-1, -1, "LSTM better"), (0, 1, "LSTM higher")],
+    [
+        (1, 1, "LSTM better"),
+        (1, -1, "GPT better"),
+        (-1, 1, "GPT better"),
+        (-1, -1, "LSTM better"),
+        (0, 1, "LSTM higher"),
+    ],
 )
 def test_the_verdict_follows_the_sign_and_what_is_better(better, sign, expected):
     assert verdict({"better": better}, {"value": 0.1, "sign": sign}) == expected

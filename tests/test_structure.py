@@ -69,7 +69,9 @@ def test_sections_are_cut_at_repeats_and_double_bars_and_named_by_their_bars(bod
     assert form(found) == heard
 
 
-@pytest.mark.parametrize(("body", "metre", "length"), [("|:C8|D8:|", "none", None), ("|:C8|D4:|", "4/4", Fraction(3, 2))])
+@pytest.mark.parametrize(
+    ("body", "metre", "length"), [("|:C8|D8:|", "none", None), ("|:C8|D4:|", "4/4", Fraction(3, 2))]
+)
 def test_a_section_has_no_length_in_free_metre_and_a_fraction_with_part_of_a_bar(body, metre, length):
     assert [section.length for section in sections(part(body, metre=metre))] == [length]
 

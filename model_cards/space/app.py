@@ -16,7 +16,7 @@ from request_filter import RequestFilter
 from starlette.middleware import Middleware
 from studio import Studio, Tune
 
-from generation.rendering import safe
+from generation.rendering import sanitize
 
 FOLDER = Path(__file__).resolve().parent
 SCRIPTS = [FOLDER / name for name in ("vendor/abcjs/abcjs-basic-min.js", "generation/page.js", "tune.js", "figures.js")]
@@ -67,7 +67,7 @@ def to_show(name: str, tune: Tune) -> dict[str, Any]:
     return {
         "name": name,
         "abc": tune.abc,
-        "score": safe(tune.abc),
+        "score": sanitize(tune.abc),
         "valid": tune.valid,
         "verdict": tune.verdict,
         "bits": f"{tune.bits_per_character:.2f}",

@@ -23,8 +23,8 @@ from cli import UserError
 from generation.abc_pipeline import FREE, STRICT, AbcGenerationPipeline, split_header
 from generation.decoding import KEPT, Decoder, window
 from generation.memorisation import Memory
-from generation.rendering import RenderingError, notes, to_midi
-from generation.words import missed, nearest
+from generation.messages import describe_copy, describe_failure
+from generation.rendering import RenderingError, read_notes, to_midi
 from modeling.loading import load_model, load_tokenizer
 from preprocessing.notation import judge
 
@@ -108,7 +108,7 @@ class Studio:
         except RenderingError as error:
             midi = None
             messages.append(str(error))
-        played = [list(note) for note in notes(midi)] if midi else []
+        played = [list(note) for note in read_notes(midi)] if midi else []
         if midi and len(played) < HEARD * verdict["notes"]:  # repeats can only make them more
             left_out = verdict["notes"] - len(played)
             messages.append(f"the sound leaves out {left_out} of its notes: abc2midi reads its repeats otherwise")
@@ -117,7 +117,7 @@ class Studio:
             verdict["valid"],
             describe(verdict, strict),
             bits,
-            nearest(trace, sources),
+            describe_copy(trace, sources),
             trace.copied,
             played,
             midi,
@@ -202,7 +202,7 @@ def bits_per_character(pipe: AbcGenerationPipeline, abc: str, ended: bool) -> fl
 
 def describe(verdict: dict[str, Any], strict: bool) -> str:
     """Return a verdict of :func:`generation.quality.score_tune` in words."""
-    words = missed(verdict)
+    words = describe_failure(verdict)
     if words is not None:
         return f"not valid: {words}"
     add_up = "that were made to add up" if strict else "that add up"
