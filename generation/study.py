@@ -117,9 +117,9 @@ def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> list
 
     What stands in `folder` is not written again.
     """
-    code = Path(decoding.__file__).read_bytes()
+    code = Path(str(decoding.__file__)).read_bytes()
     strict_code = b"".join(
-        Path(module.__file__).read_bytes() for module in (bar_automaton, bar_state, logits_processors)
+        Path(str(module.__file__)).read_bytes() for module in (bar_automaton, bar_state, logits_processors)
     )
     tunes = []
     bar = tqdm(cells, desc="sampling", unit=" cells")
