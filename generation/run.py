@@ -23,8 +23,8 @@ from files import atomic_folder, check_output, read_json, write_json, write_text
 from generation.abc_pipeline import FREE, SAMPLING, STRICT, AbcGenerationPipeline, check_setting, shown
 from generation.messages import describe_copy, describe_failure
 from generation.page import Tune, write_page
-from generation.quality import shares
 from generation.rendering import FORMATS, missing_programs, read_notes, render
+from generation.shares import tier_shares
 from generation.study import load_pipeline, read_memory
 from preprocessing.corpus import Corpus
 from preprocessing.notation import judge
@@ -113,7 +113,7 @@ def run(arguments: GenerationArguments) -> None:
         record = {
             "identity": identity,
             "settings": asdict(arguments),
-            "shares": shares([tune["verdict"] for tune in tunes]),
+            "shares": tier_shares([tune["verdict"] for tune in tunes]),
             "samples": tunes,
         }
         write_json(temporary / SAMPLES, record)

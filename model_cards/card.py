@@ -7,9 +7,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from analysis.intervals import Z
 from analysis.report import AXIS_WORDS, chosen_fit, exponent_sentence, find_comparison, law_line
 from generation.abc_pipeline import TASK
-from generation.quality import Z95
 from model_cards.releases import MAIN, Release
 from model_cards.results import Results, model_lines, percent, share_lines, shown_tunes
 from model_cards.screen import facts_of
@@ -74,7 +74,7 @@ def _metadata(results: Results, record: RunRecord, name: str, place: Place) -> M
     for split in ("test", "validation"):
         loss, error = getattr(record, f"{split}_loss"), getattr(record, f"{split}_loss_standard_error")
         if loss is not None:
-            error = Z95 * error
+            error = Z * error
             ends = loss - error, loss + error
             bits, perplexities = [end / log(2) for end in ends], [exp(end) for end in ends]
             values += [
@@ -115,7 +115,7 @@ def _sizes(results: Results, shelf: Sequence[Release], place: Place) -> str:
     rows = []
     for release in shelf:
         record = release.record
-        error = Z95 * (record.test_loss_standard_error or 0.0) / log(2)
+        error = Z * (record.test_loss_standard_error or 0.0) / log(2)
         valid = "; ".join(
             f"{percent(cell['shares']['valid'])} at {cell['temperature']:.2g}" for cell in results.cells(record)
         )

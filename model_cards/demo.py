@@ -16,7 +16,7 @@ from huggingface_hub import SpaceCardData
 
 from analysis.report import NAMES, chosen_fit, law_line
 from files import atomic_folder, read_json, write_json, write_text
-from generation.study import FINDINGS, QUALITY_FOLDER
+from generation.study import ANALYSIS, QUALITY_FOLDER
 from model_cards.card import licence_words
 from model_cards.releases import DATASET, MAIN, model_repository, releases
 from model_cards.results import CORPUS, CORPUS_FIELDS, STATS
@@ -157,7 +157,7 @@ def _models(root: Path, namespace: str | None) -> list[dict[str, Any]]:
 def _figures(root: Path) -> dict[str, Any]:
     """Return the runs at the main budget with the law fitted to them, and the share of valid tunes by size."""
     fits = read_json(root / "comparison_analysis" / "fits.json", "fits")
-    found = read_json(root / QUALITY_FOLDER / FINDINGS, "chosen", "metrics")
+    found = read_json(root / QUALITY_FOLDER / ANALYSIS, "chosen", "metrics")
     valid, metrics = found["chosen"]["valid"], {metric["name"]: metric for metric in found["metrics"]}
     baseline = read_json(baseline_file(root), *OF_BASELINE)
     laws = {architecture: chosen_fit(fits, architecture) for architecture in fits["fits"]}

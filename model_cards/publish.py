@@ -9,7 +9,7 @@ from analysis.answers import headline, study_words
 from cli import UserError
 from files import atomic_folder, make_folder, read_json, write_text
 from generation.packing import add_pipeline
-from generation.study import FINDINGS, QUALITY, QUALITY_FOLDER
+from generation.study import ANALYSIS, QUALITY, QUALITY_FOLDER
 from model_cards.card import LAW_FIGURE, Place, model_card
 from model_cards.paths import forget_paths, of_machine
 from model_cards.releases import MAIN, Release, releases
@@ -95,7 +95,7 @@ def copy_results(results: Results, folder: Path) -> None:
     root = results.root
     for source in (root / "GPT_analysis", root / "comparison_analysis", root / QUALITY_FOLDER):
         for path in sorted(source.iterdir()):
-            if path.is_file() and path.suffix not in (".svg", ".html") and path.name != FINDINGS:
+            if path.is_file() and path.suffix not in (".svg", ".html") and path.name != ANALYSIS:
                 shutil.copyfile(path, folder / path.name)
     shutil.copyfile(root / CORPUS / STATS, folder / CORPUS_STATS)
     write_text(folder / RECORDS, "".join(json.dumps(record.to_dict()) + "\n" for record in records_of(results)))
