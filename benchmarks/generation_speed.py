@@ -20,11 +20,11 @@ from math import log
 from typing import Any
 
 import torch
+from generation.bars import StrictBars
 from torch import Tensor
 from transformers import LogitsProcessor, TextGenerationPipeline, set_seed
 from transformers.utils import logging
 
-from generation.bars import StrictBars
 from generation.decoding import Decoder
 from modeling.counting import count_parameters
 from modeling.ladder import ARCHITECTURE_OF, LADDER, ladder_config, new_model

@@ -221,7 +221,8 @@ class Automaton:
 
     def _find_moves(self, word: str, begins_line: bool) -> list[tuple[tuple[str, ...], str, set[str]]]:
         """Return the words that a character ends, the word that it continues or begins, and all such characters."""
-        alike, moves = defaultdict(set), defaultdict(set)
+        alike: dict[str, set[str]] = defaultdict(set)
+        moves: dict[tuple[tuple[str, ...], str], set[str]] = defaultdict(set)
         candidates = self.characters - {"\n"}
         if word[:1] not in QUOTED:
             candidates -= {*UNDEFINED} - ({"K"} if begins_line and not word else set())  # K: may begin a line
@@ -229,17 +230,9 @@ class Automaton:
             alike[_canonical(word, character)].add(character)
         for character, characters in alike.items():
             ended, beginning = _split(word, character, begins_line)
-            beginning = FIRST_LIKE.get(beginning, beginning)
-            if self._is_known(beginning):
-                moves[ended, beginning] |= characters
+            if beginning:  # nothing begins after a number that belongs to no word
+                moves[ended, FIRST_LIKE.get(beginning, beginning)] |= characters
         return [(ended, beginning, characters) for (ended, beginning), characters in moves.items()]
-
-    def _is_known(self, beginning: str) -> bool:
-        """Return whether a word begins like this that is allowed in any state."""
-        first = beginning[:1]
-        if first in self.enclosed:
-            return self.enclosed[first].fullmatch(beginning) is not None
-        return beginning in self.words or beginning[-1:] == "[" or first in {*"^_=cz]"} or _is_field(beginning)
 
     def _may_begin(self, bar: BarState, beginning: str) -> bool:
         """Return whether the beginning of a word can become a word that is allowed."""
@@ -247,7 +240,8 @@ class Automaton:
         if _is_field(beginning):
             return beginning in self.field_beginnings and (first == "K" or not (bar.filled or bar.required))
         if first in self.enclosed:
-            return (bar.accepts_sound if first == '"' else bar.chord is None) and bar.marks < MAX_MARKS
+            fits = bar.accepts_sound if first == '"' else bar.chord is None
+            return fits and bar.marks < MAX_MARKS and self.enclosed[first].fullmatch(beginning) is not None
         if first in "^_=cz]":
             return self._may_sound(bar, beginning, whole=False)
         if beginning[-1] == "[" and len(beginning) > 1:
@@ -382,7 +376,7 @@ def _split(word: str, character: str, begins_line: bool) -> tuple[tuple[str, ...
     """Return the words that a character ends and the word that it begins or continues, in canonical characters."""
     if begins_line and character == ":" and len(word) == 1 and word.isalpha() and word not in "cz":
         return (), word + ":"
-    word += _canonical(word, character)
+    word += character if OPEN_INLINE_FIELD.fullmatch(word) else _canonical(word, character)
     ended = []
     while not WORD_BEGINNING.fullmatch(word):
         ended.append(WORDS(word)[0])
@@ -392,8 +386,6 @@ def _split(word: str, character: str, begins_line: bool) -> tuple[tuple[str, ...
 
 def _canonical(word: str, character: str) -> str:
     """Return the character that stands for this one after the beginning of a word."""
-    if OPEN_INLINE_FIELD.fullmatch(word):
-        return character
     quote = word[:1]
     if quote not in QUOTED or (len(word) > 1 and word[-1] == quote):
         return CANONICAL.get(character, character)

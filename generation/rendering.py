@@ -18,6 +18,7 @@ import warnings
 import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -238,7 +239,7 @@ def read_notes(midi: bytes) -> list[tuple[float, float, int]]:
     Raises RenderingError if the file is damaged.
     """
     try:
-        score = symusic.Score.from_midi(midi).to("second")
+        score: Any = symusic.Score.from_midi(midi, "second")
     except RuntimeError:
         raise RenderingError("not a readable MIDI file") from None
     tracks = [track.notes for track in score.tracks if not track.is_drum]
