@@ -26,25 +26,8 @@ def chosen(study, metric="bars_add_up", resamples=50, **how):
     return analyse(study, resamples, **how)["chosen"][metric]
 
 
-def appears(study, metric="bars_add_up"):
-    return chosen(study, metric, 400)["appears"]["n_params"]
-
-
 def slope(view, architecture="gpt"):
     return view["curves"][architecture]["n_params"]
-
-
-@pytest.fixture(scope="module")
-def found():
-    study = made_study(
-        {**BARS, "parses": both(constant(0.95))},
-        {"distance_key": {"gpt": lambda n, _: 3 * n**-0.2, "lstm": lambda n, _: 2 * n**-0.2}},
-        {"repeated_bars": both(constant(0.2))},
-        temperatures=TEMPERATURES,
-        best=0.8,
-        seed=1,
-    )
-    return analyse(study, resamples=1000)
 
 
 def test_the_interval_of_a_difference_of_shares_is_newcombes():
@@ -109,37 +92,41 @@ def test_the_logistic_fit_returns_the_curve_that_made_the_counts():
     assert fitted[0] == pytest.approx([0.4, 2.5], abs=1e-3)
 
 
-def test_planted_trends_are_found_and_absent_ones_are_not(found):
-    verdicts = {name: slope(view)["verdict"] for name, view in found["chosen"].items()}
-    assert verdicts == {
-        "bars_add_up": "rises",
-        "parses": NO_TREND,
-        "distance_key": "falls",
-        "repeated_bars": NO_TREND,
-    }
-    low, high = slope(found["chosen"]["distance_key"])["slope"]["interval"]
+def test_planted_trends_thresholds_and_differences_are_found_and_absent_ones_are_not():
+    study = made_study(
+        {**BARS, "parses": both(constant(0.95))},
+        {"distance_key": {"gpt": lambda n, _: 3 * n**-0.2, "lstm": lambda n, _: 2 * n**-0.2}},
+        {"repeated_bars": both(constant(0.2))},
+        temperatures=TEMPERATURES,
+        best=0.8,
+        seed=1,
+    )
+    view = analyse(study, resamples=1000)["chosen"]
+    verdicts = {name: slope(row)["verdict"] for name, row in view.items()}
+    expected = {"bars_add_up": "rises", "parses": NO_TREND, "distance_key": "falls", "repeated_bars": NO_TREND}
+    assert verdicts == expected
+    low, high = slope(view["distance_key"])["slope"]["interval"]
     assert low < -0.2 * np.log(10) < high  # a factor of 10^-0.2 a decade
-
-
-def test_thresholds_and_their_ratio_are_in_their_intervals(found):
-    at = found["chosen"]["bars_add_up"]["appears"]["n_params"]
+    at = view["bars_add_up"]["appears"]["n_params"]
     for name, true in (("gpt", GPT_N50), ("lstm", LSTM_N50)):
         low, high = at["at"][name]["interval"]
         assert low < true < high < 1.6 * low
     assert at["ratio"]["interval"][0] < LSTM_N50 / GPT_N50 < at["ratio"]["interval"][1] < 1
-    assert at["ratio"]["sign"] == -1
+    signs = {name: row["equal_size"]["mean"]["sign"] for name, row in view.items()}
+    assert signs == {"bars_add_up": 1, "parses": 0, "distance_key": -1, "repeated_bars": 0}
+    assert {row["size"]: row["sign"] for row in view["bars_add_up"]["equal_size"]["sizes"]}["120k"] == 1
 
 
 def test_intervals_cover_the_truth_as_often_as_they_should():
     covered = flat = 0
     truth = {"bars_add_up": {"gpt": rising(GPT_N50)}, "parses": {"gpt": constant(0.9)}}
-    for seed in range(60):
+    for seed in range(40):
         view = analyse(made_study(truth, spread=0.2, seed=seed, seeds=(0, 1)), resamples=200, seed=seed)["chosen"]
         low, high = view["bars_add_up"]["appears"]["n_params"]["at"]["gpt"]["interval"]
         covered += (low or 0) <= GPT_N50 <= (high or np.inf)
         flat += slope(view["parses"])["verdict"] == NO_TREND
-    assert covered >= 53  # of 60; 57 expected
-    assert flat >= 53
+    assert covered >= 35  # of 40; 38 expected
+    assert flat >= 35
 
 
 def test_the_level_of_an_ability_is_halfway_from_chance_to_human_tunes():
@@ -147,7 +134,7 @@ def test_the_level_of_an_ability_is_halfway_from_chance_to_human_tunes():
     for chance, given in ((1 / 7, study), (0.3, study | {"chance": {"tonic_ending": 0.3}})):
         metric = analyse(given, resamples=50)["metrics"][0]
         assert metric["level"] == pytest.approx((chance + HUMAN["tonic_ending"]) / 2, abs=1e-3)
-    low, high = appears(study, "tonic_ending")["at"]["gpt"]["interval"]
+    low, high = chosen(study, "tonic_ending", 400)["appears"]["n_params"]["at"]["gpt"]["interval"]
     assert low < 1e5 < high
 
 
@@ -161,12 +148,13 @@ def test_the_level_of_an_ability_is_halfway_from_chance_to_human_tunes():
     ],
 )
 def test_an_ability_outside_of_the_measured_sizes_gets_no_number(truth, status, interval):
-    row = appears(made_study({"bars_add_up": both(truth)}))["at"]["gpt"]
+    row = chosen(made_study({"bars_add_up": both(truth)}), resamples=400)["appears"]["n_params"]["at"]["gpt"]
     assert (row["status"], row["value"], row["interval"]) == (status, None, interval)
 
 
 def test_a_ratio_with_one_side_beyond_the_sizes_is_bounded_on_the_other():
-    found = appears(made_study({"bars_add_up": {"gpt": rising(3e6), "lstm": rising(5e4)}}))
+    study = made_study({"bars_add_up": {"gpt": rising(3e6), "lstm": rising(5e4)}})
+    found = chosen(study, resamples=400)["appears"]["n_params"]
     ratio = found["ratio"]
     assert (found["at"]["gpt"]["status"], ratio["value"], ratio["interval"][0]) == ("beyond", None, None)
     assert 5e4 / 3e6 < ratio["interval"][1] < 0.2
@@ -180,31 +168,23 @@ def test_models_above_human_tunes_get_a_ceiling_of_1(truth, ceiling):
 # LSTM against GPT
 
 
-def test_a_difference_at_equal_size_is_found_and_an_absent_one_is_not(found):
-    bars, parses = (found["chosen"][name]["equal_size"] for name in ("bars_add_up", "parses"))
-    assert bars["mean"]["sign"] == {row["size"]: row["sign"] for row in bars["sizes"]}["120k"] == 1
-    assert parses["mean"]["sign"] == 0
-    assert found["chosen"]["distance_key"]["equal_size"]["mean"]["sign"] == -1
-
-
 def test_a_difference_at_equal_loss_is_found_where_planted_and_only_there():
     alike = {"valid": both(of_loss(1.4))}
     apart = {"bars_add_up": {"gpt": of_loss(1.4), "lstm": of_loss(1.5)}}
     signs = []
-    for seed in range(8):
+    for seed in range(5):
         view = analyse(made_study(alike | apart, seed=seed), resamples=300)["chosen"]
         signs.append(view["valid"]["equal_loss"]["sign"])
         assert view["valid"]["equal_size"]["mean"]["sign"] == 1  # better at equal N by its loss alone
         assert view["bars_add_up"]["equal_loss"]["sign"] == 1
-    assert signs.count(0) >= 7
+    assert signs.count(0) >= 4
 
 
 def test_losses_that_do_not_overlap_are_not_compared():
     study = made_study(BARS)
     for cell in study["cells"]:
         cell["validation_loss"] += 2 * (cell["architecture"] == "gpt")
-    found = chosen(study)["equal_loss"]
-    assert (found["value"], found["range"]) == (None, None)
+    assert chosen(study)["equal_loss"]["range"] is None
 
 
 # Studies with little in them

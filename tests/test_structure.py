@@ -24,16 +24,13 @@ def part(body, **header):
     ("body", "expected"),
     [
         ("C8|D8|]", None),
-        ("C8|D8||E8|1F8|]", None),
         ("|:C8|D8:|", True),
         ("C8|D8:|", True),
         ("C8:|D8:|", True),
         ("|:C8:|:D8:|", True),
         ("|:C8::D8:|", True),
-        ("|:C8:||:D8:|", True),
         ("|:C8:|\n|:D8:|", True),
         ("|:C8|1D8:|2E8|]", True),
-        ("|:C8|1D8:|2E8:|", True),
         ("|:C8[1D8:|[2E8||F8:|", True),
         ("|:C8|D8|]", False),
         ("|:C8|:D8:|", False),
@@ -50,9 +47,7 @@ def test_repeats_close_if_each_is_closed_and_has_music(body, expected):
     ("body", "lengths", "heard"),
     [
         (f"{A4}|", [4], None),
-        (f"|:{A4}:|", [4], "AA"),
         (f"|:{A4}:|:{B4}:|", [4, 4], "AABB"),
-        (f"{A4}::{B4}:|", [4, 4], "AABB"),
         (f"{A4}||{B4}||{A4}||{B4}|]", [4, 4, 4, 4], "ABAB"),
         (f"|:{A4}:|{B4}||{C4}:|", [4, 4, 4], "AABCC"),
         (f"|:{A4}:|\n[|]\n|:{A4}:|", [4, 4], "AAAA"),
@@ -92,7 +87,6 @@ def test_a_tune_is_square_if_all_sections_are_multiples_of_four_bars(body, metre
 @pytest.mark.parametrize(
     ("body", "share"),
     [
-        ("C4E4|D4F4|E4G4|c4c4|", 0),
         ("C4E4|D4F4|C4E4|D4F4|", 1 / 2),
         ("C4E4|C4E4|C4E4|C4E4|", 3 / 4),
         ("C4E4|C2C2E4|c4e4|C4z4|", 0),
@@ -108,11 +102,9 @@ def test_repeated_bars_are_equal_to_an_earlier_one_and_have_two_notes(body, shar
 @pytest.mark.parametrize(
     ("body", "key", "expected"),
     [
-        ("G8|C8|", "C", True),
         ("C8|G8|", "C", False),
         ("C8|A,8|", "Am", True),
         ("C8|D8|", "Ddor", True),
-        ("C8|D8|", "C", False),
         ("F8|G8|", "Gmix", True),
         ("A8|B8|", "Bb", True),
         ("A8|=B8|", "Bb", False),
@@ -136,7 +128,6 @@ def test_a_tune_ends_on_its_tonic_if_its_last_lowest_note_is_that_of_the_key(bod
     [
         ("CDEF|GABc|c2G2|E2C2|", "C", True),
         ("CDEF|GABc|c2G2|E2C2|", "Am", False),
-        ("CDEF|GABc|c2G2|E2C2|", "Fmix", False),
         ("A,B,CD|E^FGA|A2E2|C2A,2|", "Am", True),
         ("A,_B,CD|EFGA|A2E2|C2A,2|", "F", False),
         ("DEFG|ABcd|d2A2|F2D2|", "Ddor", True),
