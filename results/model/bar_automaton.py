@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .bar_state import MAX_SLURS, BarState, body_start, can_fill, kind_of, length_factor, scaled
 from .notation import (
@@ -132,6 +132,7 @@ class Automaton:
         for word in ["T", *chord, *self._writable([" ", "-", "(", ")", *BARS, *TUPLETS, *BROKEN])]:
             for end in range(1, len(word) + 1):
                 self.words[word[:end]].add(EDGE if word in BARS and word != "|" else word)
+        self.first_characters = {*self.words, *self.enclosed, *"cz]"}
         self._spellings = lru_cache(maxsize=2**10)(self._find_spellings)
         self._sound_lengths = lru_cache(maxsize=2**14)(self._find_sound_lengths)
         self._moves = lru_cache(maxsize=2**12)(self._find_moves)
@@ -230,7 +231,7 @@ class Automaton:
             alike[_canonical(word, character)].add(character)
         for character, characters in alike.items():
             ended, beginning = _split(word, character, begins_line)
-            if beginning:  # nothing begins after a number that belongs to no word
+            if FIRST_LIKE.get(beginning[:1], beginning[:1]) in self.first_characters:
                 moves[ended, FIRST_LIKE.get(beginning, beginning)] |= characters
         return [(ended, beginning, characters) for (ended, beginning), characters in moves.items()]
 
@@ -291,21 +292,16 @@ class Automaton:
             return bar.chord_notes < MAX_CHORD_NOTES and length in self._spellings(bar.full, bar.unit)[1]
         if mark == "]" and self._is_overfull(bar):
             return length in self._spellings(bar.full, bar.unit)[1]
-        lengths, beginnings = self._sound_lengths(
-            BarState(
-                *(bar.full, False, bar.unit, bar.filled),
-                required=bar.required,
-                tuplet=bar.tuplet,
-                tuplet_left=bar.tuplet_left,
-                broken=bar.broken,
-                chord=bar.chord,
-            )
-        )
+        timing = bar.full, bar.unit, bar.filled, bar.required, bar.tuplet, bar.tuplet_left, bar.broken, bar.chord
+        lengths, beginnings = self._sound_lengths(*timing)
         return length in (lengths if whole else beginnings)
 
-    def _find_sound_lengths(self, bar: BarState) -> tuple[set[str], set[str]]:
+    def _find_sound_lengths(self, *timing: Any) -> tuple[set[str], set[str]]:
         """Return the spelled lengths that the next sound (in a chord, the chord) may have, and their beginnings."""
-        chord, bar = bar.chord, bar._replace(chord=None)
+        full, unit, filled, required, tuplet, tuplet_left, broken, chord = timing
+        bar = BarState(
+            full, False, unit, filled, required=required, tuplet=tuplet, tuplet_left=tuplet_left, broken=broken
+        )
         if chord != 0 and not bar.accepts_sound:
             return set(), set()
         chord_factors = [length_factor(text) for text in self.lengths] if chord == 0 else [(1, 1)]
