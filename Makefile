@@ -1,10 +1,10 @@
-# make study   the quick study, end to end        make test    the tests
-# make smoke   the same path on a tiny grid       make test-long   the tests that take longer
-# make check   lint, format and types
-# make report  all that results/ says, from the table of its runs and the scores of its tunes
-# make publish the study of results/ (hours), then what was measured to results/ and its report
-# make dashboard   the curves of the runs in a browser, while they are trained
-# make demo    the study's models side by side in a browser
+# make study    the quick study, end to end          make test       the tests
+# make smoke    the same path on a tiny grid         make test-long  the tests that take longer
+# make check    lint, format and types
+# make report   report, figures and README's findings, from the tables in results/
+# make publish  the study of results/ (hours), its measurements copied to results/, and its report
+# make dashboard  the curves of the runs in a browser
+# make demo     the study's models side by side in a browser
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -34,51 +34,51 @@ study: $(READY)
 	@$(BIN)/python preprocessing/run.py
 	@$(BIN)/python training/run.py studies/quick.yaml
 	@$(BIN)/python analysis/run.py
-	@$(BIN)/python training/run.py studies/quick.yaml --part best
+	@$(BIN)/python training/best.py
 	@$(BIN)/python generation/run.py
-	@$(BIN)/python generation/run.py --part quality
+	@$(BIN)/python generation/measure.py
 	@$(BIN)/python model_cards/run.py
 
-# FROM=results goes on from what was measured there: runs that ended are not trained again, only new ones and the best model.
+# FROM=results continues from the runs measured there: only new runs and the best model are trained.
 CPU := data/cpu
 FROM :=
 publish: $(READY)
 	@$(BIN)/python preprocessing/run.py --output_dir $(CPU)/processed_music_data
 	@$(BIN)/python preprocessing/run.py --output_dir $(CPU)/transposed_music_data --transpose all
-	@$(BIN)/python training/run.py studies/cpu.yaml $(FROM:%=--records_from %/runs.parquet)
-	@$(BIN)/python analysis/run.py --output_root $(CPU) --also $(CPU)/transposed
+	@$(BIN)/python training/run.py studies/cpu.yaml $(FROM:%=--reuse_runs %/runs.parquet)
+	@$(BIN)/python analysis/run.py --runs $(CPU)/runs.parquet --study cpu --output_dir $(CPU)
+	@$(BIN)/python training/best.py --output_dir $(CPU) --corpus $(CPU)/transposed_music_data
 	@$(BIN)/python generation/run.py --model $(CPU)/best_model --corpus $(CPU)/transposed_music_data
-	@$(BIN)/python generation/run.py --part quality --output_root $(CPU) --corpus $(CPU)/processed_music_data --samples 200 \
-		$(FROM:%=--measured_in %/quality.json)
-	@$(BIN)/python generation/run.py --part selection --output_root $(CPU) --corpus $(CPU)/processed_music_data \
-		--out results/samples
-	@$(BIN)/python training/run.py studies/cpu.yaml --runs_file results/runs.parquet
-	@$(BIN)/python training/run.py studies/gpu.yaml --runs_file results/runs.parquet
-	@$(BIN)/python model_cards/run.py --output_root $(CPU) --publish results
+	@$(BIN)/python generation/measure.py --output_dir $(CPU) --corpus $(CPU)/processed_music_data --num_samples 200 \
+		$(FROM:%=--reuse_quality %/generation_analysis/quality.json)
+	@$(BIN)/python training/export.py studies/cpu.yaml --runs results/runs.parquet
+	@$(BIN)/python training/export.py studies/gpu.yaml --runs results/runs.parquet
+	@$(BIN)/python model_cards/publish.py --output_dir $(CPU) --publish_dir results
 	@$(MAKE) --no-print-directory report
 
 report: $(READY)
-	@$(BIN)/python generation/run.py --part quality_report --out results
-	@$(BIN)/python analysis/run.py --runs results/runs.parquet --out results
-	@$(BIN)/python model_cards/run.py --findings results
+	@$(BIN)/python generation/measure.py --output_dir results
+	@$(BIN)/python analysis/run.py --runs results/runs.parquet --study cpu --output_dir results
+	@$(BIN)/python model_cards/readme.py --results results
 
 SMOKE := data/smoke
 smoke: $(READY)
 	@$(BIN)/python preprocessing/run.py --output_dir $(SMOKE)/processed_music_data
 	@$(BIN)/python training/run.py studies/smoke.yaml
-	@$(BIN)/python analysis/run.py --output_root $(SMOKE)
-	@$(BIN)/python training/run.py studies/smoke.yaml --part best
+	@$(BIN)/python analysis/run.py --runs $(SMOKE)/runs.parquet --output_dir $(SMOKE)
+	@$(BIN)/python training/best.py --output_dir $(SMOKE) --corpus $(SMOKE)/processed_music_data --search_tokens 20000 \
+		--search_learning_rates 0.5 1.0 --search_dropouts 0.0 --search_weight_decays 0.1 --best_tokens 200000
 	@$(BIN)/python generation/run.py --model $(SMOKE)/best_model --corpus $(SMOKE)/processed_music_data \
-		--n 4 --max_characters 200
-	@$(BIN)/python generation/run.py --part quality --output_root $(SMOKE) --corpus $(SMOKE)/processed_music_data \
-		--samples 10 --temperatures 1.0
-	@$(BIN)/python model_cards/run.py --output_root $(SMOKE)
+		--num_samples 4 --max_characters 200
+	@$(BIN)/python generation/measure.py --output_dir $(SMOKE) --corpus $(SMOKE)/processed_music_data \
+		--num_samples 10 --temperatures 1.0
+	@$(BIN)/python model_cards/run.py --output_dir $(SMOKE)
 
 dashboard: $(READY)
 	@TRACKIO_DIR=data/trackio $(BIN)/python -c 'import trackio; trackio.show(open_browser=False)'
 
 demo: $(READY_DEMO)
-	@$(BIN)/python model_cards/run.py --demo
+	@$(BIN)/python model_cards/demo.py
 
 test: $(READY_DEV)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

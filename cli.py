@@ -1,4 +1,4 @@
-"""What every command does alike: arguments from dataclasses, a YAML file before flags, failures in one line."""
+"""Shared by all commands: arguments from dataclasses, a YAML file before flags, one-line errors."""
 
 import argparse
 import dataclasses
@@ -115,17 +115,17 @@ def _read_yaml(file: Path, kinds: tuple[type, ...]) -> list[dict[str, Any]]:
         for name, value in fields.items():
             values = value if isinstance(value, list) else [value]
             if any(isinstance(each, dict | list) for each in values):
-                fail(f"{file}: {name} takes texts and numbers alone")
+                fail(f"{file}: {name} takes text and numbers only")
             if isinstance(value, list) and "list" not in str(types[name]):
                 fail(f"{file}: {name} takes one value, not a list")
     return [shared | arm for arm in arms]
 
 
 class _FieldsLoader(yaml.BaseLoader):
-    """Reads YAML whose values are texts, lists and mappings; what else a text may be, its flag decides.
+    """Reads YAML whose values are text, lists and mappings; argparse converts the text.
 
-    Refuses a key that is given twice, as one would be lost silently; an alias, as a few stand for millions of values;
-    and what is nested deeper than YAML_DEPTH, as PyYAML reads it by recursion.
+    Refuses duplicate keys, of which one would be lost; aliases, as a few can expand to millions of values; and nesting
+    deeper than YAML_DEPTH, as PyYAML recurses.
     """
 
     depth = 0
@@ -133,7 +133,11 @@ class _FieldsLoader(yaml.BaseLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or self.depth == YAML_DEPTH:
-            what = f"*{event.anchor}: write out what it stands for" if self.depth < YAML_DEPTH else "nested too deep"
+            what = (
+                f"*{event.anchor}: aliases are not supported, write the value"
+                if self.depth < YAML_DEPTH
+                else "nested too deep"
+            )
             raise yaml.YAMLError(f"line {event.start_mark.line + 1}: {what}")
         self.depth += 1
         node = super().compose_node(parent, index)
@@ -150,7 +154,7 @@ class _FieldsLoader(yaml.BaseLoader):
 
 
 def read_yaml(file: Path) -> Any:
-    """Read a YAML file of at most YAML_BYTES; every value is a text, a list or a mapping.
+    """Read a YAML file of at most YAML_BYTES; every value is text, a list or a mapping.
 
     Raises UserError naming the file and the line.
     """
@@ -158,14 +162,14 @@ def read_yaml(file: Path) -> Any:
         with file.open("rb") as opened:
             content = opened.read(YAML_BYTES + 1)
         if len(content) > YAML_BYTES:
-            raise UserError(f"{file}: more than {YAML_BYTES // 1024} KiB are no file of fields")
+            raise UserError(f"{file}: larger than {YAML_BYTES // 1024} KiB: too large for a study file")
         return yaml.load(content.decode("utf-8-sig"), _FieldsLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file}: not a readable YAML file ({' '.join(str(error).split())})") from None
 
 
 def _as_flags(fields: dict[str, Any]) -> list[str]:
-    """Return the fields as flags, so that they are checked as flags are; what has no value is left out."""
+    """Return the fields as flags, which argparse checks; fields without a value are left out."""
     flags = []
     for name, value in fields.items():
         if isinstance(value, list):
@@ -182,7 +186,7 @@ def fail(line: str) -> NoReturn:
 
 
 def describe_os_error(error: OSError) -> str:
-    """One line for an error of the file system, naming the file and, for a full disk, the mend."""
+    """Return one line for an error of the file system: the file and, for a full disk, the fix."""
     full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-    mend = "; free some space and run the same command again, what was finished is kept" if full else ""
-    return f"{error.filename or 'writing'}: {error.strerror or error}{mend}"
+    fix = "; free some space and run the same command again, what was finished is kept" if full else ""
+    return f"{error.filename or 'writing'}: {error.strerror or error}{fix}"

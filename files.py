@@ -15,7 +15,7 @@ from cli import UserError
 
 
 def follow(path: Path) -> Path:
-    """Return the path of a file or folder to write, which may be there or not; where it is a link, what it leads to.
+    """Return the path of a file or folder to write, with a link resolved; it need not exist.
 
     Raises UserError if it or a folder above it is a link to nothing, or if a folder above it is a file.
     """
@@ -31,7 +31,7 @@ def follow(path: Path) -> Path:
 
 @contextmanager
 def _naming(path: Path, temporary: Path) -> Iterator[None]:
-    """Have an error of the file system name the file as the user knows it; one of a full disk names none."""
+    """Make an error of the file system name the final path instead of the temporary one."""
     try:
         yield
     except OSError as error:
@@ -78,7 +78,7 @@ def check_output(path: Path, mark: str) -> None:
     if follow(path).exists() and not path.is_dir():
         raise UserError(f"{path} is a file: choose a folder for the output")
     if path.exists() and not (path / mark).is_file() and any(path.iterdir()):
-        raise UserError(f"{path} holds other files (and no {mark}): choose a folder of its own for the output")
+        raise UserError(f"{path} holds other files (and no {mark}): choose another folder for the output")
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def atomic_folder(path: Path, mark: str) -> Iterator[Path]:
 
 
 def _clear_partial(path: Path) -> None:
-    """Put right what a process that was killed while it wrote the folder `path` has left beside it."""
+    """Clean up after a process that was killed while it wrote the folder `path`."""
     import psutil  # here, as the demo, where nothing of this is done, need not have it
 
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial*"):

@@ -1,4 +1,4 @@
-"""What every command does alike: its YAML and JSON, links where it writes, and the file that an error names."""
+"""Arguments, atomic files and one-line errors, which all commands share."""
 
 import errno
 import json
@@ -65,10 +65,10 @@ def refusal(capsys, run):
         ("rate: [1, 2]", "rate takes one value"),
         ("arms:\n- n: 1\n- n: {1: 2}", "n takes"),
         ("[1]: 2", "study.yaml"),
-        ('title: "a\\0b"', "no text"),
+        ('title: "a\\0b"', "not text"),
     ],
 )
-def test_a_file_of_fields_that_cannot_be_meant_is_refused_at_once_by_its_name(tmp_path, capsys, text, words):
+def test_a_malformed_study_file_is_refused_quickly_and_by_name(tmp_path, capsys, text, words):
     start = time.perf_counter()
     line = refusal(capsys, lambda: from_yaml(tmp_path, text))
     assert time.perf_counter() - start < 2
@@ -78,11 +78,11 @@ def test_a_file_of_fields_that_cannot_be_meant_is_refused_at_once_by_its_name(tm
 
 
 @pytest.mark.parametrize("value", ["\udcff", "caf\udce9", "/d/\udcff\n/x"])
-def test_a_flag_that_is_no_text_is_refused_as_it_could_not_be_written_down(value, capsys):
+def test_a_flag_that_is_not_text_is_refused(value, capsys):
     assert "UTF-8" in refusal(capsys, lambda: read_arguments(Arguments, argv=["--title", value]))
 
 
-def test_an_error_is_one_line_whatever_a_file_is_called(tmp_path, capsys):
+def test_an_error_is_one_line_even_if_a_file_name_has_a_newline(tmp_path, capsys):
     def write():
         write_text(tmp_path / "a\nb", "")
         check_output(tmp_path / "a\nb", MARK)
@@ -90,7 +90,7 @@ def test_an_error_is_one_line_whatever_a_file_is_called(tmp_path, capsys):
     assert "a b is a file" in refusal(capsys, lambda: report_errors(write))
 
 
-def test_a_text_of_a_file_is_what_its_flag_would_be(tmp_path):
+def test_a_value_in_a_file_is_read_as_its_flag_is(tmp_path):
     found = from_yaml(tmp_path, "n: 1_000\nrate: 1e-3\ntitle: -no\nsizes: [15k, 007, off]\nquick: yes\n")
     assert found == Arguments(1000, 0.001, "-no", ["15k", "007", "off"], True)
     assert from_yaml(tmp_path, "\ufefftitle: No\n").title == "No"
@@ -99,7 +99,7 @@ def test_a_text_of_a_file_is_what_its_flag_would_be(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "missing.yaml"])
-def test_a_file_of_fields_that_cannot_be_opened_is_named(tmp_path, capsys, name):
+def test_a_missing_study_file_is_named(tmp_path, capsys, name):
     line = refusal(capsys, lambda: read_arguments(Arguments, argv=[str(tmp_path / name)]))
     assert str(tmp_path) in line
 
@@ -115,7 +115,7 @@ def test_a_damaged_record_is_named(tmp_path, text):
 
 
 @pytest.mark.parametrize("value", [{}, [], None, 3, "outputs", ["outputs"], {"inputs": 1}])
-def test_a_record_without_a_field_that_it_must_have_is_named_with_the_field(tmp_path, value):
+def test_a_record_that_lacks_a_field_is_named_with_the_field(tmp_path, value):
     (tmp_path / "record.json").write_text(json.dumps(value))
     with pytest.raises(UserError, match=r"record\.json.*'outputs'"):
         read_json(tmp_path / "record.json", *(["inputs"] if isinstance(value, dict) and value else []), "outputs")
@@ -147,7 +147,7 @@ def test_an_output_folder_that_is_a_link_is_followed_and_stays_one(tmp_path, mon
 
 
 @pytest.mark.parametrize("place", ["link", "link/below", "loop", "loop/below"])
-def test_a_link_that_leads_nowhere_is_refused_before_anything_is_written(tmp_path, place):
+def test_a_broken_link_is_refused_before_anything_is_written(tmp_path, place):
     (tmp_path / "link").symlink_to("unmounted/disk")
     (tmp_path / "loop").symlink_to("loop")
     before = sorted(tmp_path.rglob("*"))
@@ -173,7 +173,7 @@ def test_a_file_that_is_a_link_is_followed_and_stays_one(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "link", "link/below"])
-def test_a_file_where_a_folder_should_be_is_named(tmp_path, place):
+def test_a_file_in_place_of_a_folder_is_named(tmp_path, place):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
     for write in (lambda path: check_output(path, MARK), filled):
@@ -181,16 +181,14 @@ def test_a_file_where_a_folder_should_be_is_named(tmp_path, place):
             write(tmp_path / place)
 
 
-def test_the_folder_that_one_stands_in_may_be_the_output(tmp_path, monkeypatch):
+def test_the_working_directory_can_be_the_output(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     filled(type(tmp_path)("."))
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["here", f"here/{MARK}"]
 
 
-def test_a_corpus_is_built_where_a_link_leads_and_nowhere_if_that_is_not_there(
-    small_source, tmp_path, monkeypatch, capsys
-):
+def test_a_corpus_is_built_through_a_link_and_refused_through_a_broken_one(small_source, tmp_path, monkeypatch, capsys):
     from preprocessing.run import main
 
     monkeypatch.setattr("preprocessing.figures.draw_figures", lambda *_: None)
@@ -243,7 +241,7 @@ def test_a_full_disk_names_the_file_that_was_being_written(tmp_path, monkeypatch
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_cannot_be_read_while_a_file_is_written_is_named_itself(tmp_path):
+def test_an_unreadable_input_is_named_rather_than_the_output(tmp_path):
     with pytest.raises(FileNotFoundError) as raised, atomic_write(tmp_path / "copy") as temporary:
         temporary.write_bytes((tmp_path / "source").read_bytes())
     assert describe_os_error(raised.value).startswith(str(tmp_path / "source"))
