@@ -86,29 +86,34 @@ def fit_logistic(t: Array, count: Array, total: Array, chance: float, ceiling: f
     """
     design, span = np.stack([np.ones_like(t), t]), ceiling - chance  # [2, points]
     mean = np.clip((count.sum(axis=1) / total.sum(axis=1) - chance) / span, 0.01, 0.99)
-    theta = np.stack([logit(mean), np.zeros(len(count))], axis=1)
 
     def shares(theta: Array) -> tuple[Array, Array]:
         sigma = expit(theta @ design)
         return np.clip(chance + span * sigma, 1e-12, 1 - 1e-12), span * sigma * (1 - sigma)
 
-    def log_posterior(theta: Array) -> Array:
+    def log_posterior(theta: Array, count: Array, total: Array) -> Array:
         share, _ = shares(theta)
         likelihood = np.sum(count * np.log(share) + (total - count) * np.log1p(-share), axis=1)
         return likelihood - np.sum(theta**2, axis=1) / (2 * PRIOR**2)
 
-    best, damping = log_posterior(theta), np.full(len(count), 1e-3)
+    theta = np.stack([logit(mean), np.zeros(len(count))], axis=1)
+    best, damping = log_posterior(theta, count, total), np.full(len(count), 1e-3)
+    left = np.arange(len(count))  # fits that have not converged
     for _ in range(MAX_STEPS):
-        share, rise = shares(theta)
+        now, k, n = theta[left], count[left], total[left]
+        share, rise = shares(now)
         weight = rise / (share * (1 - share))
-        gradient = ((count - total * share) * weight) @ design.T - theta / PRIOR**2
-        information = np.einsum("fp,ip,jp->fij", total * rise * weight, design, design) + np.eye(2) / PRIOR**2
-        step = np.linalg.solve(information * (1 + damping[:, None, None] * np.eye(2)), gradient[..., None])[..., 0]
-        moved = log_posterior(theta + step)
-        better = moved >= best
-        theta, best = np.where(better[:, None], theta + step, theta), np.where(better, moved, best)
-        damping *= np.where(better, 0.1, 10)
-        if (np.abs(step) <= STEP).all():
+        gradient = ((k - n * share) * weight) @ design.T - now / PRIOR**2
+        information = np.einsum("fp,ip,jp->fij", n * rise * weight, design, design) + np.eye(2) / PRIOR**2
+        damped = information * (1 + damping[left, None, None] * np.eye(2))
+        step = np.linalg.solve(damped, gradient[..., None])[..., 0]
+        moved = log_posterior(now + step, k, n)
+        better = moved >= best[left]
+        theta[left] = np.where(better[:, None], now + step, now)
+        best[left] = np.where(better, moved, best[left])
+        damping[left] *= np.where(better, 0.1, 10)
+        left = left[(np.abs(step) > STEP).any(axis=1)]
+        if not len(left):
             break
     return theta
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 import cli
 from cli import UserError
@@ -41,6 +42,8 @@ from generation.study import (
 )
 from preprocessing.corpus import Corpus
 from training.record import FOLDERS
+
+transformers_logging.disable_progress_bar()
 
 TUNES = "tunes"  # the folder of the selected tunes
 MEASURED = ("cells", "human", "floors", "frechet_music_distance", "analysis")  # of quality.json, for the report
