@@ -79,7 +79,7 @@ def draw_panels(path: Path, metrics: dict[str, Data], view: Data, axis: str) -> 
 
 def draw_panel(axes: Axes, metric: Data, found: Data, axis: str) -> None:
     """Draw one metric: sizes with intervals, curves with bands, human tunes and training tunes."""
-    for row, colour, style in ((metric["human"]["test"], HUMAN, "--"), (metric["floor"], TRAINING, ":")):
+    for row, colour, style in ((metric["human"]["test"], HUMAN, "--"), (metric["baseline"], TRAINING, ":")):
         value = None if row is None else row.get("value", row.get("share"))
         if row is not None and value is not None:
             axes.axhspan(*row["interval"], color=colour, alpha=0.15, lw=0)

@@ -12,16 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from analysis.intervals import bootstrap
-from generation.shares import share
-from preprocessing.notation import judge
-
 SEED = 9  # notes whose 8 intervals fill a 64-bit word: equal words are equal melodies, nothing is hashed
 LARGEST = 126  # semitones; a larger interval matches nothing
 TRAINING_END, SAMPLE_END = 0, 255  # no intervals, and different: no match crosses the end of a tune
 
 NGRAMS = (5, 7, 9, 12, 16)  # notes
-OVERLAP = 9  # the n-grams of the summary: human tunes share 38 % of them, so the share can rise and fall
 LONG_RUN = 17  # notes; in 95 % of the human validation tunes the longest run is shorter
 
 # A tune is copied if it follows one training tune at one offset in ALIGNED of its 9-note runs (one run of 18 notes, or
@@ -152,33 +147,3 @@ def _covered(start: np.ndarray, length: np.ndarray, size: int) -> np.ndarray:
     edges = np.bincount(start, minlength=size + 1) - np.bincount(start + length, minlength=size + 1)
     covered: np.ndarray = np.cumsum(edges)[:size] > 0
     return covered
-
-
-def summarise(traces: Sequence[Trace], resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Return the share of copied tunes and the numbers over all tunes, with 95 % bootstrap intervals over tunes.
-
-    `longest_copied_run`: median, notes; `long_runs` and `ngram_overlap` (of OVERLAP notes): means of the tunes' shares.
-    Tunes too short for an n-gram are left out of its mean; it is None if all are.
-    """
-
-    def estimate(statistic: Any, values: Iterable[float | None]) -> dict[str, Any]:
-        known = np.array([value for value in values if value is not None], float)
-        if not known.size:
-            return {"value": None, "interval": None}
-        return {"value": float(statistic(known)), "interval": bootstrap(statistic, known, resamples, seed)}
-
-    overlaps = {n: estimate(np.mean, (trace.ngrams[n] for trace in traces)) for n in NGRAMS}
-    return {
-        "copied": share(sum(trace.copied for trace in traces), len(traces)),
-        "longest_copied_run": estimate(np.median, (trace.longest_run for trace in traces)),
-        "long_runs": estimate(np.mean, (trace.long_runs for trace in traces)),
-        "ngram_overlap": overlaps[OVERLAP],
-        "ngram_overlaps": {str(n): overlap for n, overlap in overlaps.items()},
-    }
-
-
-def originality(samples: Sequence[str], training: Sequence[str]) -> dict[str, Any]:
-    """Return the summary of `samples` against `training`, both ABC texts, and the trace of each sample as `tunes`."""
-    memory = Memory(judge(text).pitches for text in training)
-    traces = [memory.recall(judge(text).pitches) for text in samples]
-    return {**summarise(traces), "tunes": [trace.as_dict() for trace in traces]}

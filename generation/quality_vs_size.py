@@ -61,7 +61,7 @@ class Metric:
     better: int
     chance: float
     human: dict[str, Data | None]
-    floor: Data | None  # the distance of as many training tunes
+    baseline: Data | None  # the distance of as many training tunes
 
     @property
     def goal(self) -> float | None:
@@ -143,7 +143,7 @@ def measure(cells: Sequence[Data], metric: Metric) -> Measured:
 
 
 def sign(edges: Sequence[float]) -> int:
-    """Return 1 or -1 if an interval lies on that side of zero, 0 if it holds zero."""
+    """Return 1 or -1 if an interval is on that side of zero, 0 if it includes zero."""
     return int(edges[0] > 0) - int(edges[1] < 0)
 
 
@@ -198,7 +198,7 @@ def size_points(metric: Metric, measured: Measured) -> list[Data]:
     return rows
 
 
-def choose_temperatures(cells: Sequence[Data], floors: Data) -> list[Data]:
+def choose_temperatures(cells: Sequence[Data], baselines: Data) -> list[Data]:
     """Return for each architecture and size the temperature whose tunes are nearest to the VALIDATION split.
 
     The smallest mean over distances and seeds of each distance divided by that of as many training tunes wins, of equal
@@ -210,13 +210,13 @@ def choose_temperatures(cells: Sequence[Data], floors: Data) -> list[Data]:
         names = [
             name
             for name in DISTANCES
-            if (floors.get(name) or {}).get("value") and any(_distance(cell, name) is not None for cell in mine)
+            if (baselines.get(name) or {}).get("value") and any(_distance(cell, name) is not None for cell in mine)
         ]
         scores = []
         for temperature in sorted({cell["temperature"] for cell in mine}):
             at = [[_distance(cell, name) for name in names] for cell in mine if cell["temperature"] == temperature]
             complete = bool(names) and all(value is not None for row in at for value in row)
-            score = float(np.mean(np.array(at) / [floors[name]["value"] for name in names])) if complete else None
+            score = float(np.mean(np.array(at) / [baselines[name]["value"] for name in names])) if complete else None
             scores.append({"temperature": temperature, "seeds": len(at), "score": score})
         most = max(row["seeds"] for row in scores)
         able = [row for row in scores if row["score"] is not None and row["seeds"] == most]

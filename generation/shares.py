@@ -1,4 +1,4 @@
-"""Shares of tunes with 95 % Wilson intervals, as quality.json and the evaluate metrics hold them."""
+"""Shares of tunes with 95 % Wilson intervals, in the form of quality.json and the evaluate metrics."""
 
 from collections.abc import Sequence
 from typing import Any

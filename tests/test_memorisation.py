@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from generation.memorisation import NGRAMS, Memory, originality, summarise
+from generation.copies import originality, summarise
+from generation.memorisation import NGRAMS, Memory
 
 
 def melody(notes, seed=1, start=1000):
