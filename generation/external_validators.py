@@ -14,49 +14,38 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from generation.rendering import PROGRAM, RenderingError, abc2midi, describe_exit, run_confined, sanitize
+from generation.rendering import PROGRAM, abc2midi, describe_exit, run_confined, sanitize
 from preprocessing.notation import Verdict, judge
 
 BAR_WARNING = "time units while the time signature"
 ERROR = re.compile(r"\b[Ee]rror\b.*")
 VALIDATORS = {"parses": ("abc2midi", "abcm2ps"), "bars_add_up": ("abc2midi",)}  # of each tier
-INSTALL = {"abc2midi": "pip install symusic, or apt install abcmidi", "abcm2ps": "apt install abcm2ps"}
 FRECHET = "frechet_music_distance"
 
 
-def programs() -> dict[str, str | None]:
-    """Return the path of each validator, None if it is not installed."""
-    try:
-        player: str | None = abc2midi()
-    except RenderingError:
-        player = None
-    return {"abc2midi": player, "abcm2ps": shutil.which("abcm2ps")}
-
-
 def missing() -> list[str]:
-    """Return a message for each validator that is not installed."""
-    return [f"{name} is not installed ({INSTALL[name]})" for name, path in programs().items() if path is None]
+    """Return a message if abcm2ps is not installed; abc2midi always is."""
+    return [] if shutil.which("abcm2ps") else ["abcm2ps is not installed (apt install abcm2ps)"]
 
 
 def opinion(abc: str) -> dict[str, Any]:
-    """Return what the validators say of a tune, None for one that is not installed.
+    """Return what the validators say of a tune; None for abcm2ps if it is not installed.
 
     abc2midi: number of errors, number of bars that it finds too long or too short, and its first message. abcm2ps:
     whether it draws the tune without an error, and its first message. R: is left out: abc2midi takes a hornpipe in C|
     for an error. Raises RenderingError (a ValueError) for a tune that is too long to be rendered.
     """
-    given = {"tune.abc": re.sub(r"^R:.*\n", "", sanitize(abc), flags=re.MULTILINE).encode()}
-    found: dict[str, Any] = {"abc2midi": None, "abcm2ps": None}
-    path = programs()
-    if player := path["abc2midi"]:
-        code, output, _ = run_confined(PROGRAM, [player, "tune.abc", "-c", "-NFER"], given, "")
-        errors = [line for line in output.splitlines() if ERROR.search(line)]
-        if code:  # it exits 0, unless it dies
-            errors.append(f"abc2midi {describe_exit(code)}")
-        bars = [line for line in output.splitlines() if BAR_WARNING in line]
-        found["abc2midi"] = {"errors": len(errors), "bar_warnings": len(bars), "first": next(iter(errors + bars), "")}
-    if drawer := path["abcm2ps"]:
-        code, output, _ = run_confined(PROGRAM, [drawer, "-S", "-q", "-g", "-O", "score", "tune.abc"], given, "")
+    files = {"tune.abc": re.sub(r"^R:.*\n", "", sanitize(abc), flags=re.MULTILINE).encode()}
+    code, output, _ = run_confined(PROGRAM, [abc2midi(), "tune.abc", "-c", "-NFER"], files, "")
+    errors = [line for line in output.splitlines() if ERROR.search(line)]
+    if code:  # it exits 0, unless it dies
+        errors.append(f"abc2midi {describe_exit(code)}")
+    bars = [line for line in output.splitlines() if BAR_WARNING in line]
+    first = next(iter(errors + bars), "")
+    found: dict[str, Any] = {"abc2midi": {"errors": len(errors), "bar_warnings": len(bars), "first": first}}
+    found["abcm2ps"] = None
+    if drawer := shutil.which("abcm2ps"):
+        code, output, _ = run_confined(PROGRAM, [drawer, "-S", "-q", "-g", "-O", "score", "tune.abc"], files, "")
         error = ERROR.search(output)
         first = error[0] if error else f"abcm2ps {describe_exit(code)}" if code else ""
         found["abcm2ps"] = {"ok": code == 0, "first": first}

@@ -128,7 +128,7 @@ def draw_abilities(path: Path, metrics: dict[str, Data], view: Data) -> None:
             for architecture, row in at.items():
                 draw_appearance(axes, row, i + (0.16 if architecture == "lstm" else -0.16), architecture, first, last)
         axes.set_yticks(range(len(shown)), [metrics[name]["label"] for name in shown])
-        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_ylim(max(1, len(shown)) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         label_parameters(axes)
         axes.set_xlabel("parameters N at which the share passes halfway from chance to human tunes")

@@ -184,20 +184,19 @@ def write_selection(
 
 def write_pages(selected: Mapping[str, Selected], folder: Path, identity: str) -> list[str]:
     """Write the selected tunes of each architecture in all formats, with their scores and pages; return messages."""
-    rows = [tune for found in selected.values() for tune in found.tunes]
     accounts = {NAMES[name]: describe_account(found) for name, found in selected.items()}
+    shown = {NAMES[name]: found.tunes for name, found in selected.items()}
     with atomic_folder(folder, SELECTION) as temporary:
         pages = [page for name, found in selected.items() for page in write_tunes(name, found.tunes, temporary)]
         write_page(temporary, pages, {"Rule": RULE, **accounts, "Scores": BAR_LINES}, "Selected tunes")
-        shown = {NAMES[name]: found.tunes for name, found in selected.items()}
         values = {"rule": RULE, "bar_lines": BAR_LINES, "accounts": accounts, "shown": shown}
         functions = {"facts": facts, "verdict": verdict, "escape": escape_markdown}
         write_text(temporary / "index.md", render(TEMPLATE, **values, **functions))
-        written = {"identity": identity, "rule": RULE, "samples": rows}
-        write_json(
-            temporary / SELECTION, written | {"accounts": {name: found.account for name, found in selected.items()}}
-        )
-    failed = sum(bool(row["failures"]) for row in rows)
+        record: dict[str, Any] = {"identity": identity, "rule": RULE}
+        record["accounts"] = {name: found.account for name, found in selected.items()}
+        record["samples"] = [tune for tunes in shown.values() for tune in tunes]
+        write_json(temporary / SELECTION, record)
+    failed = sum(bool(tune["failures"]) for tune in record["samples"])
     lacking = [f"{failed} of the tunes could not be written in all formats (reasons: {SELECTION})"] if failed else []
     return [*lacking, *(f"{name}: {text}" for name, text in accounts.items())]
 

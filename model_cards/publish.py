@@ -35,7 +35,8 @@ def publish(results: Results, folder: Path) -> None:
     """
     root = results.root
     make_folder(folder)
-    shutil.copyfile(root / QUALITY_FOLDER / QUALITY, folder / QUALITY)
+    make_folder(folder / QUALITY_FOLDER)
+    shutil.copyfile(root / QUALITY_FOLDER / QUALITY, folder / QUALITY_FOLDER / QUALITY)
     shutil.copyfile(root / CORPUS / STATS, folder / CORPUS_STATS)
     shutil.copyfile(baseline_file(root), folder / BASELINE)
     with atomic_folder(folder / BEST, mark=CARD) as temporary:

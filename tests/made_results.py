@@ -11,7 +11,7 @@ from small_runs import with_config
 
 from files import read_json, write_json
 from generation.quality_vs_size import analyse
-from generation.study import CELLS, FINDINGS, QUALITY, QUALITY_FOLDER, plan_cells
+from generation.study import ANALYSIS, CELLS, QUALITY, QUALITY_FOLDER, plan_cells
 from modeling.ladder import new_model
 from training.evaluation import held_out_losses
 from training.models import save_model
@@ -48,12 +48,12 @@ def made_results(root, corpus):
     shutil.copyfile(PUBLISHED / "combined_scaling_laws.png", root / "GPT_analysis" / "scaling_law.png")
     for name, files in {
         "comparison_analysis": ["fits.json", "combined_scaling_laws.png"],
-        QUALITY_FOLDER: [QUALITY, "quality_over_size.png"],
+        QUALITY_FOLDER: [f"{QUALITY_FOLDER}/{QUALITY}", f"{QUALITY_FOLDER}/quality_over_size.png"],
     }.items():
         (root / name).mkdir()
         for file in files:
-            shutil.copyfile(PUBLISHED / file, root / name / file)
-    write_json(root / QUALITY_FOLDER / FINDINGS, analyse(read_json(root / QUALITY_FOLDER / QUALITY), 20, 0, "free"))
+            shutil.copyfile(PUBLISHED / file, root / name / Path(file).name)
+    write_json(root / QUALITY_FOLDER / ANALYSIS, analyse(read_json(root / QUALITY_FOLDER / QUALITY), 20, 0, "free"))
     write_json(baseline_file(root), read_json(PUBLISHED / BASELINE))
     for cell in plan_cells(root, [0.8, 0.9, 1.0], "free"):
         tunes = [{"abc": TUNE.format(note), "ended": True} for note in "FGA"]

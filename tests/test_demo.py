@@ -69,7 +69,7 @@ def study(tmp_path_factory):
     write_json(root / "GPT_initial_training" / "ngram_baseline.json", fits["baseline"])
     write_json(root / "processed_music_data" / "stats.json", read_json(PUBLISHED / "corpus.json"))
     scores = analyse(made_study({"valid": both(rising(1e5))}, {"distance_key": both(lambda n, _: n**-0.1)}), 20)
-    write_json(root / "generation_analysis" / "quality_against_size.json", scores)
+    write_json(root / "generation_analysis" / "quality_vs_size.json", scores)
     write_training(root, ("X:1\nM:4/4\nL:1/8\nK:C\nCDEFGABc|cBAGFEDC|C8|]", "Scale", "made.abc", 0))
     return root
 
@@ -207,7 +207,7 @@ def test_the_numbers_are_the_records(study, tmp_path):
 def test_the_figures_have_the_law_that_the_report_chooses_the_baseline_and_the_quality(study):
     figures = describe_study(study, None)["figures"]
     fits = read_json(study / "comparison_analysis" / "fits.json")
-    scores = read_json(study / "generation_analysis" / "quality_against_size.json")
+    scores = read_json(study / "generation_analysis" / "quality_vs_size.json")
     for architecture in ("gpt", "lstm"):
         curve = figures["curves"][architecture]
         [fit] = [f for f in fits["fits"][architecture] if (f["axis"], f["law"]) == ("n_params", curve["law"])]

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 def published():
     """The committed study as Results."""
     started = [run for run in committed_records() if run.config.init_from is not None]
-    files = CORPUS_STATS, "fits.json", "quality.json", f"{BEST}/samples/samples.json"
+    files = CORPUS_STATS, "fits.json", "generation_analysis/quality.json", f"{BEST}/samples/samples.json"
     corpus, analysis, quality, samples = (read_json(PUBLISHED / file) for file in files)
     return Results(Path("data/cpu"), corpus, started[-1], started[:-1], analysis, quality, samples)
 

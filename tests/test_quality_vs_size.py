@@ -1,4 +1,4 @@
-"""Quality against size on made studies: planted effects are found with intervals that hold them, absent ones are not."""
+"""Quality against size on made studies: planted effects are in their intervals, absent ones are not found."""
 
 import json
 from copy import deepcopy

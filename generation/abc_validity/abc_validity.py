@@ -10,7 +10,6 @@ from generation.shares import tier_shares
 from generation.tune_metric import TuneMetric
 
 DESCRIPTION = "The shares of tunes in ABC notation that pass each tier of validity, with 95 % Wilson intervals."
-
 INPUTS = """
 Args:
     predictions (list of str): tunes, each the text of its ABC, header and body.
@@ -20,15 +19,7 @@ Args:
 Returns:
     dict: for each tier "count", "total", "share" and "interval"; with references the same for them in "references".
 """
-
-CITATION = """
-@misc{abcstandard,
-  title = {The ABC music standard 2.1},
-  author = {Walshaw, Chris},
-  year = {2011},
-  url = {https://abcnotation.com/wiki/abc:standard:v2.1}
-}
-"""
+CITATION = "Walshaw 2011, The ABC music standard 2.1, https://abcnotation.com/wiki/abc:standard:v2.1"
 
 
 class AbcValidity(TuneMetric):
@@ -44,7 +35,9 @@ class AbcValidity(TuneMetric):
         ended = [True] * len(tunes) if ended is None else ended
         if len(ended) != len(tunes):
             raise ValueError(f"ended: give one boolean a tune ({len(tunes)} tunes, {len(ended)} values)")
-        table = tier_shares([score_tune(tune, bool(end)) for tune, end in zip(tunes, ended, strict=True)])
-        if references is None:
-            return table
-        return {**table, "references": tier_shares([score_tune(tune, ended=True) for tune in references])}
+        table: dict[str, Any] = tier_shares(
+            [score_tune(tune, bool(end)) for tune, end in zip(tunes, ended, strict=True)]
+        )
+        if references is not None:
+            table["references"] = tier_shares([score_tune(tune, ended=True) for tune in references])
+        return table

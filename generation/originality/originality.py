@@ -9,7 +9,6 @@ from generation.memorisation import originality
 from generation.tune_metric import TuneMetric, check_tunes
 
 DESCRIPTION = "How much tunes in ABC notation copy from training tunes, in any key and any rhythm."
-
 INPUTS = """
 Args:
     predictions (list of str): tunes, each the text of its ABC, header and body.
@@ -19,19 +18,7 @@ Returns:
     dict: "copied" ("count", "total", "share", "interval"); "longest_copied_run", "long_runs", "ngram_overlap" and, for
     each n, "ngram_overlaps" ("value", "interval"); "tunes", the numbers and sources of each prediction.
 """
-
-CITATION = """
-@article{yin2022measuring,
-  title = {Measuring When a Music Generation Algorithm Copies Too Much: The Originality Report, Cardinality Score, and
-           Symbolic Fingerprinting by Geometric Hashing},
-  author = {Yin, Zongyu and Reuben, Federico and Stepney, Susan and Collins, Tom},
-  journal = {SN Computer Science},
-  volume = {3},
-  pages = {340},
-  year = {2022},
-  doi = {10.1007/s42979-022-01220-y}
-}
-"""
+CITATION = "Yin, Reuben, Stepney & Collins 2022, SN Computer Science 3, 340, https://doi.org/10.1007/s42979-022-01220-y"
 
 
 class Originality(TuneMetric):

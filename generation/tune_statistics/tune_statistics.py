@@ -9,7 +9,6 @@ from generation.distances import distances, features
 from generation.tune_metric import TuneMetric, check_tunes
 
 DESCRIPTION = "Distances between the pitches, rhythms, lengths, keys and metres of two sets of tunes in ABC notation."
-
 INPUTS = """
 Args:
     predictions (list of str): tunes, each the text of its ABC, header and body.
@@ -20,18 +19,7 @@ Args:
 Returns:
     dict: for each statistic its distance "value", its 95 % bootstrap "interval" and the number of "tunes".
 """
-
-CITATION = """
-@article{yang2020evaluation,
-  title = {On the evaluation of generative models in music},
-  author = {Yang, Li-Chia and Lerch, Alexander},
-  journal = {Neural Computing and Applications},
-  volume = {32},
-  pages = {4773--4784},
-  year = {2020},
-  doi = {10.1007/s00521-018-3849-7}
-}
-"""
+CITATION = "Yang & Lerch 2020, Neural Computing and Applications 32, 4773, https://doi.org/10.1007/s00521-018-3849-7"
 
 
 class TuneStatistics(TuneMetric):
