@@ -54,17 +54,19 @@ MAX_COUNT = 100_000
 class MeasureArguments:
     """What is measured, and how."""
 
-    output_dir: str = field(default="data", metadata={"help": "the folder with the training folders of a study"})
-    corpus: str = field(default="data/processed_music_data", metadata={"help": "what the models were trained on"})
+    output_dir: str = field(default="data", metadata={"help": "folder of a study, with its training folders"})
+    corpus: str = field(default="data/processed_music_data", metadata={"help": "corpus that the runs were trained on"})
     num_samples: int = field(default=50, metadata={"help": "tunes of each run at each temperature"})
-    temperatures: list[float] = field(default_factory=lambda: [0.8, 0.9, 1.0], metadata={"help": "of the sampling"})
+    temperatures: list[float] = field(
+        default_factory=lambda: [0.8, 0.9, 1.0], metadata={"help": "sampling temperatures"}
+    )
     bars: str = field(
         default=FREE, metadata={"help": "strict: a bar ends only when it is full", "choices": [FREE, STRICT]}
     )
-    seed: int = field(default=0, metadata={"help": "of the sampling and the bootstrap"})
-    resamples: int = field(default=RESAMPLES, metadata={"help": "of the bootstrap"})
+    seed: int = field(default=0, metadata={"help": "of sampling and bootstrap"})
+    resamples: int = field(default=RESAMPLES, metadata={"help": "resamples of the bootstrap"})
     reuse_quality: str | None = field(
-        default=None, metadata={"help": "an earlier quality.json, for runs whose weights are not here"}
+        default=None, metadata={"help": "an earlier quality.json, for runs whose weights are missing"}
     )
 
     def __post_init__(self) -> None:
