@@ -97,10 +97,10 @@ def plan_cells(root: Path, temperatures: Sequence[float], bars: str) -> list[Cel
 
 def check_corpus(cells: Sequence[Cell], corpus: Corpus) -> None:
     """Raise UserError if the runs of a study were trained on another corpus. The best model may have been."""
-    run = next(cell for cell in cells if not cell.best)
-    record = read_record(run.folder)
-    if record is None or record.config.corpus != corpus.digest():
-        raise UserError(f"{corpus.folder}: not the corpus that {run.folder} was trained on (--corpus FOLDER)")
+    for cell in [cell for cell in cells if not cell.best][:1]:  # all runs of a study have the same corpus
+        record = read_record(cell.folder)
+        if record is None or record.config.corpus != corpus.digest():
+            raise UserError(f"{corpus.folder}: not the corpus that {cell.folder} was trained on (--corpus FOLDER)")
 
 
 def load_pipeline(model: str) -> AbcGenerationPipeline:
