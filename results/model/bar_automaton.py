@@ -42,7 +42,7 @@ BARS = [
     "|||", "|1", "|2", "|3", "|4", "|[1", "|[2", "|[3", "[1", "[2", "[3", "[4",
     ":|1", ":|2", ":|3", ":|4", ":|[1", ":|[2", ":|[3", "||1", ":||2",
 ]  # fmt: skip
-EDGE = "||"  # stands for every one of them but the first
+EDGE = "||"  # represents all bar lines but the plain one
 TUPLETS = [*(f"({notes}" for notes in range(2, 10)), "(3:2"]
 BROKEN = ["<", "<<", ">", ">>"]
 METRES = [f"{n}/{d}" for d, most in ((1, 4), (2, 6), (4, 12), (8, 15), (16, 15)) for n in range(1, most + 1)]
@@ -129,7 +129,7 @@ class Automaton:
         self.factors = [length_factor(text) for text in self.lengths]
         self.enclosed = {ends[0]: pattern for ends, pattern in ENCLOSED.items() if self._writable([ends])}
         chord = ["["] if self._writable(["[]"]) else []
-        self.words: dict[str, set[str]] = defaultdict(set)  # by beginning; sounds and what is enclosed are not there
+        self.words: dict[str, set[str]] = defaultdict(set)  # by beginning; without sounds and enclosed words
         for word in ["T", *chord, *self._writable([" ", "-", "(", ")", *BARS, *TUPLETS, *BROKEN])]:
             for end in range(1, len(word) + 1):
                 self.words[word[:end]].add(EDGE if word in BARS and word != "|" else word)

@@ -47,7 +47,7 @@ class BarState(NamedTuple):
     last_length: Length = 0  # of the note that broken rhythm may follow
     chord: Length | None = None  # the length of an open chord's first note, 0 before it
     chord_notes: int = 0
-    marks: int = 0  # decorations, grace notes, slurs, … since the last sound; after a sound 1 stands for a tie
+    marks: int = 0  # decorations, grace notes, slurs, … since the last sound; 1 after a sound: a tie
     bar_lines: int = 0  # since the last sound
     slurs: int = 0  # that are open
     previous: str = (
