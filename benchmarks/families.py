@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from preprocessing.blocks import Reading
 from preprocessing.cleaning import clean_tune, reason_to_drop
 from preprocessing.families import (
     KEEPING_ORDER,
@@ -27,7 +28,8 @@ from preprocessing.families import (
     split_of,
 )
 from preprocessing.notation import judge, split_tunes
-from preprocessing.sources import BUNDLED, Reading, decode, fingerprint, read_source
+from preprocessing.sources import BUNDLED, fingerprint, read_source
+from preprocessing.text_files import decode
 from training.measurements import cpu_name
 
 PLANTED = 1000

@@ -24,10 +24,10 @@ from model_cards.publish import CARD, ROOT, TOKENIZER_FILES, add_code, copy_resu
 from model_cards.releases import DATASET, DEMO, MAIN, METRICS, Release, model_repository, releases
 from model_cards.results import CORPUS, Results, shown_tunes
 from modeling.loading import load_model
+from preprocessing.blocks import file_sha256
 from preprocessing.corpus import Corpus
 from preprocessing.dataset_card import dataset_card
 from preprocessing.notation import judge
-from preprocessing.sources import file_sha256
 from training.evaluation import held_out_losses
 from training.record import BEST, write_record
 
@@ -120,7 +120,7 @@ def stage_dataset(corpus: Corpus, repository: str, folder: Path) -> None:
     manifest = corpus.manifest()
     for name in manifest["outputs"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(corpus.whole(name), folder / name)
+        shutil.copyfile(corpus.file(name), folder / name)
     names = bare_names([*manifest["inputs"], *manifest["arguments"].get("source", [])])
     manifest["inputs"] = {names[source]: files for source, files in manifest["inputs"].items()}
     given = manifest["arguments"]

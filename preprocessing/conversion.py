@@ -1,6 +1,6 @@
-"""Scores (MIDI, MusicXML, kern) become ABC, side by side.
+"""Scores (MIDI, MusicXML, kern) become ABC in parallel.
 
-Each is read in a process with limits on time and memory: one that hangs or crashes it costs its file alone.
+Each is read in a process with limited time and memory: a score that hangs or crashes it costs only itself.
 """
 
 import multiprocessing
@@ -39,9 +39,9 @@ SCORE_KINDS = {
     ".mxl": "musicxml",
     ".krn": "kern",
 }
-MAX_SCORE = 10 << 20  # bytes; what is larger is no score of a tune
-MAX_ABC = 1 << 20  # characters; as long as a tune of a text file may be
-MAX_MEMORY = 4 << 30  # bytes of a process that reads scores: a small .mxl can unpack to anything
+MAX_SCORE = 10 << 20  # bytes of a file
+MAX_ABC = 1 << 20  # characters, as for a tune of a text file
+MAX_MEMORY = 4 << 30  # bytes of a process: a small .mxl can unpack to anything
 TIME_LIMIT = 60.0  # seconds for one score
 
 
@@ -56,7 +56,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A score as one ABC tune (a file of several movements or songs as several), or why there is none.
+    """A score as one ABC tune (or several, one for each movement or song), or the reason why it failed.
 
     `percussion` counts the parts without pitches, which are left out.
     """
@@ -69,88 +69,85 @@ class Conversion:
 
 
 def convert_scores(items: Iterable[T | Score], workers: int) -> Iterator[T | Conversion]:
-    """Yield the items in order, each Score as its Conversion; `workers` run side by side, few wait.
+    """Yield the items in order, each Score as its Conversion; `workers` run in parallel, at most twice as many wait.
 
-    Raises UserError where music21 cannot be imported and a score needs it.
+    Raises UserError if music21 cannot be imported and a score needs it.
     """
-    readers: queue.SimpleQueue[ScoreReader] = queue.SimpleQueue()
-    for reader in (all_readers := [ScoreReader() for _ in range(workers)]):
-        readers.put(reader)
-    window: deque[T | Future[Conversion]] = deque()
+    readers = [ScoreReader() for _ in range(workers)]
+    free: queue.SimpleQueue[ScoreReader] = queue.SimpleQueue()
+    for reader in readers:
+        free.put(reader)
+    window: deque[Future[T | Conversion]] = deque()
     with ThreadPoolExecutor(workers) as threads:
         try:
             for item in items:
-                window.append(threads.submit(_convert, item, readers) if isinstance(item, Score) else item)
-                while window and (len(window) > 2 * workers or not isinstance(window[0], Future) or window[0].done()):
-                    yield _result(window.popleft())
+                window.append(threads.submit(_convert, item, free))
+                while window and (len(window) > 2 * workers or window[0].done()):
+                    yield window.popleft().result()
             while window:
-                yield _result(window.popleft())
+                yield window.popleft().result()
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
-            for reader in all_readers:
+            for reader in readers:
                 reader.stop()
 
 
-def _result(item: T | Future[Conversion]) -> T | Conversion:
-    return item.result() if isinstance(item, Future) else item
-
-
-def _convert(score: Score, readers: "queue.SimpleQueue[ScoreReader]") -> Conversion:
-    kind = SCORE_KINDS[score.suffix]
-    title = " ".join(PurePosixPath(score.name).stem.replace("_", " ").split())
-    reader = readers.get()
+def _convert(item: T | Score, free: "queue.SimpleQueue[ScoreReader]") -> T | Conversion:
+    if not isinstance(item, Score):
+        return item
+    kind = SCORE_KINDS[item.suffix]
+    title = " ".join(PurePosixPath(item.name).stem.replace("_", " ").split())
+    reader = free.get()
     try:
-        if len(score.data) > MAX_SCORE:
+        if len(item.data) > MAX_SCORE:
             raise ConversionError(f"larger than {MAX_SCORE >> 20} MB")
-        abc, percussion = reader.read(kind, score.data, title)
+        abc, percussion = reader.read(kind, item.data, title)
         if len(abc) > MAX_ABC:
             raise ConversionError(f"longer than {MAX_ABC >> 20} MB as ABC")
-        return Conversion(score.name, kind, abc, percussion=percussion)
+        return Conversion(item.name, kind, abc, percussion=percussion)
     except ConversionError as error:
-        return Conversion(score.name, kind, failure=str(error))
+        return Conversion(item.name, kind, failure=str(error))
     finally:
-        readers.put(reader)
+        free.put(reader)
 
 
 class ScoreReader:
-    """A process that reads scores; it is started when first needed, and anew after a hang or a crash."""
+    """A process that reads scores; started when first needed, and again after a hang or a crash."""
 
     def __init__(self) -> None:
         self.pool: ProcessPoolExecutor | None = None
         self.pid = 0
 
     def read(self, kind: str, data: bytes, title: str) -> tuple[str, int]:
-        """Return a score as ABC, and how many parts for percussion are left out.
+        """Return a score as ABC, and the number of percussion parts that are left out.
 
         Raises ConversionError, and UserError if music21 cannot be imported.
         """
         pool = self.pool = self.pool or self.start()
         try:
-            future = pool.submit(_read_score, kind, data, title)
-            error = future.exception(TIME_LIMIT)  # music21 raises anything on a broken file
-            if isinstance(error, BrokenProcessPool):
-                raise error
+            return pool.submit(_read_score, kind, data, title).result(TIME_LIMIT)
+        except ConversionError:
+            raise
         except TimeoutError:
             self.stop()
             raise ConversionError("took too long") from None
         except BrokenProcessPool:
             self.stop()
             raise ConversionError("the converter crashed") from None
-        if isinstance(error, ImportError):
-            raise UserError(f"scores cannot be read: does `import music21` work? ({error})")
-        if error is not None:
-            raise error if isinstance(error, ConversionError) else ConversionError("not readable")
-        return future.result()
+        except ImportError as error:
+            raise UserError(f"scores cannot be read: does `import music21` work? ({error})") from None
+        except Exception:  # music21 raises anything on a broken file
+            raise ConversionError("not readable") from None
 
     def start(self) -> ProcessPoolExecutor:
         """Start the process and wait until it is ready. Raises UserError if it ends instead."""
         pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         try:
-            self.pid, limited = pool.submit(_get_ready).result()
+            self.pid, limited = pool.submit(_prepare_process).result()
         except BrokenProcessPool:
             raise UserError("the process that reads scores does not start: run the command again") from None
         if not limited:
-            warnings.warn("this system does not limit the memory of a process: scores are read without", stacklevel=2)
+            warnings.warn("this system cannot limit the memory of a process: scores are read without", stacklevel=2)
         return pool
 
     def stop(self) -> None:
@@ -162,17 +159,17 @@ class ScoreReader:
             self.pool = None
 
 
-def _get_ready() -> tuple[int, bool]:
-    """Prepare a process for reading scores: silent, ended by its parent alone. Return its id, and if it is limited."""
+def _prepare_process() -> tuple[int, bool]:
+    """Limit the memory of this process and silence it; Ctrl-C is left to its parent. Return its id, and if limited."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limited = False
     if resource is not None:
-        with suppress(ValueError):  # macOS takes no limit of address space
+        with suppress(ValueError):  # macOS has no limit of address space
             resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
             limited = True
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
     return os.getpid(), limited
 
 

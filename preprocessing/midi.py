@@ -1,13 +1,12 @@
-"""MIDI files become ABC: every event is read, times are put on a grid of note lengths, and bars are written.
+"""MIDI files become ABC: notes are quantised to a grid of note lengths and written bar by bar.
 
-Follows the Standard MIDI File specification 1.0; a file that breaks it where notes could be lost is refused. MIDI has
-no bar lines, repeats or spelling: bars follow from metres, spelling from keys. Percussion (channel 10) is left out.
+MIDI has no bar lines, repeats or spelling: bars follow from metres, spelling from keys. Percussion (channel 10) is left
+out.
 """
 
-from bisect import bisect_right
-from collections import Counter, defaultdict
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache, lru_cache
 from itertools import accumulate, pairwise
@@ -25,26 +24,26 @@ from preprocessing.abc_writing import (
     length_text,
     spell,
 )
+from preprocessing.midi_file import DRUMS, Note, Track, read_midi
 
-QUARTER = 256 * 9 * 5 * 7  # units of time in a quarter note: every grid below, of any beat, is a whole number of them
+QUARTER = 256 * 9 * 5 * 7  # units of time in a quarter note: a multiple of every division of a beat below
 EIGHTH = QUARTER // 2
 SIXTEENTH = QUARTER // 4
-PLAIN = 9 * 5 * 7  # what is no multiple of this needs a tuplet
-# Into how many parts a beat may be divided, and the deviation (in beats) that a simpler division is worth.
+PLAIN = 9 * 5 * 7  # times that are no multiple of this need a tuplet
+# Numbers of parts that a beat may be divided into, and their penalty (in beats of deviation).
 SIMPLE = ((1, 0.0), (2, 0.01), (4, 0.02), (3, 0.03), (8, 0.05), (6, 0.05), (12, 0.07), (16, 0.08), (5, 0.08), (7, 0.1))
 COMPOUND = ((1, 0.0), (3, 0.01), (6, 0.02), (2, 0.03), (4, 0.05), (12, 0.05), (8, 0.08), (9, 0.08), (24, 0.08))
-DRUMS = 9  # the channel that General MIDI counts as the 10th
 MAX_BARS, MAX_NOTES = 5_000, 50_000
-FRAMES = {24: Fraction(24), 25: Fraction(25), 29: Fraction(30_000, 1001), 30: Fraction(30)}  # a second; 29: drop-frame
+# SMPTE frames per second.
+FRAMES = {24: Fraction(24), 25: Fraction(25), 29: Fraction(30_000, 1001), 30: Fraction(30)}
 
-Note = tuple[int, int, int]  # start, end, pitch
 Grids = tuple[tuple[int, float], ...]
 
 
 class Metre(NamedTuple):
-    """A metre from `start` on; lengths are in units. A pickup is what is left of a first bar that starts before 0.
+    """A metre from `start` on; lengths are in units. With a pickup, the first bar starts before 0.
 
-    `beat` is a dotted quarter of 6/8, never more than a quarter of a simple metre.
+    `beat` is three units of a compound metre (a dotted quarter in 6/8), at most a quarter in a simple one.
     """
 
     start: int
@@ -60,22 +59,12 @@ def _metre(start: int, beats: int, unit: int) -> Metre:
     return Metre(start, f"{beats}/{unit}", beats * 4 * QUARTER // unit, beat, COMPOUND if compound else SIMPLE)
 
 
-@dataclass
-class Track:
-    """What a track says: notes (start, end, pitch) by channel, keys (sharps, minor), metres and tempos by time."""
-
-    notes: dict[int, list[Note]] = field(default_factory=lambda: defaultdict(list))
-    keys: dict[int, tuple[int, bool]] = field(default_factory=dict)
-    metres: dict[int, tuple[int, int]] = field(default_factory=dict)
-    tempos: dict[int, int] = field(default_factory=dict)  # microseconds of a quarter
-
-
 def midi_to_abc(data: bytes, title: str) -> tuple[str, int]:
-    """Return a MIDI file as ABC, one tune a song (a file of format 2 holds several), and how many parts are left out.
+    """Return a MIDI file as ABC, one tune per song (format 2 holds several), and the percussion parts left out.
 
     Raises ConversionError.
     """
-    kind, division, tracks = _read_file(data)
+    kind, division, tracks = read_midi(data)
     percussion = sum(track.notes.pop(DRUMS, None) is not None for track in tracks)
     songs = [[track] for track in tracks] if kind == 2 else [tracks]
     songs = [song for song in songs if any(track.notes for track in song)]
@@ -86,110 +75,14 @@ def midi_to_abc(data: bytes, title: str) -> tuple[str, int]:
     return "\n".join(_Song(song, division).tune(number, title) for number, song in enumerate(songs, 1)), percussion
 
 
-def _read_file(data: bytes) -> tuple[int, bytes, list[Track]]:
-    """Return format, division and tracks of a file. Raises ConversionError."""
-    if data[:4] == b"RIFF" and data[8:16] == b"RMIDdata":
-        data = data[20:]
-    if data[:4] != b"MThd" or len(data) < 14 or int.from_bytes(data[4:8]) < 6:
-        raise ConversionError("not readable")
-    kind, wanted = int.from_bytes(data[8:10]), int.from_bytes(data[10:12])
-    if kind > 2 or not any(data[12:14]):
-        raise ConversionError("not readable")
-    tracks = []
-    place = 8 + int.from_bytes(data[4:8])
-    while place + 8 <= len(data):
-        name, end = data[place : place + 4], place + 8 + int.from_bytes(data[place + 4 : place + 8])
-        if name == b"MTrk":
-            if end > len(data):
-                raise ConversionError("cut short")
-            tracks.append(_read_track(data[place + 8 : end]))
-        place = end
-    if len(tracks) < wanted:
-        raise ConversionError("fewer tracks than the header says")
-    return kind, data[12:14], tracks
-
-
-def _read_track(data: bytes) -> Track:
-    """Return what a track says. Raises ConversionError."""
-    try:
-        return _read_events(data)
-    except IndexError:
-        raise ConversionError("a track that ends within an event") from None
-
-
-def _read_events(data: bytes) -> Track:
-    track = Track()
-    sounding: dict[tuple[int, int], list[int]] = defaultdict(list)
-    place = now = status = 0
-    while place < len(data):
-        delta, place = _quantity(data, place)
-        now += delta
-        if data[place] & 0x80:
-            status = data[place]
-            place += 1
-        if status in (0xF0, 0xF7, 0xFF):
-            meta = data[place] if status == 0xFF else None
-            length, place = _quantity(data, place + (status == 0xFF))
-            content = data[place : place + length]
-            place += length
-            if place > len(data):
-                raise IndexError
-            if meta == 0x2F:
-                break
-            _read_meta(track, now, meta, content)
-            status = 0
-            continue
-        if not 0x80 <= status < 0xF0:
-            raise ConversionError("an event of no known kind")
-        first = data[place]
-        second = data[place + 1] if status >> 4 not in (0xC, 0xD) else 0
-        if (first | second) & 0x80:
-            raise ConversionError("an event of no known kind")
-        place += 1 if status >> 4 in (0xC, 0xD) else 2
-        if status >> 4 in (8, 9):
-            starts = sounding[status & 15, first]
-            if status >> 4 == 9 and second:
-                starts.append(now)
-            elif starts:
-                track.notes[status & 15].append((starts.pop(0), now, first))
-    if any(starts for (channel, _), starts in sounding.items() if channel != DRUMS):
-        raise ConversionError("a note without an end")
-    return track
-
-
-def _quantity(data: bytes, place: int) -> tuple[int, int]:
-    """Return a number of seven bits a byte, four bytes at most, and the place behind it.
-
-    Raises IndexError at the end of the data, ConversionError for a longer number.
-    """
-    value = 0
-    for end in range(place, place + 4):
-        value = value << 7 | data[end] & 0x7F
-        if not data[end] & 0x80:
-            return value, end + 1
-    raise ConversionError("an event of no known kind")
-
-
-def _read_meta(track: Track, now: int, kind: int | None, content: bytes) -> None:
-    """Take over a key, metre or tempo; one that has no meaning (8 sharps, 0 beats) is left out."""
-    if kind == 0x59 and len(content) == 2:
-        sharps, minor = int.from_bytes(content[:1], signed=True), content[1]
-        if abs(sharps) <= 7 and minor <= 1:
-            track.keys[now] = (sharps, minor == 1)
-    elif kind == 0x58 and len(content) >= 2 and content[0] and content[1] <= 6:
-        track.metres[now] = (content[0], 2 ** content[1])
-    elif kind == 0x51 and len(content) == 3 and any(content):
-        track.tempos[now] = int.from_bytes(content)
-
-
 class _Song:
-    """The tracks of one song, with one time for all: units from the start."""
+    """The tracks of one song; times are in units from the start."""
 
     def __init__(self, tracks: list[Track], division: bytes) -> None:
         metres: dict[int, tuple[int, int]] = {}
         keys: dict[int, tuple[int, bool]] = {}
         tempos: dict[int, int] = {}
-        for track in tracks:  # where two tracks disagree, the first is right
+        for track in tracks:  # the first track wins
             metres, keys, tempos = track.metres | metres, track.keys | keys, track.tempos | tempos
         clock = _clock(division, tempos)
         channels = [notes for track in tracks for _, notes in sorted(track.notes.items())]
@@ -237,28 +130,28 @@ class _Bar(NamedTuple):
 
 
 def _clock(division: bytes, tempos: dict[int, int]) -> Callable[[int], int]:
-    """Return what makes units of ticks; those of SMPTE time are parts of seconds, so that the tempo counts."""
+    """Return the function from ticks to units. SMPTE ticks are parts of a second, so they depend on the tempo."""
     if not division[0] & 0x80:
         ticks = int.from_bytes(division)
         return lambda tick: (2 * tick * QUARTER + ticks) // (2 * ticks)
     frames = FRAMES.get(256 - division[0])
     if frames is None or not division[1]:
         raise ConversionError("SMPTE time of no known kind")
-    changes = sorted({0: 500_000, **tempos}.items())  # 120 quarters a minute until a tempo says otherwise
-    rates = [float(QUARTER * 1_000_000 / (frames * division[1] * tempo)) for _, tempo in changes]  # units a tick
+    changes = sorted({0: 500_000, **tempos}.items())  # 120 quarters per minute by default
+    speeds = [float(QUARTER * 1_000_000 / (frames * division[1] * tempo)) for _, tempo in changes]  # units per tick
     times = [time for time, _ in changes]
-    passed = [(after - time) * rate for (time, after), rate in zip(pairwise(times), rates, strict=False)]
+    passed = [(after - time) * speed for (time, after), speed in zip(pairwise(times), speeds, strict=False)]
     reached = [*accumulate(passed, initial=0.0)]
 
     def clock(tick: int) -> int:
         piece = bisect_right(times, tick) - 1
-        return round(reached[piece] + (tick - times[piece]) * rates[piece])
+        return round(reached[piece] + (tick - times[piece]) * speeds[piece])
 
     return clock
 
 
 def _metres(found: list[tuple[int, int, int]], voices: list[list[Note]]) -> list[Metre]:
-    """Return the metres in order, those that change nothing left out; 4/4 until there is one."""
+    """Return the metres in order without repetitions, 4/4 before the first."""
     metres = [_metre(0, 4, 4)]
     for time, beats, unit in found:
         metre = _metre(time, beats, unit)
@@ -276,32 +169,32 @@ def _metres(found: list[tuple[int, int, int]], voices: list[list[Note]]) -> list
 
 
 def _guess_pickup(bar: int, step: int, voices: list[list[Note]]) -> int:
-    """Return the length of the first bar that leaves the fewest notes to be tied over bar lines; 0: a whole bar.
+    """Return the length of the pickup that gives the fewest ties over bar lines, 0 for none.
 
-    Of several the one is taken after which the most music (in length) begins on a bar line; a whole bar counts half as
-    much again: of 600 bundled tunes played by abc2midi that finds 393 (ties alone: 291).
+    Among equals, the one after which the most music (in length) begins on a bar line; no pickup counts 1.5 times. This
+    finds the bars of 393 of 600 bundled tunes played by abc2midi (ties alone: 291).
     """
     jitter = SIXTEENTH // 2
     spans = Counter(
         ((start + jitter) % bar, max(0, end - start - 2 * jitter)) for notes in voices for start, end, _ in notes
     )
 
-    def price(pickup: int) -> tuple[int, float]:
+    def cost(pickup: int) -> tuple[int, float]:
         ties, strong = 0, 0
-        for (place, length), count in spans.items():
-            after = (place - pickup) % bar
+        for (start, length), count in spans.items():
+            after = (start - pickup) % bar
             ties += count * (after + length >= bar)
             strong += count * length * (after < 2 * jitter)
         return ties, -strong * (1 if pickup else 1.5)
 
-    return min(range(0, min(bar, 64 * step), step), key=price)
+    return min(range(0, min(bar, 64 * step), step), key=cost)
 
 
 def _on_grid(notes: list[Note], metres: list[Metre]) -> list[Note]:
-    """Return the notes of one voice with times of written music, in order; the same pitch never twice at a time.
+    """Return the notes of one voice quantised, in order; the same pitch never sounds twice at a time.
 
-    Each beat is divided as simply as its onsets allow. A rest of a sixteenth or less, before the next note or the next
-    beat, is how the player let go of a key.
+    Each beat is divided as simply as its onsets allow. A rest of at most a sixteenth before the next note or beat is
+    articulation and is not written.
     """
     starts = [metre.start for metre in metres]
 
@@ -316,7 +209,7 @@ def _on_grid(notes: list[Note], metres: list[Metre]) -> list[Note]:
 
     @cache
     def end_of(time: int) -> tuple[int, int]:
-        """Return where a note ends that is let go of at `time`, and where the beat does."""
+        """Return the quantised end of a note that ends at `time`, and the end of the beat."""
         start, metre = beat_of(time)
         parts = divided.get(start, 1)
         coarse, fine = ((1, 3), 6) if metre.grids is COMPOUND else ((1, 2), 4)
@@ -326,7 +219,7 @@ def _on_grid(notes: list[Note], metres: list[Metre]) -> list[Note]:
     onsets: dict[int, list[int]] = defaultdict(list)
     for time in sorted({start for start, _, _ in notes}):
         onsets[beat_of(time)[0]].append(time)
-    divided = {}  # into how many parts, by the start of the beat
+    divided: dict[int, int] = {}  # number of parts, by the start of the beat
     begins: dict[int, int] = {}
     for beat, times in onsets.items():
         metre = beat_of(times[0])[1]
@@ -347,9 +240,9 @@ def _on_grid(notes: list[Note], metres: list[Metre]) -> list[Note]:
     result: list[Note] = []
     sounding: dict[int, int] = {}
     for (begin, pitch), until in sorted(written.items()):
-        place = sounding.get(pitch)
-        if place is not None and result[place][1] > begin:
-            result[place] = (result[place][0], begin, pitch)  # struck again
+        before = sounding.get(pitch)
+        if before is not None and result[before][1] > begin:
+            result[before] = (result[before][0], begin, pitch)  # struck again
         sounding[pitch] = len(result)
         result.append((begin, until, pitch))
     return result
@@ -357,13 +250,13 @@ def _on_grid(notes: list[Note], metres: list[Metre]) -> list[Note]:
 
 @lru_cache(maxsize=4096)
 def _parts(times: tuple[int, ...], beat: int, grids: Grids) -> int:
-    """Return into how many parts a beat is divided whose onsets stand at these times after its start."""
-    places = [time / beat for time in times]
-    return min((cost + max(abs(x - round(x * parts) / parts) for x in places), parts) for parts, cost in grids)[1]
+    """Return the number of parts of a beat whose onsets are at these times after its start."""
+    onsets = [time / beat for time in times]
+    return min((cost + max(abs(x - round(x * parts) / parts) for x in onsets), parts) for parts, cost in grids)[1]
 
 
 def _guess_key(voices: list[list[Note]]) -> tuple[int, bool]:
-    """Return the key that needs the fewest accidentals: minor if the last of the lowest notes is its tonic."""
+    """Return the key that needs the fewest accidentals; minor if the lowest of the last notes is its tonic."""
     counts = [0] * 12
     for notes in voices:
         for _, _, pitch in notes:
@@ -374,24 +267,22 @@ def _guess_key(voices: list[list[Note]]) -> tuple[int, bool]:
 
 
 class _Voice:
-    """Writes one voice, bar by bar. What sounds is cut wherever a note begins or ends; what goes on is tied.
+    """Writes one voice, bar by bar. Notes are cut wherever another begins or ends, and tied.
 
-    Programs differ in whether a change of key or metre in the voice before holds at the start of the next (`later`):
-    where there was one, it is said again.
+    Programs differ in whether a change of key or metre in one voice holds at the start of the next, so if there is one,
+    a voice that is not the first (`later`) states its key and metre again.
     """
 
     def __init__(self, notes: list[Note], bars: list[_Bar], later: bool) -> None:
-        self.notes, self.spans = notes, bars
+        self.waiting = deque(notes)
+        self.sounding: list[Note] = []
+        self.spans = bars
         self.cuts = sorted({time for start, end, _ in notes for time in (start, end)})
         self.accidentals = Accidentals()
         self.metre = "" if later and len({bar.metre.name for bar in bars}) > 1 else bars[0].metre.name
         self.key = "" if later and len({bar.key_name for bar in bars}) > 1 else bars[0].key_name
-        self.sharps = bars[0].sharps
-        self.read = 0
-        self.active: list[Note] = []
 
     def bars(self) -> Iterator[str]:
-        place = 0
         for bar in self.spans:
             changes = ""
             if bar.metre.name != self.metre:
@@ -400,65 +291,62 @@ class _Voice:
             if bar.key_name != self.key:
                 self.key = bar.key_name
                 changes += f"[K:{self.key}]"
-            inside = []
-            while place < len(self.cuts) and self.cuts[place] < bar.end:
-                inside.append(self.cuts[place])
-                place += 1
-            self.sharps, self.accidentals.signature = bar.sharps, key_signature(bar.sharps)
+            self.accidentals.signature = key_signature(bar.sharps)
             self.accidentals.start_bar()
-            yield f"{changes}{self.bar(bar, inside)}|"
+            cuts = self.cuts[bisect_left(self.cuts, bar.start) : bisect_left(self.cuts, bar.end)]
+            yield f"{changes}{self.bar(bar, cuts)}|"
 
     def bar(self, bar: _Bar, cuts: list[int]) -> str:
-        places = {max(0, bar.start), bar.end, *cuts}
-        beats: dict[int, tuple[int, int]] = {}  # by their start: the end, and p of the tuplet that it needs
+        times = {max(0, bar.start), bar.end, *cuts}
+        beats: dict[int, tuple[int, int]] = {}  # start → end, and p of the tuplet (1: none)
         start = bar.start
         while start < bar.end:
             length = bar.metre.beat
             inside = [cut - start for cut in cuts if start < cut < start + 2 * length]
             if inside == [2 * length // 3, 4 * length // 3]:
-                length *= 2  # three in the time of two beats
-            odd = PLAIN // gcd(PLAIN, *(cut for cut in inside if cut < length))
-            beats[start] = (start + length, odd)
-            places |= {start, start + length} if odd > 1 else set()
+                length *= 2  # a triplet over two beats
+            p = PLAIN // gcd(PLAIN, *(cut for cut in inside if cut < length))
+            beats[start] = (start + length, p)
+            if p > 1:
+                times |= {start, start + length}
             start += length
-        text, odd, tuplet_end = "", 1, 0
-        order = sorted(places)
-        for here, after in pairwise(order):
-            text += " " if text and here in beats else ""
-            if here >= tuplet_end:
-                tuplet_end, odd = beats.get(here, (0, 1))
-                count = sum(here <= place < tuplet_end for place in order)
-                text += "(3" if odd == count == 3 else f"({odd}:{_time_of(odd)}:{count}" if odd > 1 else ""
-            text += self.sound(here, after, _length(after - here, odd))
+        text, p, tuplet_end = "", 1, 0
+        order = sorted(times)
+        for time, after in pairwise(order):
+            text += " " if text and time in beats else ""
+            if time >= tuplet_end:
+                tuplet_end, p = beats.get(time, (0, 1))
+                count = sum(time <= other < tuplet_end for other in order)
+                text += "(3" if p == count == 3 else f"({p}:{_normal_notes(p)}:{count}" if p > 1 else ""
+            text += self.sound(time, after, bar.sharps, _length(after - time, p))
         return text
 
-    def sound(self, here: int, after: int, length: str) -> str:
-        """Return what sounds from here until after."""
-        if self.active:
-            self.active = [note for note in self.active if note[1] > here]
-        while self.read < len(self.notes) and self.notes[self.read][0] <= here:
-            self.active.append(self.notes[self.read])
-            self.read += 1
-        if not self.active:
+    def sound(self, time: int, after: int, sharps: int, length: str) -> str:
+        """Return what sounds from `time` until `after`."""
+        self.sounding = [note for note in self.sounding if note[1] > time]
+        while self.waiting and self.waiting[0][0] <= time:
+            self.sounding.append(self.waiting.popleft())
+        if not self.sounding:
             return "z" + length
-        texts = []
-        for _, end, pitch in sorted(self.active, key=itemgetter(2)):
-            texts.append(self.accidentals.pitch(*_spelled(pitch, self.sharps)) + "-" * (end > after))
+        texts = [
+            self.accidentals.pitch(*_spelled(pitch, sharps)) + "-" * (end > after)
+            for _, end, pitch in sorted(self.sounding, key=itemgetter(2))
+        ]
         return chord_text(texts, length)
 
 
-def _time_of(notes: int) -> int:
-    """Return in the time of how many a tuplet of so many (an odd number) is played."""
+def _normal_notes(notes: int) -> int:
+    """Return q of a tuplet of p notes in the time of q; p is odd."""
     return 1 << notes.bit_length() - 1
 
 
 @lru_cache(maxsize=1024)
-def _length(units: int, odd: int) -> str:
-    return length_text(Fraction(units * odd, EIGHTH * _time_of(odd)))
+def _length(units: int, p: int) -> str:
+    return length_text(Fraction(units * p, EIGHTH * _normal_notes(p)))
 
 
 @lru_cache(maxsize=2048)
 def _spelled(pitch: int, sharps: int) -> tuple[str, int, int]:
-    """Return letter, alteration and octave: of the notes of the key, else of those that its neighbours have."""
+    """Return letter, alteration and octave: a note of the key, else of the nearest key that has the pitch."""
     letter, alteration = spell((pitch * 7 - (sharps - 3)) % 12 + sharps - 3)
     return letter, alteration, (pitch - alteration) // 12 - 1

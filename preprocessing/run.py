@@ -1,4 +1,7 @@
-"""Raw music → data/processed_music_data/: python preprocessing/run.py [--source FOLDER ...]"""
+"""Build a corpus from raw music.
+
+Tunes are read, cleaned, split by family into train, validation and test, and written to --output_dir.
+"""
 
 import multiprocessing
 import os
@@ -12,14 +15,15 @@ from typing import Any
 import cli
 from cli import UserError
 from files import check_output
+from preprocessing.blocks import Reading
 from preprocessing.notation import FIELD_ORDER
-from preprocessing.sources import BUNDLED, Reading, fingerprint, name_sources, read_source
+from preprocessing.sources import BUNDLED, fingerprint, name_sources, read_source
 from preprocessing.transposition import SHIFTS
 from preprocessing.tunes import Policy
 
-MOST_CONTEXT = 1_000_000
-MOST_PROCESSES = 1024
-MOST_SHOWN = 6  # reasons on the screen; stats.json has all
+MAX_CONTEXT = 1_000_000
+MAX_PROCESSES = 1024
+MAX_SHOWN = 6  # reasons on the screen; stats.json has all
 
 
 @dataclass
@@ -30,11 +34,12 @@ class PreprocessingArguments:
         default_factory=lambda: [BUNDLED],
         metadata={
             "help": "one or several of: 'bundled' (the ABC that music21 carries); a file, folder or archive (.zip, "
-            ".tar.gz) of .abc, .txt, .mid, .musicxml, .mxl or .krn; a .parquet, .json, .jsonl or .csv table; "
-            "The Session's tunes.csv or tunes.json; 'hub:OWNER/NAME[:config]'"
+            ".tar, .tar.gz) of .abc, .txt, .mid, .musicxml, .mxl or .krn; a .parquet, .json, .jsonl or .csv table; "
+            "The Session's tunes.csv or tunes.json (its licence forbids training language models since 2025-10-08); "
+            "'hub:OWNER/NAME[:config]'"
         },
     )
-    output_dir: str = field(default="data/processed_music_data", metadata={"help": "where the corpus goes"})
+    output_dir: str = field(default="data/processed_music_data", metadata={"help": "folder of the corpus"})
     text_column: str | None = field(
         default=None, metadata={"help": "column of a table that holds the ABC (else 'abc notation', 'abc' or 'text')"}
     )
@@ -47,11 +52,11 @@ class PreprocessingArguments:
     )
     vocabulary: str | None = field(
         default=None,
-        metadata={"help": "corpus or model folder whose vocabulary is kept; other characters become <unk>"},
+        metadata={"help": "corpus or model (folder or Hub id) whose vocabulary is kept; other characters become <unk>"},
     )
-    context: int = field(default=256, metadata={"help": "context length that the tokenizer states, in characters"})
+    context: int = field(default=256, metadata={"help": "model_max_length of the tokenizer, in characters"})
     num_proc: int = field(
-        default=os.cpu_count() or 1, metadata={"help": "worker processes; the bytes do not depend on it"}
+        default=os.cpu_count() or 1, metadata={"help": "worker processes; the output does not depend on it"}
     )
 
     def __post_init__(self) -> None:
@@ -63,36 +68,31 @@ class PreprocessingArguments:
             raise UserError(f"--keep_fields {self.keep_fields}: transposing needs M and L among them")
         if not all(self.source):
             raise UserError("--source: one of them is empty")
-        for name, least, most in (("context", 2, MOST_CONTEXT), ("num_proc", 1, MOST_PROCESSES)):
+        for name, least, most in (("context", 2, MAX_CONTEXT), ("num_proc", 1, MAX_PROCESSES)):
             if not least <= getattr(self, name) <= most:
                 raise UserError(f"--{name} {getattr(self, name)}: must be from {least} to {most:,}")
 
     @property
     def keys(self) -> int:
-        """How many further keys the training tunes are written in."""
+        """Number of further keys of the training tunes."""
         return len(SHIFTS) if self.transpose == "all" else int(self.transpose)
 
 
 def build(arguments: PreprocessingArguments) -> dict[str, Any] | None:
     """Build the corpus and return its statistics; None if it is there already."""
-    from preprocessing.corpus import (  # seconds that no worker need pay
-        build_corpus,
-        describe_build,
-        read_manifest,
-        read_vocabulary,
-    )
+    from preprocessing.building import build_corpus, describe_build  # seconds of imports that workers do not need
+    from preprocessing.corpus import read_manifest, read_vocabulary
 
     folder = Path(arguments.output_dir)
-    decides = {name: value for name, value in asdict(arguments).items() if name not in ("output_dir", "num_proc")}
     check_output(folder, mark="manifest.json")
     vocabulary = read_vocabulary(arguments.vocabulary) if arguments.vocabulary else None
-    inputs = {source: fingerprint(source) for source in arguments.source}
-    names = name_sources(arguments.source)  # the manifest is published: no path of this machine stands in it
-    decides["source"] = names
+    inputs = [fingerprint(source) for source in arguments.source]
+    names = name_sources(arguments.source)  # the manifest is published: it holds no path of this machine
+    decisive = {name: value for name, value in asdict(arguments).items() if name not in ("output_dir", "num_proc")}
+    decisive["source"] = names
     if arguments.vocabulary and Path(arguments.vocabulary).is_dir():
-        decides["vocabulary"] = Path(arguments.vocabulary).resolve().name
-    found = {name: inputs[source] for name, source in zip(names, arguments.source, strict=True)}
-    manifest = describe_build(found, decides, vocabulary)
+        decisive["vocabulary"] = Path(arguments.vocabulary).resolve().name
+    manifest = describe_build(dict(zip(names, inputs, strict=True)), decisive, vocabulary)
     if (folder / "manifest.json").is_file():
         before = read_manifest(folder)
         if all(before.get(name) == value for name, value in manifest.items()):
@@ -100,8 +100,8 @@ def build(arguments: PreprocessingArguments) -> dict[str, Any] | None:
     reading = Reading()
     blocks = (
         block
-        for source in arguments.source
-        for block in read_source(source, inputs[source], reading, arguments.text_column, arguments.num_proc)
+        for source, hashes in zip(arguments.source, inputs, strict=True)
+        for block in read_source(source, hashes, reading, arguments.text_column, arguments.num_proc)
     )
     policy = Policy(arguments.keep_fields, arguments.interleave_voices)
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
@@ -111,11 +111,11 @@ def build(arguments: PreprocessingArguments) -> dict[str, Any] | None:
                 folder, blocks, reading, policy, manifest, pool, arguments.context, arguments.keys, vocabulary
             )
         except BrokenProcessPool:
-            raise UserError("a worker process died, most likely for want of memory: try a smaller --num_proc") from None
+            raise UserError("a worker process died, most likely out of memory: try a smaller --num_proc") from None
 
 
 def end_with_parent() -> None:
-    """Let a worker end when the process that it works for is gone, even if that was killed."""
+    """Let a worker end when its parent process is gone, even if that was killed."""
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
@@ -133,35 +133,32 @@ def run(arguments: PreprocessingArguments) -> None:
     if stats is None:
         print(f"{arguments.output_dir}: finished already, nothing to do")
         return
-    for line in summary(stats):
-        print(line)
+    print_summary(stats)
     warn_of_unknown(stats)
-    print(f"{arguments.output_dir}: written; README.md there is its card")
+    print(f"{arguments.output_dir}: written; see its README.md")
 
 
-def summary(stats: dict[str, Any]) -> list[str]:
-    """Return what a user should know about a new corpus."""
+def print_summary(stats: dict[str, Any]) -> None:
+    """Print the size of a new corpus and what was left out."""
     similarity, transposed, reading = stats["similarity"], stats["transposed"], stats["reading"]
-    lines = [
-        ", ".join(
-            f"{split} {n:,} tunes ({stats['characters'][split]:,} characters)" for split, n in stats["tunes"].items()
-        ),
+    sizes = [f"{split} {n:,} tunes ({stats['characters'][split]:,} characters)" for split, n in stats["tunes"].items()]
+    print(", ".join(sizes))
+    print(
         f"{stats['families']:,} families; a random split would have leaked "
-        f"{similarity['random_split_leaked_test_tunes']:,} of {similarity['random_split_test_tunes']:,} test tunes",
-        f"{stats['vocabulary_size']} tokens in the vocabulary",
-    ]
+        f"{similarity['random_split_leaked_test_tunes']:,} of {similarity['random_split_test_tunes']:,} test tunes"
+    )
+    print(f"{stats['vocabulary_size']} tokens in the vocabulary")
     if transposed["tunes"]:
-        lines.append(f"transposed: {transposed['tunes']:,} training tunes more ({_listed(transposed['failures'])})")
+        print(f"transposed: {transposed['tunes']:,} further training tunes ({_listed(transposed['failures'])})")
     for kind, counts in reading["converted"].items():
-        lines.append(f"{kind}: {counts['converted']:,} of {counts['tried']:,} files converted")
-    lines.append(f"dropped tunes: {_listed(stats['drops'])}")
+        print(f"{kind}: {counts['converted']:,} of {counts['tried']:,} files converted")
+    print(f"dropped tunes: {_listed(stats['drops'])}")
     left_out = {**reading["drops"], **{f"bytes {reason}": n for reason, n in reading["skipped_bytes"].items()}}
     if left_out:
-        lines.append(f"left out before any tune was read: {_listed(left_out)}")
+        print(f"left out before any tune was read: {_listed(left_out)}")
     account = stats["characters_accounted"]
-    most = dict(list(account["dropped"].items())[:MOST_SHOWN])
-    lines.append(f"characters: {account['read']:,} read, {account['kept']:,} kept; most dropped: {_listed(most)}")
-    return lines
+    most = dict(list(account["dropped"].items())[:MAX_SHOWN])
+    print(f"characters: {account['read']:,} read, {account['kept']:,} kept; most dropped: {_listed(most)}")
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -63,8 +63,9 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 def build_from():
     """Build a corpus from blocks, without process, file or figures: build_from(folder, blocks, keep_fields)."""
 
-    from preprocessing.corpus import Corpus, build_corpus, describe_build
-    from preprocessing.sources import Reading
+    from preprocessing.blocks import Reading
+    from preprocessing.building import build_corpus, describe_build
+    from preprocessing.corpus import Corpus
     from preprocessing.tunes import Policy
 
     def builder(folder: Path, blocks, keep_fields: str = "XMLK", context: int = 64, **options) -> Corpus:
@@ -80,7 +81,7 @@ def build_from():
 @pytest.fixture(scope="session")
 def small_corpus(tmp_path_factory, build_from):
     """A corpus of 400 random tunes: large enough to train on, small enough to build in a moment."""
-    from preprocessing.sources import Block
+    from preprocessing.blocks import Block
 
     folder = tmp_path_factory.mktemp("small") / "corpus"
     return build_from(folder, [Block("made", "made.abc", made_tunes(400).encode())])
@@ -88,7 +89,7 @@ def small_corpus(tmp_path_factory, build_from):
 
 @pytest.fixture(scope="session")
 def bundled_corpus(tmp_path_factory):
-    """The whole bundled corpus, built once as the door builds it."""
+    """The whole bundled corpus, built once as the command builds it."""
     from preprocessing.corpus import Corpus
     from preprocessing.run import PreprocessingArguments, build
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from music21.harmony import CHORD_TYPES, ChordSymbol
 
 from preprocessing.cleaning import clean_tune, reason_to_drop
-from preprocessing.musicxml import chord_symbol
 from preprocessing.notation import MICROTONE, OPEN_CHORD, PLUS_SIGNS, WORDS_IN_MUSIC, judge
+from preprocessing.score_writing import chord_symbol
 from preprocessing.text_fields import decode_text, spell_rhythm
 from preprocessing.transposition import transpose
 

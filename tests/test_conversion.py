@@ -1,39 +1,26 @@
-"""Scores become ABC side by side; one that hangs or crashes its reader costs its file alone."""
+"""Scores become ABC in parallel; one that hangs or crashes its process costs only itself."""
 
-import io
 import os
 import signal
 import time
-import zipfile
 from collections import Counter
 from functools import partial
 
 import pytest
 from made_scores import events, key, measure, metre, midi, midi_key, musicxml, note, sounds
+from made_sources import read
 
 from cli import UserError
 from preprocessing import conversion
 from preprocessing.abc_writing import ConversionError
 from preprocessing.conversion import Conversion, Score, convert_scores
 from preprocessing.notation import judge
-from preprocessing.sources import Reading, decode, fingerprint, read_source
 
 SCALE = [62, 64, 66, 67, 69, 71, 73, 74]
 MIDI = midi(events((0, midi_key(2)), *sounds(SCALE)))
-DRUMS = events(*sounds([36] * 8, channel=9))
-ABC = "X:1\nT:Tune\nM:3/4\nL:1/8\nK:D\nd2 f2 a2|gf e2 c2|d^d e2 =f2|d6|\n"
-KERN = b"**kern\n*M3/4\n*k[f#]\n=1\n4g\n4a\n4f#\n=2\n2.g\n==\n*-\n"
 G_2_4 = key(1) + metre((2, 4))
-TRIPLET = (
-    "<time-modification><actual-notes>3</actual-notes><normal-notes>2</normal-notes></time-modification>"
-    "<type>eighth</type>"
-)
-MELODY = (
-    measure(1, note("G", 4, 6) + note("F", 5, 3, alter=1) + note("F", 5, 3), G_2_4)
-    + measure(2, note("G", 4, 2, TRIPLET) + note("A", 4, 2, TRIPLET) + note("B", 4, 2, TRIPLET) + note("C", 6, 6))
-    + measure(3, "<harmony><root><root-step>D</root-step></root><kind>minor</kind></harmony>" + note("D", 3, 12))
-    + measure(4, "<note><rest/><duration>6</duration></note>" + note("G", 4, 6))
-)
+MUSICXML = musicxml(measure(1, note("G", 4, 6) + note("F", 5, 6), G_2_4))
+DRUMS = measure(1, "<note><unpitched/><duration>12</duration></note>", G_2_4)
 SLOW = musicxml(measure(1, note("C", 5, 6) * 20_000, G_2_4))  # seconds of work
 
 
@@ -41,44 +28,33 @@ def convert(*scores: Score, workers: int = 1) -> list[Conversion]:
     return [item for item in convert_scores(scores, workers) if isinstance(item, Conversion)]
 
 
-def test_a_score_has_its_files_name_for_a_title_unless_it_has_one():
-    named, titled = convert(
-        Score("folder/My_Tune_100%.mid", ".mid", MIDI), Score("x.musicxml", ".musicxml", musicxml(MELODY))
-    )
+def test_title_is_the_scores_or_the_files_name():
+    named, titled = convert(Score("a/My_Tune_100%.mid", ".mid", MIDI), Score("x.xml", ".xml", MUSICXML))
     assert named.abc == "X:1\nT:My Tune 100%\nM:4/4\nL:1/8\nK:D\nD2 E2 F2 G2|A2 B2 c2 d2|]\n"
-    assert titled.abc == 'X:1\nT:A Title\nM:2/4\nL:1/8\nK:G\nG2 f=f|(3GAB c\'2|"Dm"D,4|z2 G2|]\n'
-    assert [named.failure, titled.failure] == [None, None]
+    assert titled.abc == "X:1\nT:A Title\nM:2/4\nL:1/8\nK:G\nG2 =f2|]\n"
 
 
-def test_scores_that_cannot_be_read_cost_themselves_and_order_is_kept():
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("score.xml", musicxml(MELODY))
-    drums = measure(1, "<note><unpitched/><duration>12</duration></note>", G_2_4)
-    wrong_metre = MELODY.replace("<beats>2<", "<beats>two<")
-    expected = {
-        Score("1.mxl", ".mxl", packed.getvalue()): None,
-        Score("2.xml", ".xml", b"<html>no score</html>"): "XML that is no score",
-        Score("3.krn", ".krn", KERN): None,
-        Score("4.xml", ".xml", musicxml(MELODY, drums)): None,
-        Score("5.xml", ".xml", musicxml(drums)): "no notes",
-        Score("6.mxl", ".mxl", b"x" * (conversion.MAX_SCORE + 1)): "larger than 10 MB",
-        Score("7.mid", ".mid", MIDI[:-1]): "cut short",
-        Score("8.xml", ".xml", b"<score-partwise>"): "not readable",
-        Score("9.xml", ".xml", musicxml(wrong_metre)): "a metre that cannot be read",
-        Score("10.mid", ".midi", MIDI): None,
-    }
-    items = list(convert_scores(["before", *expected, "after"], workers=2))
-    assert (items[0], items[-1]) == ("before", "after")
-    results = [item for item in items if isinstance(item, Conversion)]
-    assert [result.name for result in results] == [score.name for score in expected]
-    assert [result.failure for result in results] == list(expected.values())
-    assert judge(results[2].abc).pitches == [67, 69, 66, 67]
-    assert results[0].abc == results[3].abc
-    assert [result.percussion for result in results] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+def test_unreadable_scores_are_failures_with_a_reason_and_order_is_kept():
+    scores = [
+        (".mxl", b"x" * (conversion.MAX_SCORE + 1), "larger than 10 MB"),
+        (".xml", MUSICXML, None),
+        (".xml", b"<html>no score</html>", "XML that is no score"),
+        (".xml", b"<score-partwise>", "not readable"),
+        (".mid", MIDI[:-1], "cut short"),
+        (".krn", b"**kern\n*k[f#]\n=1\n4g\n4a\n==\n*-\n", None),
+        (".xml", musicxml(measure(1, note("G", 4, 12), G_2_4), DRUMS), None),
+        (".midi", MIDI, None),
+    ]
+    given = [Score(f"{number}{suffix}", suffix, data) for number, (suffix, data, _) in enumerate(scores)]
+    first, *results, last = convert_scores(["before", *given, "after"], workers=2)
+    assert (first, last) == ("before", "after")
+    assert [result.name for result in results] == [score.name for score in given]
+    assert [result.failure for result in results] == [reason for _, _, reason in scores]
+    assert [result.percussion for result in results] == [0, 0, 0, 0, 0, 0, 1, 0]
+    assert judge(results[5].abc).pitches == [67, 69]
 
 
-def test_a_small_file_that_becomes_an_endless_tune_is_refused():
+def test_small_file_that_becomes_an_endless_tune_is_refused():
     drones = [
         event for pitch in range(128) for event in ((0, bytes([0x90, pitch, 80])), (10**6, bytes([0x80, pitch, 0])))
     ]
@@ -86,7 +62,7 @@ def test_a_small_file_that_becomes_an_endless_tune_is_refused():
     assert (result.abc, result.failure) == ("", "longer than 1 MB as ABC")
 
 
-def test_a_score_reader_that_hangs_or_crashes_is_started_anew(monkeypatch):
+def test_process_that_hangs_or_crashes_is_started_again(monkeypatch):
     reader = conversion.ScoreReader()
     try:
         assert "K:D" in reader.read("midi", MIDI, "x")[0]
@@ -104,7 +80,7 @@ def test_a_score_reader_that_hangs_or_crashes_is_started_anew(monkeypatch):
         reader.stop()
 
 
-def test_a_reading_that_is_given_up_ends_its_conversions():
+def test_abandoned_reading_ends_its_conversions():
     items = convert_scores(["before", *(Score(f"{i}.xml", ".xml", SLOW) for i in range(100))], workers=1)
     assert next(items) == "before"
     started = time.monotonic()
@@ -115,19 +91,18 @@ def test_a_reading_that_is_given_up_ends_its_conversions():
 def test_without_music21_an_error_names_it(monkeypatch):
     monkeypatch.setattr(conversion, "_read_score", partial(__import__, "no_such_library"))
     with pytest.raises(UserError, match="music21"):
-        convert(Score("a.xml", ".xml", musicxml(MELODY)))
+        convert(Score("a.xml", ".xml", MUSICXML))
 
 
-def test_scores_of_a_folder_stand_in_its_order_and_are_counted_by_kind(tmp_path):
+def test_scores_of_a_folder_are_read_in_its_order_and_counted_by_kind(tmp_path):
     folder = tmp_path / "mixed"
     (folder / "sub").mkdir(parents=True)
-    (folder / "a.abc").write_text(ABC)
-    (folder / "b.mid").write_bytes(midi(events((0, midi_key(2)), *sounds(SCALE)), DRUMS))
+    (folder / "a.abc").write_text("X:1\nK:D\nd2 f2 a2|\n")
+    (folder / "b.mid").write_bytes(midi(events((0, midi_key(2)), *sounds(SCALE)), events(*sounds([36], channel=9))))
     (folder / "c.mid").write_bytes(b"no MIDI")
-    (folder / "sub" / "d.abc").write_text(ABC)
-    reading = Reading()
-    blocks = list(read_source(str(folder), fingerprint(str(folder)), reading, None, workers=2))
+    (folder / "sub" / "d.abc").write_text("X:1\nK:D\nd2 f2 a2|\n")
+    blocks, reading = read(folder, workers=2)
     assert [block.file for block in blocks] == ["a.abc", "b.mid", "sub/d.abc"]
-    assert judge(decode(blocks[1])).pitches == SCALE
+    assert judge(blocks[1].content).pitches == SCALE
     counts = {"tried": 2, "converted": 1, "not readable": 1, "percussion parts left out": 1}
     assert reading.converted == {"midi": Counter(counts)}

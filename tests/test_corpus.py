@@ -1,7 +1,8 @@
-"""The corpus folder as its readers find it: what it records of itself, its parts, and that it is as it was built."""
+"""The corpus folder as its readers find it: identity, parts, and that it is unchanged since it was built."""
 
 import hashlib
 import json
+import re
 import shutil
 from itertools import pairwise
 
@@ -10,12 +11,10 @@ import pytest
 from conftest import made_tunes
 
 from cli import UserError
-from preprocessing.corpus import SPLITS, Corpus, place_of, read_vocabulary
+from preprocessing.blocks import Block
+from preprocessing.corpus import SPLITS, Corpus, family_position, read_vocabulary
 from preprocessing.run import PreprocessingArguments, build
-
-
-def sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+from preprocessing.tokens import UNKNOWN
 
 
 def tunes_of(corpus, stream):
@@ -23,21 +22,37 @@ def tunes_of(corpus, stream):
     return {bytes(stream[a:b]) for a, b in pairwise(cuts)}
 
 
-# What it records of itself
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_every_split_the_vocabulary_and_the_number_of_keys_are_recorded(small_corpus, small_source, tmp_path):
-    assert small_corpus.split_hashes == {s: sha256(small_corpus.folder / "tokens" / f"{s}.npy") for s in SPLITS}
-    assert small_corpus.manifest()["corpus"]["vocabulary"] == sha256(small_corpus.folder / "vocab.json")
-    assert small_corpus.n_keys == 1
-    build(PreprocessingArguments([str(small_source)], str(tmp_path / "keys"), transpose="2", num_proc=1))
-    in_keys = Corpus.open(tmp_path / "keys")
-    assert in_keys.n_keys == 3
-    assert in_keys.split_hashes["train"] != small_corpus.split_hashes["train"]
+# Identity
+
+
+def test_splits_vocabulary_and_keys_identify_a_corpus(tmp_path, build_from):
+    text = made_tunes(150, seed=1)
+    first, again = (build_from(tmp_path / name, [Block("made", "made.abc", text.encode())]) for name in "ab")
+    in_keys = build_from(tmp_path / "keys", [Block("made", "made.abc", text.encode())], keys=2)
+    assert first.split_hashes == {split: sha256(first.folder / "tokens" / f"{split}.npy") for split in SPLITS}
+    assert first.manifest()["corpus"]["vocabulary"] == sha256(first.folder / "vocab.json")
+    assert (first.n_keys, in_keys.n_keys) == (1, 3)
+    assert first.digest() == again.digest() != in_keys.digest()
+
+
+def test_characters_that_no_training_tune_has_are_unknown(tmp_path, build_from):
+    text = made_tunes(150, seed=1)
+    before = build_from(tmp_path / "before", [Block("made", "made.abc", text.encode())])
+    last = before.tunes("test")["text"][0].split("\n")[-1]
+    changed = text.replace(last, last.replace("|]", "~|]"))
+    corpus = build_from(tmp_path / "after", [Block("made", "made.abc", changed.encode())])
+    assert "~" not in corpus.vocabulary
+    assert int((corpus.tokens("test") == corpus.vocabulary[UNKNOWN]).sum()) == 1
+    assert corpus.stats["unknown_share"]["test"] == pytest.approx(1 / len(corpus.tokens("test")))
+    assert corpus.stats["unknown_share"]["train"] == 0
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_nothing_that_is_written_names_a_place_of_this_machine(small_source, tmp_path, monkeypatch):
+def test_no_written_file_holds_a_path_of_this_machine(small_source, tmp_path, monkeypatch):
     for name in ("a/tunes", "b/tunes"):
         shutil.copytree(small_source, tmp_path / name)
     (tmp_path / "b" / "tunes" / "made.abc").write_text(made_tunes(20, seed=3))
@@ -65,7 +80,7 @@ def test_nothing_that_is_written_names_a_place_of_this_machine(small_source, tmp
 # Parts
 
 
-def test_every_smaller_part_is_inside_every_larger_one_and_of_the_size_it_says(bundled_corpus):
+def test_smaller_fractions_are_subsets_of_larger_ones_and_hold_whole_families(bundled_corpus):
     corpus = bundled_corpus
     whole, unique = corpus.part()
     assert np.array_equal(whole, corpus.tokens("train"))
@@ -85,26 +100,26 @@ def test_every_smaller_part_is_inside_every_larger_one_and_of_the_size_it_says(b
     assert all(text in inside for text, family in families.items() if family in chosen)
 
 
-def test_the_parts_of_one_in_2_4_8_families_are_those_of_the_published_runs():
+def test_fractions_1_2_1_4_are_the_families_whose_hash_is_divisible():
     families = [f"{i:016x}" for i in range(3000)]
     for one_in in (2, 4, 8, 32):
         divisible = [f for f in families if int(hashlib.sha256(f.encode()).hexdigest(), 16) % one_in == 0]
-        assert [f for f in families if place_of(f) < 1 / one_in] == divisible
+        assert [f for f in families if family_position(f) < 1 / one_in] == divisible
 
 
-def test_the_held_out_splits_have_parts_too(small_corpus):
+def test_held_out_splits_have_fractions_too(small_corpus):
     half, unique = small_corpus.part(0.5, "validation")
     assert tunes_of(small_corpus, half) < tunes_of(small_corpus, small_corpus.tokens("validation"))
     assert unique == len(half) - 1
 
 
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.01, float("nan"), float("inf")])
-def test_a_fraction_that_is_none_is_refused(small_corpus, fraction):
+def test_invalid_fraction_is_an_error(small_corpus, fraction):
     with pytest.raises(UserError, match="fraction"):
         small_corpus.part(fraction)
 
 
-# A folder that is not as it was built
+# A changed folder
 
 
 @pytest.fixture
@@ -119,83 +134,79 @@ def swap_two_ids(folder):
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
-def write(name, text):
-    return lambda folder: (folder / name).write_text(text)
-
-
-def other_stats(folder):
-    stats = json.loads((folder / "stats.json").read_text())
-    stats["characters"]["train"] += 1
-    (folder / "stats.json").write_text(json.dumps(stats))
-
-
 DEEP = "[" * 50_000
-CHANGED = {
-    "two ids swapped": ("tokenizer.json", swap_two_ids),
-    "an empty tokenizer": ("tokenizer.json", write("tokenizer.json", "{}")),
-    "a list for a vocabulary": ("vocab.json", write("vocab.json", "[]")),
-    "a deep vocabulary": ("vocab.json", write("vocab.json", DEEP)),
-    "other settings of the tokenizer": ("tokenizer_config.json", write("tokenizer_config.json", "{}")),
-    "other counts": ("stats.json", other_stats),
-    "no tokenizer": ("tokenizer.json", lambda folder: (folder / "tokenizer.json").unlink()),
-    "an empty manifest": ("manifest.json", write("manifest.json", "{}")),
-    "a list for a manifest": ("manifest.json", write("manifest.json", "[1]")),
-    "a manifest of lists": ("manifest.json", write("manifest.json", '{"arguments": {}, "outputs": [], "corpus": {}}')),
-    "a manifest that names nothing": (
-        "tokenizer.json",
-        write("manifest.json", '{"arguments": {}, "outputs": {}, "corpus": {}}'),
-    ),
-    "a manifest of an earlier version": ("manifest.json", write("manifest.json", '{"arguments": {}, "outputs": {}}')),
-    "a deep manifest": ("manifest.json", write("manifest.json", DEEP)),
-    "half a manifest": ("manifest.json", write("manifest.json", '{"arguments":')),
-}
+CHANGED = [
+    ("tokenizer.json", "{}"),
+    ("tokenizer.json", None),
+    ("vocab.json", "[]"),
+    ("vocab.json", DEEP),
+    ("tokenizer_config.json", "{}"),
+    ("stats.json", "{}"),
+    ("manifest.json", "{}"),
+    ("manifest.json", "[1]"),
+    ("manifest.json", '{"arguments": {}, "outputs": [], "corpus": {}}'),
+    ("manifest.json", '{"arguments": {}, "outputs": {}}'),  # of an earlier version
+    ("manifest.json", DEEP),
+    ("manifest.json", '{"arguments":'),
+]
 
 
-@pytest.mark.parametrize(("name", "change"), CHANGED.values(), ids=CHANGED.keys())
-def test_a_corpus_that_is_not_as_it_was_built_is_refused_by_the_files_name(copy, name, change):
+@pytest.mark.parametrize(("name", "text"), CHANGED)
+def test_changed_corpus_is_an_error_that_names_the_file(copy, name, text):
     Corpus.open(copy)
-    change(copy)
-    with pytest.raises(UserError, match=str(copy / name)) as raised:
+    if text is None:
+        (copy / name).unlink()
+    else:
+        (copy / name).write_text(text)
+    with pytest.raises(UserError, match=re.escape(str(copy / name))) as raised:
         Corpus.open(copy)
     assert "\n" not in str(raised.value)
 
 
-def test_rows_that_are_not_those_of_the_build_are_refused(copy):
-    shutil.copyfile(copy / "data" / "test.parquet", copy / "data" / "train.parquet")
-    with pytest.raises(UserError, match=r"train\.parquet"):
-        Corpus.open(copy).tunes("train")
-    with pytest.raises(UserError, match=r"train\.parquet"):
-        Corpus.open(copy).part(0.5)
+@pytest.mark.parametrize("keep", [0, 20, -50])
+def test_damaged_stream_is_an_error_that_names_it(copy, keep):
+    path = copy / "tokens" / "test.npy"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        Corpus.open(copy).tokens("test")
 
 
-# A vocabulary from elsewhere
+def test_files_of_another_build_are_refused(copy):
+    for name in ("data/{}.parquet", "tokens/{}.npy"):
+        shutil.copyfile(copy / name.format("test"), copy / name.format("train"))
+    corpus = Corpus.open(copy)
+    for read in (corpus.tunes, corpus.tokens, lambda split: corpus.part(0.5, split)):
+        with pytest.raises(UserError, match="train"):
+            read("train")
 
 
-def test_the_vocabulary_of_a_folder_with_a_tokenizer_alone_is_that_of_its_corpus(small_corpus, tmp_path):
+def test_folder_without_a_corpus_is_an_error_with_the_command(tmp_path):
+    with pytest.raises(UserError, match=re.escape(f"preprocessing/run.py --output_dir {tmp_path}")):
+        Corpus.open(tmp_path)
+
+
+# A given vocabulary
+
+
+def test_vocabulary_is_read_from_a_tokenizer_alone(small_corpus, tmp_path):
     shutil.copyfile(small_corpus.folder / "tokenizer.json", tmp_path / "tokenizer.json")
     assert read_vocabulary(str(tmp_path)) == small_corpus.vocabulary == read_vocabulary(str(small_corpus.folder))
 
 
+TWICE = '{"model": {"vocab": {"<pad>": 0, "<unk>": 1, "<|endoftext|>": 2, "C": 3, "D": 3}}}'
+
+
 @pytest.mark.parametrize(
     "text",
-    ["{}", "[]", "x", DEEP, '{"model": 3}', '{"model": {"vocab": ["a"]}}', '{"model": {"vocab": {"a": "b", "c": 1}}}'],
+    ["{}", "[]", "x", DEEP, '{"model": 3}', '{"model": {"vocab": ["a"]}}', '{"model": {"vocab": {"a": 0}}}', TWICE],
 )
-def test_a_tokenizer_that_is_none_is_refused_by_name(tmp_path, text):
+def test_tokenizer_of_another_kind_is_an_error(tmp_path, text):
     (tmp_path / "tokenizer.json").write_text(text)
-    with pytest.raises(UserError, match=str(tmp_path)) as raised:
-        read_vocabulary(str(tmp_path))
-    assert "\n" not in str(raised.value)
-
-
-def test_a_vocabulary_with_an_id_twice_is_refused(small_corpus, tmp_path):
-    tokenizer = json.loads((small_corpus.folder / "tokenizer.json").read_text())
-    tokenizer["model"]["vocab"]["C"] = tokenizer["model"]["vocab"]["D"]
-    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(UserError, match="tokenizer"):
+    with pytest.raises(UserError, match=str(tmp_path)):
         read_vocabulary(str(tmp_path))
 
 
-def test_a_corpus_with_two_ids_swapped_gives_no_vocabulary(copy):
+def test_changed_corpus_gives_no_vocabulary(copy):
     swap_two_ids(copy)
     with pytest.raises(UserError, match=r"tokenizer\.json"):
         read_vocabulary(str(copy))

@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoConfig
 import training.run
 from cli import UserError
 from generation.study import load_pipeline
+from preprocessing.blocks import Block
 from preprocessing.corpus import Corpus, read_vocabulary
-from preprocessing.sources import Block
 from training.best import loss_before, plan_fine_tuning
 from training.checkpoint import LATEST
 from training.evaluation import token_losses

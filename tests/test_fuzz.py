@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preprocessing.blocks import Block, Reading
 from preprocessing.notation import split_tunes
 from preprocessing.run import PreprocessingArguments, build
-from preprocessing.sources import BUNDLED, Block, Reading, decode, fingerprint, read_source
+from preprocessing.sources import BUNDLED, fingerprint, read_source
+from preprocessing.text_files import decode
 from preprocessing.tunes import Policy, read_blocks
 
 FILES = 2_000

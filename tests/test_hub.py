@@ -25,8 +25,8 @@ from model_cards.releases import MAIN, releases
 from model_cards.results import Results
 from model_cards.run import main as run_door
 from model_cards.staging import Branch, stage, stage_dataset
+from preprocessing.blocks import Block
 from preprocessing.corpus import Corpus
-from preprocessing.sources import Block
 from training.record import read_record, write_record
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own

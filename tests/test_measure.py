@@ -26,8 +26,8 @@ from generation.study import (
     sample_cells,
     with_random_letters,
 )
+from preprocessing.blocks import Block
 from preprocessing.notation import judge
-from preprocessing.sources import Block
 from training.record import read_record, run_folder, write_record
 
 

@@ -15,6 +15,7 @@ import pytest
 from abc2midi_rewriting import RULES, complaints, rewritten, sounding
 
 from generation.quality import score_tune
+from preprocessing.blocks import Reading
 from preprocessing.families import melody_hash
 from preprocessing.notation import (
     LONG_OVERLAY,
@@ -36,7 +37,8 @@ from preprocessing.notation import (
     split_tunes,
     transcribe,
 )
-from preprocessing.sources import BUNDLED, Reading, decode, fingerprint, read_source
+from preprocessing.sources import BUNDLED, fingerprint, read_source
+from preprocessing.text_files import decode
 
 C, D, E, F, G, A, B, HIGH_C = 60, 62, 64, 65, 67, 69, 71, 72  # middle C and the notes above it
 

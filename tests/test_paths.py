@@ -17,8 +17,8 @@ from model_cards.paths import bare, bare_names, forget, forget_paths, of_machine
 from model_cards.publish import publish
 from model_cards.results import Results
 from model_cards.staging import stage, stage_dataset
+from preprocessing.blocks import Block
 from preprocessing.corpus import Corpus
-from preprocessing.sources import Block
 from training.record import read_record, write_record
 
 ROOTS = (
@@ -148,7 +148,7 @@ def test_a_staged_corpus_does_not_tell_what_it_was_built_from(root, corpus, tmp_
     assert {"bundled", "hub:band/tunes", "music/mine"} <= shared["inputs"].keys()
     assert shared["arguments"]["vocabulary"] == "corpus"
     staged = Corpus.open(tmp_path / "staged")
-    assert all(staged.whole(name) for name in shared["outputs"])
+    assert all(staged.file(name) for name in shared["outputs"])
     command = re.search(r"python preprocessing/run.py (.*)", texts["README.md"])[1]
     assert "--vocabulary corpus" in command
 
