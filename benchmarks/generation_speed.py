@@ -1,13 +1,12 @@
-"""Tokens/s of sampling with Decoder beside the stock pipeline: python benchmarks/generation_speed.py [--device cuda]
+"""Tokens/s of Decoder compared with the stock pipeline: python benchmarks/generation_speed.py [--device cuda]
 
-pipeline   pipeline("text-generation")(header, …): transformers' own loop
+pipeline   pipeline("text-generation")(header, …): transformers' loop
 Decoder    the same call with custom_generate=Decoder(tokenizer)
 
-Weights are untrained and the end token is switched off, so that every row has the same length. The ways take turns; ×
-is the median over the rounds of the first way's time beside the second's. The second table is the Decoder with bars
-that end only when they are full (an untrained model meets more states of them than a trained one). The last samples a
-cell of a study: tunes that end as the corpus's do (lognormal, median 172 characters, 95 % under 338), some beyond the
-context.
+Models are untrained and the end token is switched off, so that all rows have the same length. The two alternate; × is
+the median over the rounds of the first one's time divided by the second's. The second table compares free decoding with
+strict bars (an untrained model meets more states of them than a trained one). The last is the time for 200 tunes with
+the lengths of the corpus (lognormal, median 172 characters, 95 % under 338), some beyond the context.
 """
 
 import argparse
@@ -24,8 +23,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, TextGenerationPipeline, set_seed
 from transformers.utils import logging
 
-from generation.bars import StrictBars
 from generation.decoding import Decoder
+from generation.logits_processors import StrictBars
 from modeling.counting import count_parameters
 from modeling.ladder import ARCHITECTURE_OF, LADDER, ladder_config, new_model
 from preprocessing.tokens import BOUNDARY, PAD, build_tokenizer, build_vocabulary
@@ -33,8 +32,8 @@ from training.measurements import hardware
 
 CONTEXT = 256
 HEADER = "X:1\nM:6/8\nL:1/8\nK:G\n"
-TEXT = "\n" + "".join(map(chr, range(ord(" "), ord(" ") + 81)))  # with the special tokens 85, as many as the corpus has
-NEW = 200  # tokens; with the header they fit the context
+TEXT = "\n" + "".join(map(chr, range(ord(" "), ord(" ") + 81)))  # 85 with the special tokens, as in the corpus
+NEW = 200  # tokens; they fit the context together with the header
 SAMPLING: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
     "temperature 1": {"do_sample": True, "top_k": 0},
@@ -46,7 +45,7 @@ Way = Callable[[], object]
 
 
 class EndAt(LogitsProcessor):
-    """Ends row i after lengths[i] new tokens, and no sooner."""
+    """Ends row i after exactly lengths[i] new tokens."""
 
     def __init__(self, lengths: Tensor, prompt: int, end: int) -> None:
         self.lengths, self.prompt, self.end = lengths, prompt, end
@@ -67,7 +66,7 @@ def make_pipeline(architecture: str, size: str, device: torch.device) -> TextGen
 
 
 def measure(ways: dict[str, Way], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Return the seconds of each way in every round; the ways take turns."""
+    """Return the seconds that each way takes in every round; the ways alternate."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for each in range(rounds + 1):  # the first warms up
         for name, way in ways.items():
@@ -81,7 +80,7 @@ def measure(ways: dict[str, Way], rounds: int, device: torch.device) -> dict[str
 
 
 def print_line(cells: list[object], ways: dict[str, Way], tokens: int, rounds: int, device: torch.device) -> None:
-    """Print tokens/s of each of two ways, and how much faster the second is."""
+    """Print the tokens/s of two ways, and how much faster the second is."""
     first, second = measure(ways, rounds, device).values()
     speeds = [f"{tokens / statistics.median(taken):,.0f}" for taken in (first, second)]
     times = statistics.median(one / other for one, other in zip(first, second, strict=True))
@@ -89,7 +88,7 @@ def print_line(cells: list[object], ways: dict[str, Way], tokens: int, rounds: i
 
 
 def print_cell(pipe: TextGenerationPipeline, architecture: str, batch: int, device: torch.device) -> None:
-    """Print how long a cell of a study takes, whose tunes end as the corpus's do."""
+    """Print the time for TUNES tunes with the lengths of the corpus."""
     tokenizer: Any = pipe.tokenizer
     torch.manual_seed(0)
     lengths = (MEDIAN * torch.exp(torch.randn(TUNES) * log(RARE / MEDIAN) / 1.645)).int().to(device)
@@ -129,7 +128,7 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cell_batch", type=int, default=50, help=f"of the {TUNES} tunes; 0: no such table")
+    parser.add_argument("--cell_batch", type=int, default=50, help=f"of the {TUNES} tunes; 0: no last table")
     options = parser.parse_args()
     logging.set_verbosity_error()
     device = options.device
@@ -145,7 +144,7 @@ def main() -> None:
             for batch in options.batches:
                 for sampling, settings in SAMPLING.items():
                     if batch > 1 and not settings["do_sample"]:
-                        continue  # rows of one prompt would be alike, and generate refuses
+                        continue  # generate refuses equal rows
                     call = {"num_return_sequences": batch, "max_new_tokens": NEW, **settings}
                     own = {**call, "custom_generate": Decoder(pipe.tokenizer)}
                     ways: dict[str, Way] = {

@@ -1,7 +1,7 @@
-"""What others say of a tune: abc2midi and abcm2ps where they are installed, beside our own verdict.
+"""External validators: what abc2midi and abcm2ps say of a tune, beside our own verdict; the Fréchet music distance.
 
-Neither is the truth. abc2midi sums over repeats and knows no pickup; abcm2ps says nothing of the length of bars. Where
-they and we disagree, one of us is to be looked at.
+Neither program is the truth: abc2midi sums over repeats and knows no pickup; abcm2ps does not check the length of bars.
+A disagreement means that one of us has to be looked at.
 """
 
 import importlib
@@ -14,94 +14,76 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from generation.rendering import PROGRAM, RenderingError, abc2midi, confined, ending, safe
+from generation.rendering import PROGRAM, abc2midi, describe_exit, run_confined, sanitize
 from preprocessing.notation import Verdict, judge
 
 BAR_WARNING = "time units while the time signature"
 ERROR = re.compile(r"\b[Ee]rror\b.*")
-
-# Tier of our verdict: the judges that are asked the same.
-QUESTIONS = {"parses": ("abc2midi", "abcm2ps"), "bars_add_up": ("abc2midi",)}
+VALIDATORS = {"parses": ("abc2midi", "abcm2ps"), "bars_add_up": ("abc2midi",)}  # of each tier
+FRECHET = "frechet_music_distance"
 
 
 def missing() -> list[str]:
-    """Return a line for each judge that is not installed."""
-    lines = []
-    if _abc2midi() is None:
-        lines.append("abc2midi was not asked: it is missing (pip install symusic, or apt install abcmidi)")
-    if shutil.which("abcm2ps") is None:
-        lines.append("abcm2ps was not asked: it is missing (apt install abcm2ps)")
-    return lines
+    """Return a message if abcm2ps is not installed; abc2midi always is."""
+    return [] if shutil.which("abcm2ps") else ["abcm2ps is not installed (apt install abcm2ps)"]
 
 
 def opinion(abc: str) -> dict[str, Any]:
-    """Return what the judges say of a tune, None for one that is not installed.
+    """Return what the validators say of a tune; None for abcm2ps if it is not installed.
 
-    abc2midi: number of errors, number of bars that it finds too long or too short, and its first error, else the first
-    such bar. abcm2ps: whether it draws the tune without an error (exit code 0), and its first error. R: is left out:
-    abc2midi takes a hornpipe in C| for an error. Raises RenderingError (a ValueError) if the tune is too long to be
-    rendered.
+    abc2midi: number of errors, number of bars that it finds too long or too short, and its first message. abcm2ps:
+    whether it draws the tune without an error, and its first message. R: is left out: abc2midi takes a hornpipe in C|
+    for an error. Raises RenderingError (a ValueError) for a tune that is too long to be rendered.
     """
-    given = {"tune.abc": re.sub(r"^R:.*\n", "", safe(abc), flags=re.MULTILINE).encode()}
-    found: dict[str, Any] = {"abc2midi": None, "abcm2ps": None}
-    player = _abc2midi()
-    if player:
-        code, said, _ = confined(PROGRAM, [player, "tune.abc", "-c", "-NFER"], given, "")
-        errors = [line for line in said.splitlines() if ERROR.search(line)]
-        if code:  # it exits 0, unless it dies
-            errors.append(f"abc2midi {ending(code)}")
-        bars = [line for line in said.splitlines() if BAR_WARNING in line]
-        first = (errors + bars)[0] if errors or bars else ""
-        found["abc2midi"] = {"errors": len(errors), "bar_warnings": len(bars), "first": first}
-    drawer = shutil.which("abcm2ps")
-    if drawer:
-        code, said, _ = confined(PROGRAM, [drawer, "-S", "-q", "-g", "-O", "score", "tune.abc"], given, "")
-        error = ERROR.search(said)
-        first = error[0] if error else f"abcm2ps {ending(code)}" if code else ""
+    files = {"tune.abc": re.sub(r"^R:.*\n", "", sanitize(abc), flags=re.MULTILINE).encode()}
+    code, output, _ = run_confined(PROGRAM, [abc2midi(), "tune.abc", "-c", "-NFER"], files, "")
+    errors = [line for line in output.splitlines() if ERROR.search(line)]
+    if code:  # it exits 0, unless it dies
+        errors.append(f"abc2midi {describe_exit(code)}")
+    bars = [line for line in output.splitlines() if BAR_WARNING in line]
+    first = next(iter(errors + bars), "")
+    found: dict[str, Any] = {"abc2midi": {"errors": len(errors), "bar_warnings": len(bars), "first": first}}
+    found["abcm2ps"] = None
+    if drawer := shutil.which("abcm2ps"):
+        code, output, _ = run_confined(PROGRAM, [drawer, "-S", "-q", "-g", "-O", "score", "tune.abc"], files, "")
+        error = ERROR.search(output)
+        first = error[0] if error else f"abcm2ps {describe_exit(code)}" if code else ""
         found["abcm2ps"] = {"ok": code == 0, "first": first}
     return found
 
 
-def _abc2midi() -> str | None:
-    try:
-        return abc2midi()
-    except RenderingError:
-        return None
-
-
 def opinions(tunes: Sequence[str], workers: int = 2) -> list[dict[str, Any]]:
-    """Return the opinion on each tune; `workers` are asked at a time."""
+    """Return the opinion on each tune, from `workers` threads."""
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(opinion, tunes))
 
 
 def agreement(tunes: Sequence[str], opinions: Sequence[dict[str, Any]], listed: int = 20) -> list[dict[str, Any]]:
-    """Return one row for each question and judge that was asked: our verdict against its opinion.
+    """Return one row for each tier and installed validator: our verdict against its opinion.
 
-    A row counts the tunes that pass with `both`, with us alone (`ours`), with the judge alone (`theirs`) and with
-    `neither`, and lists the first `listed` disagreements: index of the tune, what we say, what the judge says.
+    A row counts the tunes that pass with `both`, with us alone (`ours`), with the validator alone (`theirs`) and with
+    `neither`, and lists the first `listed` disagreements: index of the tune, our reason, the validator's.
     """
     verdicts = [judge(tune) for tune in tunes]
     rows = []
-    for tier, judges in QUESTIONS.items():
-        for name in judges:
-            if not opinions or opinions[0][name] is None:
-                continue
-            counts = {"both": 0, "ours": 0, "theirs": 0, "neither": 0}
-            disagreements: list[dict[str, Any]] = []
-            for index, (verdict, said) in enumerate(zip(verdicts, opinions, strict=True)):
-                ours, theirs = getattr(verdict, tier), _passes(said[name], tier)
-                counts[("neither", "theirs", "ours", "both")[2 * ours + theirs]] += 1
-                if ours != theirs and len(disagreements) < listed:
-                    disagreements.append({"index": index, "we": _reason(verdict, tier), "judge": said[name]["first"]})
-            rows.append({"tier": tier, "judge": name, **counts, "disagreements": disagreements})
+    for tier, name in ((tier, name) for tier, names in VALIDATORS.items() for name in names):
+        if not opinions or opinions[0][name] is None:
+            continue
+        counts = {"both": 0, "ours": 0, "theirs": 0, "neither": 0}
+        disagreements: list[dict[str, Any]] = []
+        for index, (verdict, found) in enumerate(zip(verdicts, opinions, strict=True)):
+            ours, theirs = getattr(verdict, tier), _passes(found[name], tier)
+            counts[("neither", "theirs", "ours", "both")[2 * ours + theirs]] += 1
+            if ours != theirs and len(disagreements) < listed:
+                disagreements.append({"index": index, "we": _reason(verdict, tier), "judge": found[name]["first"]})
+        rows.append({"tier": tier, "judge": name, **counts, "disagreements": disagreements})
     return rows
 
 
-def _passes(said: dict[str, Any], tier: str) -> bool:
-    if "ok" in said:
-        return bool(said["ok"])
-    return not said["errors"] and (tier == "parses" or not said["bar_warnings"])
+def _passes(found: dict[str, Any], tier: str) -> bool:
+    if "ok" in found:
+        return bool(found["ok"])
+    return not found["errors"] and (tier == "parses" or not found["bar_warnings"])
 
 
 def _reason(verdict: Verdict, tier: str) -> str:
@@ -116,16 +98,15 @@ def _reason(verdict: Verdict, tier: str) -> str:
 def frechet_music_distance(reference: Sequence[str], generated: Sequence[str]) -> float | str:
     """Return the Fréchet music distance of two sets of tunes (Retkowski et al. 2024, arXiv 2412.07948; CLaMP 2).
 
-    A reason instead where its package or its encoder is not on this machine: nothing is downloaded unasked.
+    Returns a reason instead if its package or its encoder is not installed: nothing is downloaded unasked.
     """
-    name = "frechet_music_distance"  # not an import statement: the file has to load where there is no such package
-    if importlib.util.find_spec(name) is None:
+    if importlib.util.find_spec(FRECHET) is None:  # not an import statement: the package is optional
         return "no Fréchet music distance: its package is missing (pip install frechet-music-distance)"
-    weights = importlib.import_module(f"{name}.models.clamp2.config").CLAMP2_WEIGHTS_PATH
+    weights = importlib.import_module(f"{FRECHET}.models.clamp2.config").CLAMP2_WEIGHTS_PATH
     if not weights.is_file():
         return "no Fréchet music distance: its encoder is missing (`fmd score FOLDER FOLDER` downloads it)"
-    metric = importlib.import_module(name).FrechetMusicDistance(verbose=False)
-    with tempfile.TemporaryDirectory() as folder:  # the package keeps features by the folder's name: a new one
+    metric = importlib.import_module(FRECHET).FrechetMusicDistance(verbose=False)
+    with tempfile.TemporaryDirectory() as folder:  # the package caches features by the folder's name: a new one
         for kind, tunes in (("reference", reference), ("generated", generated)):
             (Path(folder) / kind).mkdir()
             for i, tune in enumerate(tunes):

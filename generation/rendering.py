@@ -1,8 +1,7 @@
-"""ABC → MIDI, score (SVG) and sound (WAV), by programs where they are installed.
+"""ABC → MIDI (abc2midi), score in SVG (verovio) and sound in WAV (fluidsynth), where these are installed.
 
-ABC from a model, or from anybody, is not to be trusted: the programs that read it crash and hang on broken tunes, and
-obey directives that read files. So they see only what `safe` leaves of a tune, each in a process of its own, in an
-empty folder, with limits on time, memory and what it writes.
+No tune is trusted: the programs crash and hang on broken ones, and obey directives that read files. So each reads only
+what `sanitize` leaves of a tune, in a separate process, in an empty folder, with limits on time, memory and output.
 """
 
 import importlib.util
@@ -19,12 +18,15 @@ import warnings
 import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
+import symusic
 
 from preprocessing.notation import CONTINUES, FIELD
 
+FORMATS = ("mid", "svg", "wav")
 MAX_CHARACTERS = 20_000  # of a tune; the longest of the bundled corpus has 1,904
 SECONDS = 20
 MEMORY = 2**30  # bytes of address space: fluidsynth maps a soundfont of 150 MB
@@ -35,7 +37,7 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-# Python ignores SIGXFSZ, and what it starts would: a program that may not write on would try for ever.
+# Python ignores SIGXFSZ and its children inherit that: a program that may not write more would try forever.
 LIMITS = f"""
 import contextlib, os, resource, signal, sys
 for limit, value in (("CPU", {SECONDS}), ("FSIZE", {FILE_SIZE}), ("CORE", 0), ("AS", {MEMORY})):
@@ -45,9 +47,9 @@ signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 """
 NO_LIMITS = "import os, signal, sys\n"
 PROGRAM = "os.execv(sys.argv[1], sys.argv[1:])"
-if os.name != "posix":  # there execv returns to its caller before the program ends
+if os.name != "posix":  # where execv returns before the program ends
     PROGRAM = "import subprocess; sys.exit(subprocess.call(sys.argv[1:]))"
-WINDOWS = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Python does not start without
+WINDOWS = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # without it Python fails
 VEROVIO = """
 import json, site
 site.addsitedir(sys.argv[1])
@@ -60,7 +62,7 @@ if not toolkit.loadData(open("tune.abc", encoding="utf-8").read()):
 open("score.svg", "w", encoding="utf-8").write(toolkit.renderToSVG(1))
 """
 VEROVIO_OPTIONS = {
-    "inputFrom": "abc",  # else it guesses, and reads MEI and MusicXML too
+    "inputFrom": "abc",  # otherwise it guesses, and reads MEI and MusicXML too
     "expandNever": True,  # its expansion of repeats kills it
     "pageWidth": 1400, "pageHeight": 60000, "adjustPageHeight": True,
     "pageMarginLeft": 0, "pageMarginRight": 0, "pageMarginTop": 20, "pageMarginBottom": 20,
@@ -68,7 +70,7 @@ VEROVIO_OPTIONS = {
 }  # fmt: skip
 
 DROPPED_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
-KEPT_FIELDS = "TCRMLQKPVwW"  # not those that set programs up (I m U), name files (F) or only inform
+KEPT_FIELDS = "TCRMLQKPVwW"  # none that configures programs (I, m, U) or names files (F)
 INLINE_FIELD = re.compile(r"\[([A-Za-z+]):[^\]\n]*\]?")
 KEPT_INLINE = "MLQKPV"
 
@@ -76,15 +78,14 @@ DANCES = {"reel": 50, "hornpipe": 38, "strathspey": 32, "polka": 60, "waltz": 45
 
 SOUNDFONTS = ("/usr/share/sounds/sf2", "/usr/share/sounds/sf3", "/usr/share/soundfonts")  # Debian; Fedora and Arch
 SAMPLE_RATE = 22_050  # Hz
-DRUMS = 9  # the channel of General MIDI
 
 
 class RenderingError(ValueError):
     """A tune that cannot be rendered, or a program that is missing. The text is one line."""
 
 
-def safe(abc: str) -> str:
-    """Return what notation needs of a tune, as one tune: no directive, comment, macro or file name is left.
+def sanitize(abc: str) -> str:
+    """Return a tune without directives, comments, macros, file names and all else that is no notation.
 
     Raises RenderingError if it has more than MAX_CHARACTERS.
     """
@@ -92,13 +93,13 @@ def safe(abc: str) -> str:
         raise RenderingError(f"the tune has {len(abc):,} characters: more than {MAX_CHARACTERS:,} are not rendered")
     lines = ["X:1"]
     text = abc.encode("utf-8", "replace").decode().replace("\r", "\n")
-    in_text = False  # a field of text goes on in this line
-    for written in DROPPED_CHARACTERS.sub("", text).split("\n"):
-        line = written.partition("%")[0].strip()
+    in_text = False  # a text field continues in this line
+    for raw in DROPPED_CHARACTERS.sub("", text).split("\n"):
+        line = raw.partition("%")[0].strip()
         field = FIELD.match(line)
-        goes_on = in_text and not field
-        in_text = line.endswith("\\") if goes_on else CONTINUES.match(line) is not None
-        line = "" if goes_on else line.strip(" \t\\")
+        continues = in_text and not field
+        in_text = line.endswith("\\") if continues else CONTINUES.match(line) is not None
+        line = "" if continues else line.strip(" \t\\")
         if field and field[1] in KEPT_FIELDS:
             lines.append(line)
         elif line and not field:
@@ -107,11 +108,11 @@ def safe(abc: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def confined(script: str, arguments: Sequence[str], given: dict[str, bytes], made: str) -> tuple[int, str, bytes]:
-    """Run a Python script or, for PROGRAM, a program under LIMITS, in a folder that holds the files `given`.
+def run_confined(script: str, arguments: Sequence[str], files: dict[str, bytes], output: str) -> tuple[int, str, bytes]:
+    """Run a Python script or, for PROGRAM, a program under LIMITS, in a folder that holds `files`.
 
-    Returns its exit code (below 0: the signal that ended it), what it printed and the file `made` (empty if there is
-    none). What is at work after SECONDS is killed. Where the system sets no limits (Windows), there is a warning.
+    Returns its exit code (below 0: the signal that ended it), what it printed and the file `output` (empty if it wrote
+    none). It is killed after SECONDS. On a system without limits (Windows) there is a warning.
     """
     limits = LIMITS
     if resource is None:
@@ -119,15 +120,15 @@ def confined(script: str, arguments: Sequence[str], given: dict[str, bytes], mad
         warnings.warn("this system does not limit programs: they run with a time limit alone", stacklevel=2)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for file, content in given.items():
+        for file, content in files.items():
             (folder / file).write_bytes(content)
-        with (folder / "said").open("wb") as said:
+        with (folder / "printed").open("wb") as printed:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", limits + script, *arguments],
                 cwd=folder,
                 env={"PATH": os.defpath, "HOME": name, "LC_ALL": "C.UTF-8", **WINDOWS},
                 stdin=subprocess.DEVNULL,
-                stdout=said,
+                stdout=printed,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that it is killed with all that it started
             )
@@ -139,8 +140,8 @@ def confined(script: str, arguments: Sequence[str], given: dict[str, bytes], mad
                 if process.poll() is None:
                     _kill(process)
             code = process.wait()
-        text = (folder / "said").read_text(encoding="utf-8", errors="replace")
-        return code, text, (folder / made).read_bytes() if (folder / made).is_file() else b""
+        text = (folder / "printed").read_text(encoding="utf-8", errors="replace")
+        return code, text, (folder / output).read_bytes() if (folder / output).is_file() else b""
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
@@ -152,8 +153,8 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
         started.kill()
 
 
-def ending(code: int) -> str:
-    """Return how a program ended, as the rest of a sentence."""
+def describe_exit(code: int) -> str:
+    """Return how a program failed."""
     if code >= 0:
         return f"fails (exit code {code})"
     if -code in (signal.SIGKILL, signal.SIGXCPU):
@@ -164,43 +165,31 @@ def ending(code: int) -> str:
 
 
 def abc2midi() -> str:
-    """Return where abc2midi is: the system's, else the one that symusic carries. Raises RenderingError."""
-    program = shutil.which("abc2midi")
-    if program:
-        return program
-    package = _package("symusic")
-    if package is None:
-        raise RenderingError("no MIDI: abc2midi is missing (pip install symusic, or apt install abcmidi)")
-    return str(package / "symusic" / "bin" / "abc2midi")
+    """Return the path of abc2midi: the system's, otherwise the one in the package symusic."""
+    return shutil.which("abc2midi") or str(Path(symusic.__file__).parent / "bin" / "abc2midi")
 
 
-def _verovio() -> str:
-    package = _package("verovio")
-    if package is None:
+def _verovio_folder() -> str:
+    spec = importlib.util.find_spec("verovio")  # not imported here: it crashes on some tunes
+    if spec is None or spec.origin is None:
         raise RenderingError("no scores: verovio is missing (pip install verovio)")
-    return str(package)
+    return str(Path(spec.origin).parents[1])
 
 
 def _fluidsynth() -> tuple[str, str]:
-    """Return where fluidsynth and its soundfont are."""
+    """Return the paths of fluidsynth and of a soundfont."""
     program = shutil.which("fluidsynth")
     fonts = [font for folder in SOUNDFONTS for font in sorted(Path(folder).glob("*.sf[23]"))]
     if program is None or not fonts:
-        what = "a soundfont" if program else "fluidsynth"
-        raise RenderingError(f"no sound: {what} is missing (apt install fluidsynth timgm6mb-soundfont)")
+        name = "a soundfont" if program else "fluidsynth"
+        raise RenderingError(f"no sound: {name} is missing (apt install fluidsynth timgm6mb-soundfont)")
     return program, str(next((font for font in fonts if font.stem == "default-GM"), fonts[0]))
 
 
-def _package(name: str) -> Path | None:
-    """Return the folder that a package is imported from, without importing it."""
-    spec = importlib.util.find_spec(name)
-    return Path(spec.origin).parents[1] if spec and spec.origin else None
-
-
-def missing() -> dict[str, str]:
-    """Return a line for each of `mid`, `svg` and `wav` that cannot be made here, with the command that mends it."""
+def missing_programs() -> dict[str, str]:
+    """Return by format (`svg`, `wav`) which program is missing here, and how to install it."""
     lines = {}
-    programs: dict[str, Callable[[], object]] = {"mid": abc2midi, "svg": _verovio, "wav": _fluidsynth}
+    programs: dict[str, Callable[[], object]] = {"svg": _verovio_folder, "wav": _fluidsynth}
     for kind, find in programs.items():
         try:
             find()
@@ -210,25 +199,25 @@ def missing() -> dict[str, str]:
 
 
 def to_midi(abc: str) -> bytes:
-    """Return a tune as abc2midi plays it, at a tempo that suits its rhythm and metre where it names none.
+    """Return a tune as abc2midi plays it, at a tempo for its rhythm and metre if it names none.
 
-    Raises RenderingError if abc2midi is missing or fails, or if no note sounds.
+    Raises RenderingError if abc2midi fails, or if no note sounds.
     """
-    text = safe(abc)
+    text = sanitize(abc)
     if not re.search(r"^Q:", text, re.MULTILINE):
         text = re.sub(r"^K:", f"Q:{_tempo(text)}\nK:", text, count=1, flags=re.MULTILINE)
-    arguments = [abc2midi(), "tune.abc", "-o", "tune.mid"]
-    code, said, midi = confined(PROGRAM, arguments, {"tune.abc": text.encode()}, "tune.mid")
+    command = [abc2midi(), "tune.abc", "-o", "tune.mid"]
+    code, printed, midi = run_confined(PROGRAM, command, {"tune.abc": text.encode()}, "tune.mid")
     if code:
-        raise RenderingError(f"abc2midi {ending(code)}")
-    if not midi or not notes(midi):
-        error = re.search(r"Error in .*", said)
+        raise RenderingError(f"abc2midi {describe_exit(code)}")
+    if not midi or not read_notes(midi):
+        error = re.search(r"Error in .*", printed)
         raise RenderingError(f"abc2midi plays no note{f' ({error[0].strip()})' if error else ''}")
     return midi
 
 
 def _tempo(text: str) -> str:
-    """Return the value of a Q: field: that of the dance that R: names, else one for the metre."""
+    """Return the value of a Q: field for the dance that R: names, otherwise for the metre."""
     fields = dict(re.findall(r"^([MR]):[ \t]*(.*)", text, re.MULTILINE))
     rhythm = fields.get("R", "").lower()
     metre = fields.get("M", "").replace("C|", "2/2").replace("C", "4/4")
@@ -244,95 +233,46 @@ def _tempo(text: str) -> str:
     return f"1/{unit}={170 if unit in ('8', '16') else 110}"
 
 
-def notes(midi: bytes) -> list[tuple[float, float, int]]:
-    """Return the notes of a MIDI file (Standard MIDI Files 1.0): start and length in seconds, pitch; drums left out.
+def read_notes(midi: bytes) -> list[tuple[float, float, int]]:
+    """Return the notes of a MIDI file in order: start and length in seconds, pitch; without the drums.
 
-    Raises RenderingError if it is not whole.
+    Raises RenderingError if the file is damaged.
     """
-    tempos = {0: 500_000}  # microseconds a quarter, from a tick on
-    played: list[tuple[int, int, int]] = []  # start and end in ticks, pitch
     try:
-        if midi[:4] != b"MThd":
-            raise IndexError
-        division = int.from_bytes(midi[12:14])
-        place = 14
-        while place < len(midi):
-            end = place + 8 + int.from_bytes(midi[place + 4 : place + 8])
-            _read_track(midi[place + 8 : end], tempos, played)
-            place = end
-    except IndexError:
-        raise RenderingError("not a whole MIDI file") from None
-    if not played:
-        return []
-    changes = sorted(tempos)
-    ticks = np.array([*changes, max(changes[-1], max(end for _, end, _ in played)) + 1])
-    lengths = np.diff(ticks) * np.array([tempos[tick] for tick in changes]) / 1e6 / division
-    times = np.concatenate([[0.0], np.cumsum(lengths)])
-    starts, ends, pitches = np.array(sorted(played)).T
-    start, stop = np.interp(starts, ticks, times), np.interp(ends, ticks, times)
-    return list(zip(start.tolist(), (stop - start).tolist(), pitches.tolist(), strict=True))
-
-
-def _read_track(track: bytes, tempos: dict[int, int], played: list[tuple[int, int, int]]) -> None:
-    place = now = status = 0
-    sounding: dict[tuple[int, int], int] = {}  # channel and pitch: since when
-    while place < len(track):
-        wait, place = _number(track, place)
-        now += wait
-        if track[place] & 0x80:
-            status, place = track[place], place + 1
-        if status >= 0xF0:
-            kind = track[place]
-            size, place = _number(track, place + (status == 0xFF))
-            if status == 0xFF and kind == 0x51:
-                tempos[now] = int.from_bytes(track[place : place + size])
-            place += size
-            continue
-        key = status & 0x0F, track[place]
-        if status & 0xE0 == 0x80 and key[0] != DRUMS:  # a note ends, or one of velocity 0 begins
-            if key in sounding:
-                played.append((sounding.pop(key), now, key[1]))
-            if status & 0x10 and track[place + 1]:
-                sounding[key] = now
-        place += 1 if status & 0xE0 == 0xC0 else 2
-
-
-def _number(data: bytes, place: int) -> tuple[int, int]:
-    """Return a number of variable length and the place behind it."""
-    value = data[place] & 0x7F
-    while data[place] & 0x80:
-        place += 1
-        value = value << 7 | data[place] & 0x7F
-    return value, place + 1
+        score: Any = symusic.Score.from_midi(midi, "second")
+    except RuntimeError:
+        raise RenderingError("not a readable MIDI file") from None
+    tracks = [track.notes for track in score.tracks if not track.is_drum]
+    return sorted((note.time, note.duration, note.pitch) for notes in tracks for note in notes)
 
 
 def to_svg(abc: str) -> str:
-    """Return the score of a tune on one page, its music font within it, as verovio draws it but black on white.
+    """Return the score of a tune on one page, as verovio draws it with its music font, black on white.
 
     Raises RenderingError if verovio is missing or fails, or if it draws no note.
     """
-    text = safe(abc) + "|\n"  # verovio leaves out a last bar that no sign ends
-    arguments = [_verovio(), json.dumps(VEROVIO_OPTIONS)]
-    code, _, score = confined(VEROVIO, arguments, {"tune.abc": text.encode()}, "score.svg")
+    text = sanitize(abc) + "|\n"  # verovio leaves out a last bar that no sign ends
+    arguments = [_verovio_folder(), json.dumps(VEROVIO_OPTIONS)]
+    code, _, score = run_confined(VEROVIO, arguments, {"tune.abc": text.encode()}, "score.svg")
     if code:
-        raise RenderingError(f"verovio {ending(code)}")
+        raise RenderingError(f"verovio {describe_exit(code)}")
     if b'class="note"' not in score:
         raise RenderingError("verovio draws no note")
     return score.decode("utf-8").replace("<svg ", '<svg style="background:white" ', 1)  # on dark pages too
 
 
 def to_wav(midi: bytes) -> bytes:
-    """Return what fluidsynth plays of a MIDI file: mono, 16 bits, SAMPLE_RATE.
+    """Return the sound of a MIDI file by fluidsynth: mono, 16 bits, SAMPLE_RATE.
 
     Raises RenderingError if fluidsynth or a soundfont is missing, if it fails or if there is no note to play.
     """
-    if not notes(midi):
+    if not read_notes(midi):
         raise RenderingError("a MIDI file without a note")
     program, font = _fluidsynth()
-    arguments = [program, "-ni", "-q", "-g", "1", "-r", str(SAMPLE_RATE), "-F", "tune.wav", font, "tune.mid"]
-    code, _, sound = confined(PROGRAM, arguments, {"tune.mid": midi}, "tune.wav")
+    command = [program, "-ni", "-q", "-g", "1", "-r", str(SAMPLE_RATE), "-F", "tune.wav", font, "tune.mid"]
+    code, _, sound = run_confined(PROGRAM, command, {"tune.mid": midi}, "tune.wav")
     if code or not sound:
-        raise RenderingError(f"fluidsynth {ending(code)}")
+        raise RenderingError(f"fluidsynth {describe_exit(code)}")
     with wave.open(io.BytesIO(sound)) as stereo:
         samples = np.frombuffer(stereo.readframes(stereo.getnframes()), dtype="<i2").reshape(-1, 2)
     file = io.BytesIO()
@@ -342,24 +282,25 @@ def to_wav(midi: bytes) -> bytes:
     return file.getvalue()
 
 
-def render(abc: str, kinds: Sequence[str] = ("mid", "svg", "wav")) -> tuple[dict[str, bytes], list[str]]:
-    """Return the files of these kinds that can be made of a tune, by suffix, and a line for each that failed.
+def render(abc: str, formats: Sequence[str] = FORMATS) -> tuple[dict[str, bytes], list[str]]:
+    """Return a tune's files by format, and an error for each that failed.
 
-    What is `missing` on this machine is in neither.
+    Formats whose program is missing here (see `missing_programs`) are in neither.
     """
-    absent = missing()
+    possible = set(formats) - missing_programs().keys()
     files: dict[str, bytes] = {}
-    failures = []
-    for kind, make in (
-        ("mid", lambda: to_midi(abc)),
-        ("svg", lambda: to_svg(abc).encode()),
-        ("wav", lambda: to_wav(files["mid"])),
-    ):
-        wanted = kind in kinds or (kind == "mid" and "wav" in kinds)
-        if not wanted or kind in absent or (kind == "wav" and "mid" not in files):
-            continue
+    errors = []
+
+    def make(kind: str, maker: Callable[[], bytes]) -> None:
         try:
-            files[kind] = make()
+            files[kind] = maker()
         except RenderingError as error:
-            failures.append(str(error))
-    return {kind: content for kind, content in files.items() if kind in kinds}, failures
+            errors.append(str(error))
+
+    if possible & {"mid", "wav"}:
+        make("mid", lambda: to_midi(abc))
+    if "svg" in possible:
+        make("svg", lambda: to_svg(abc).encode())
+    if "wav" in possible and "mid" in files:
+        make("wav", lambda: to_wav(files["mid"]))
+    return {kind: content for kind, content in files.items() if kind in formats}, errors

@@ -1,13 +1,10 @@
-"""A model → tunes to read and to hear: python generation/run.py --model PATH_OR_HUB_ID --key Dmix --meter 6/8 --n 12
+"""Write tunes with a trained model: python generation/run.py --model PATH_OR_HUB_ID --key Dmix --metre 6/8
 
-The folder gets each tune as .abc, .mid, .svg and .wav, and index.html, which shows and plays them. Without arguments
-the best model of the study writes tunes of its own. `--part quality` samples every model of a study instead and
-measures how the quality of the tunes depends on the size of the model; `--part selection --out FOLDER` then shows some
-of these tunes, chosen by a rule.
+The output folder gets each tune as .abc, .mid, .svg and .wav, and index.html, which shows and plays them. Without
+arguments the study's best model writes 12 tunes.
 """
 
 import hashlib
-import sys
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,36 +20,24 @@ from transformers.utils import logging as transformers_logging
 import cli
 from cli import UserError
 from files import atomic_folder, check_output, read_json, write_json, write_text
-from generation.abc_pipeline import AT_ONCE, FREE, STRICT, AbcGenerationPipeline, check_setting, shown
+from generation.abc_pipeline import FREE, SAMPLING, STRICT, AbcGenerationPipeline, check_setting, shown
+from generation.messages import describe_copy, describe_failure
 from generation.page import Tune, write_page
-from generation.quality import shares
-from generation.rendering import missing, notes, render
-from generation.selection import write_selection
-from generation.study import (
-    FINDINGS,
-    MEASURED,
-    QUALITY,
-    QUALITY_FOLDER,
-    REPORT,
-    load_pipeline,
-    measure_study,
-    read_memory,
-    report_quality,
-)
-from generation.words import missed, nearest
+from generation.rendering import FORMATS, missing_programs, read_notes, render
+from generation.shares import tier_shares
+from generation.study import load_pipeline, read_memory
 from preprocessing.corpus import Corpus
 from preprocessing.notation import judge
 
-transformers_logging.disable_progress_bar()  # the door has one bar, its own
+transformers_logging.disable_progress_bar()
 
 SAMPLES = "samples.json"
-SAMPLING = ("key", "metre", "rhythm", "unit_length", "title", "top_p", "top_k", "min_p", "bars", "max_characters")
-FORMATS = ("mid", "svg", "wav")
-MOST = {"n": 100_000, "samples": 100_000, "resamples": 100_000}
+SETTINGS = ("key", "metre", "rhythm", "unit_length", "title", "top_p", "top_k", "min_p", "bars", "max_characters")
+MAX_SAMPLES = 100_000
 
 
 def option(default: Any, about: str, **more: Any) -> Any:
-    """Return a field with its default, its help, and what else its flag has."""
+    """Return a dataclass field with its default, its help, and what else its flag needs."""
     metadata = {"help": about, **more}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -61,245 +46,189 @@ def option(default: Any, about: str, **more: Any) -> Any:
 
 @dataclass
 class GenerationArguments:
-    """Which tunes, by which model, and where they go."""
+    """Which tunes, by which model, and where they are written."""
 
-    part: str = option(
-        "tunes",
-        "tunes of one model; the quality of every size; a selection of the tunes that this has kept; or again the "
-        "report of the quality.json in --out",
-        choices=["tunes", "quality", "quality_report", "selection"],
-    )
-    model: str = option("data/best_model", "a folder with a model, or its id on the Hub")
-    out: str | None = option(None, "the folder for the tunes; of a model in a folder: its samples/")
-    n: int = option(12, "tunes, in equal parts at each temperature")
-    key: str | None = option(None, "of the tunes, such as D, F#m or Amix; without one the model chooses")
-    metre: str | None = option(None, "such as 6/8 or C", aliases=["--meter"])
-    rhythm: str | None = option(None, "such as jig")
-    unit_length: str | None = option(None, "such as 1/8")
-    title: str | None = option(None, "of all the tunes")
-    prompt: str = option("", r"how each tune begins: any beginning of a tune in ABC, \n for a new line")
-    temperatures: list[float] = option([0.8, 0.9, 1.0], "of the sampling")
+    model: str = option("data/best_model", "folder of a model, or its id on the Hub")
+    output_dir: str | None = option(None, "folder for the tunes (default: samples/ in the model's folder)")
+    num_samples: int = option(12, "number of tunes, divided equally between the temperatures")
+    key: str | None = option(None, "key of the tunes, such as D, F#m or Amix (default: the model chooses)")
+    metre: str | None = option(None, "metre, such as 6/8 or C", aliases=["--meter"])
+    rhythm: str | None = option(None, "rhythm, such as jig")
+    unit_length: str | None = option(None, "unit note length, such as 1/8")
+    title: str | None = option(None, "title of all tunes")
+    prompt: str = option("", r"beginning of every tune, in ABC, \n for a new line")
+    temperatures: list[float] = option([0.8, 0.9, 1.0], "sampling temperatures")
     top_p: float = option(1.0, "sample from the likeliest characters that together have this probability")
-    top_k: int = option(0, "sample from so many of the likeliest characters; 0: all")
-    min_p: float = option(0.0, "sample from characters of this share of the likeliest one's probability, or more")
+    top_k: int = option(0, "sample from this number of the likeliest characters; 0: from all")
+    min_p: float = option(0.0, "sample from characters with at least this share of the likeliest one's probability")
     bars: str = option(FREE, "strict: a bar ends only when it is full", choices=[FREE, STRICT])
     max_characters: int = option(1000, "a longer tune is cut at its last bar line")
-    seed: int = option(0, "of the sampling")
-    formats: list[str] = option([*FORMATS], f"of {', '.join(FORMATS)}, beside the text")
-    corpus: str = option("data/processed_music_data", "what the model was trained on, to find copies")
-    output_root: str = option("data", "quality, selection: the folder that holds the training folders")
-    samples: int = option(50, "quality: tunes of each run at each temperature")
-    resamples: int = option(2000, "quality: of the bootstrap")
-    measured_in: str | None = option(None, "quality: an earlier quality.json, for the runs whose weights are not here")
+    seed: int = option(0, "seed of the sampling")
+    formats: list[str] = option([*FORMATS], f"of {', '.join(FORMATS)}, in addition to the ABC text")
+    corpus: str = option("data/processed_music_data", "the model's training corpus, to find copied tunes")
 
     def __post_init__(self) -> None:
-        for name, most in MOST.items():
-            if not 1 <= getattr(self, name) <= most:
-                raise UserError(f"--{name} {shown(getattr(self, name))}: must be from 1 to {most:,}")
+        if not 1 <= self.num_samples <= MAX_SAMPLES:
+            raise UserError(f"--num_samples {shown(self.num_samples)}: must be from 1 to {MAX_SAMPLES:,}")
         for name in ("temperatures", "formats"):
             values = getattr(self, name)
             if len(set(values)) < len(values) or (not values and name == "temperatures"):
                 raise UserError(f"--{name}: give at least one, and none twice")
-        with usable():
-            for temperature in self.temperatures:
-                check_setting("temperature", temperature)
-            for name in (*SAMPLING, "seed"):
-                check_setting(name, getattr(self, name))
         if unknown := sorted(set(self.formats) - set(FORMATS)):
             raise UserError(f"--formats {unknown[0]}: one of {', '.join(FORMATS)}")
+        with name_flags():
+            for temperature in self.temperatures:
+                check_setting("temperature", temperature)
+            for name in (*SETTINGS, "seed"):
+                check_setting(name, getattr(self, name))
 
 
 @contextmanager
-def usable() -> Iterator[None]:
-    """Turn the pipeline's complaint into the door's, which names a setting by its flag."""
+def name_flags() -> Iterator[None]:
+    """Turn the pipeline's ValueError, which names a setting, into a UserError that names its flag."""
     try:
         yield
     except ValueError as error:
-        flag = "--" if str(error).split()[0] in (*SAMPLING, "temperature", "seed", "n") else ""
+        flag = "--" if str(error).split()[0] in (*SETTINGS, "temperature", "seed") else ""
         raise UserError(f"{flag}{error}".replace("--temperature ", "--temperatures ", 1)) from None
 
 
-def write_tunes(arguments: GenerationArguments) -> None:
-    """Write tunes of one model to a folder, each in every format, with a page that shows and plays them."""
-    if arguments.out is None and not Path(arguments.model).is_dir():
-        raise UserError(f"--model {arguments.model}: no such folder; for a model of the Hub, name the tunes' --out")
-    folder = Path(arguments.out or Path(arguments.model) / "samples")
+def run(arguments: GenerationArguments) -> None:
+    if arguments.output_dir is None and not Path(arguments.model).is_dir():
+        raise UserError(f"--model {arguments.model}: no such folder; for a model of the Hub give --output_dir")
+    folder = Path(arguments.output_dir or Path(arguments.model) / "samples")
     check_output(folder, mark=SAMPLES)
+    torch.set_num_threads(1)  # a step is too small to share between threads
     pipe = load_pipeline(arguments.model)
-    absent = {kind: line for kind, line in missing().items() if kind in arguments.formats}
+    missing = {kind: line for kind, line in missing_programs().items() if kind in arguments.formats}
     corpus = Corpus.open(arguments.corpus) if Path(arguments.corpus).is_dir() else None
-    decided = repr((sorted(absent), corpus and corpus.digest()))
-    identity = digest(arguments, pipe.model, decided)
+    identity = digest(arguments, pipe.model, repr((sorted(missing), corpus and corpus.digest())))
     if (folder / SAMPLES).is_file() and read_json(folder / SAMPLES, "identity")["identity"] == identity:
         print(f"{folder}: finished already, nothing to do")
         return
     tunes = generate(pipe, arguments)
     find_copies(tunes, corpus)
     with atomic_folder(folder, mark=SAMPLES) as temporary:
-        pages = []
-        with ThreadPoolExecutor(2) as pool:
-            made = pool.map(lambda tune: render(tune["abc"], arguments.formats), tunes)
-            pairs = zip(tunes, made, strict=True)
-            for i, (tune, (files, failures)) in enumerate(tqdm(pairs, desc="rendering", total=len(tunes))):
-                tune["file"] = f"{i + 1:03d}.abc"
-                write_text(temporary / tune["file"], as_abc(tune, arguments.model))
-                for kind, content in files.items():
-                    (temporary / f"{i + 1:03d}.{kind}").write_bytes(content)
-                for line in failures:
-                    print(f"{tune['file']}: {line}")
-                tune["formats"] = sorted(files)
-                pages.append(page_entry(tune, files.get("mid")))
-        write_page(
-            temporary, pages, told({"model": arguments.model} | {name: getattr(arguments, name) for name in SAMPLING})
-        )
-        write_json(
-            temporary / SAMPLES,
-            {
-                "identity": identity,
-                "settings": asdict(arguments),
-                "shares": shares([tune["verdict"] for tune in tunes]),
-                "samples": tunes,
-            },
-        )
-    for line in absent.values():
+        write_tunes(temporary, tunes, arguments)
+        record = {
+            "identity": identity,
+            "settings": asdict(arguments),
+            "shares": tier_shares([tune["verdict"] for tune in tunes]),
+            "samples": tunes,
+        }
+        write_json(temporary / SAMPLES, record)
+    for line in missing.values():
         print(line)
     if corpus is None:
-        print(f"{arguments.corpus}: no such corpus, so nothing says whether tunes are copied from it (--corpus FOLDER)")
-    copies = "not compared with" if corpus is None else f"{sum(tune['copied'] for tune in tunes)} copied from"
+        print(f"{arguments.corpus}: no such corpus, so copied tunes are not found (--corpus FOLDER)")
+    copied = "not compared with" if corpus is None else f"{sum(tune['copied'] for tune in tunes)} copied from"
     valid = sum(tune["verdict"]["valid"] for tune in tunes)
-    print(f"{folder}: {len(tunes)} tunes, {valid} valid, {copies} training; open {folder / 'index.html'}")
+    print(f"{folder}: {len(tunes)} tunes, {valid} valid, {copied} training; open {folder / 'index.html'}")
 
 
 def generate(pipe: AbcGenerationPipeline, arguments: GenerationArguments) -> list[dict[str, Any]]:
-    """Return the tunes of all temperatures as the pipeline gives them."""
-    settings = {name: getattr(arguments, name) for name in SAMPLING}
+    """Return the tunes of all temperatures as the pipeline returns them."""
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
     prompt = arguments.prompt.replace("\\n", "\n")
+    step, batch = len(arguments.temperatures), SAMPLING["tunes_per_batch"]
     tunes = []
-    with tqdm(total=arguments.n, desc="generating", unit=" tunes") as bar:
+    with tqdm(total=arguments.num_samples, desc="generating", unit=" tunes") as bar:
         for i, temperature in enumerate(arguments.temperatures):
-            for start in range(i, arguments.n, len(arguments.temperatures) * AT_ONCE):
-                n = len(range(start, arguments.n, len(arguments.temperatures))[:AT_ONCE])
-                with usable():
-                    seed = zlib.crc32(f"{arguments.seed} {temperature} {start}".encode())
+            for start in range(i, arguments.num_samples, step * batch):
+                n = len(range(start, arguments.num_samples, step)[:batch])
+                seed = zlib.crc32(f"{arguments.seed} {temperature} {start}".encode())
+                with name_flags():
                     tunes += pipe(prompt, n=n, temperature=temperature, seed=seed, **settings)
                 bar.update(n)
     return tunes
 
 
 def find_copies(tunes: list[dict[str, Any]], corpus: Corpus | None) -> None:
-    """Add to each tune whether it is copied from a training tune and what it shares with which; None if unknown."""
-    for tune in tunes:
-        tune |= {"copied": None, "copy": None}
+    """Add to each tune whether it is copied, and what it shares with which training tune; None without a corpus."""
     if corpus is None:
+        for tune in tunes:
+            tune |= {"copied": None, "copy": None}
         return
     memory, training = read_memory(corpus)
     for tune in tunes:
         trace = memory.recall(judge(tune["abc"]).pitches)
-        place = trace.aligned_source if trace.copied and trace.aligned_source is not None else trace.source
-        source = {} if place is None else training[place]
-        named = {name: source.get(name) for name in ("title", "file")}
-        tune |= {"copied": trace.copied, "copy": trace.as_dict() | named | {"words": nearest(trace, training)}}
+        source = trace.aligned_source if trace.copied and trace.aligned_source is not None else trace.source
+        row = {} if source is None else training[source]
+        named = {"title": row.get("title"), "file": row.get("file"), "words": describe_copy(trace, training)}
+        tune |= {"copied": trace.copied, "copy": trace.as_dict() | named}
 
 
-def describe(tune: dict[str, Any]) -> str:
-    """Return a tune's verdict in words: the first tier that it misses, and what it copies."""
-    words = missed(tune["verdict"]) or "valid"
-    return f"COPIED from {describe_copy(tune)}; {words}" if tune["copied"] else words
+def write_tunes(folder: Path, tunes: list[dict[str, Any]], arguments: GenerationArguments) -> None:
+    """Write each tune's files and the page, and add to each tune its file and formats."""
+    entries = []
+    with ThreadPoolExecutor(2) as pool:
+        rendered = pool.map(lambda tune: render(tune["abc"], arguments.formats), tunes)
+        pairs = tqdm(zip(tunes, rendered, strict=True), desc="rendering", total=len(tunes))
+        for number, (tune, (files, errors)) in enumerate(pairs, start=1):
+            stem = f"{number:03d}"
+            tune |= {"file": f"{stem}.abc", "formats": sorted(files)}
+            write_text(folder / tune["file"], abc_file(tune, arguments.model))
+            for kind, content in files.items():
+                (folder / f"{stem}.{kind}").write_bytes(content)
+            for error in errors:
+                print(f"{tune['file']}: {error}")
+            entries.append(page_entry(tune, files.get("mid")))
+    settings = {"model": arguments.model} | {name: getattr(arguments, name) for name in SETTINGS}
+    write_page(folder, entries, given_settings(settings))
 
 
-def describe_copy(tune: dict[str, Any]) -> str:
-    """Return what a tune shares with the training tune that it is most like."""
+def describe_verdict(tune: dict[str, Any]) -> str:
+    """Return whether a tune is valid and, if not, the first tier that it fails; first of all whether it is copied."""
+    verdict = describe_failure(tune["verdict"]) or "valid"
+    return f"COPIED from {training_match(tune)}; {verdict}" if tune["copied"] else verdict
+
+
+def training_match(tune: dict[str, Any]) -> str:
+    """Return what a tune shares with the training tune most like it."""
     return "not compared" if tune["copy"] is None else str(tune["copy"]["words"])
 
 
-def as_abc(tune: dict[str, Any], model: str) -> str:
+def abc_file(tune: dict[str, Any], model: str) -> str:
     """Return a tune as a file: comments with its settings and verdict, then the tune."""
-    lines = [f"generated by {model}", *(f"{name}: {value}" for name, value in told(tune["settings"]).items())]
-    return (
-        "".join(
-            f"% {' '.join(line.split())}\n"
-            for line in [*lines, f"verdict: {describe(tune)}", f"in training: {describe_copy(tune)}"]
-        )
-        + tune["abc"]
-    )
+    facts = {
+        "model": model,
+        **given_settings(tune["settings"]),
+        "verdict": describe_verdict(tune),
+        "in training": training_match(tune),
+    }
+    return "".join(f"% {name}: {' '.join(value.split())}\n" for name, value in facts.items()) + tune["abc"]
 
 
-def told(settings: dict[str, Any]) -> dict[str, str]:
-    """Return the settings that say something."""
+def given_settings(settings: dict[str, Any]) -> dict[str, str]:
+    """Return the settings that have a value, as text."""
     return {name: str(value) for name, value in settings.items() if value not in (None, "")}
 
 
 def page_entry(tune: dict[str, Any], midi: bytes | None) -> Tune:
-    """Return what the page says of a tune."""
+    """Return a tune as the page shows it."""
     verdict, settings = tune["verdict"], tune["settings"]
     facts = {
         "temperature": f"{settings['temperature']:.2g}",
         "seed": str(settings["seed"]),
         "bars": f"{verdict['bars']}, {100 * verdict['good_bars_share']:.0f} % of them add up",
         "notes": str(verdict["notes"]),
-        "most like in training": describe_copy(tune),
+        "most like in training": training_match(tune),
     }
     stem = Path(tune["file"]).stem
     name = f"{settings['title']} {stem}" if "title" in settings else f"Tune {stem}"
-    return Tune(stem, name, tune["abc"], describe(tune), verdict["valid"], facts, notes(midi) if midi else None)
+    notes = read_notes(midi) if midi else None
+    return Tune(stem, name, tune["abc"], describe_verdict(tune), verdict["valid"], facts, notes)
 
 
-def digest(arguments: GenerationArguments, model: torch.nn.Module, decided: str) -> str:
-    """Return the hash of the weights, the settings, this room's code and what else has `decided` the files."""
-    settings = {name: value for name, value in asdict(arguments).items() if name not in ("out", "corpus")}
-    content = hashlib.sha256((repr(settings) + decided).encode())
+def digest(arguments: GenerationArguments, model: torch.nn.Module, more: str) -> str:
+    """Return the hash of the settings, this package's code, the weights and what `more` decides the files."""
+    settings = {name: value for name, value in asdict(arguments).items() if name not in ("output_dir", "corpus")}
+    content = hashlib.sha256((repr(settings) + more).encode())
     for file in sorted(Path(__file__).parent.glob("*.*")):
         content.update(file.read_bytes())
     for weights in model.state_dict().values():
         content.update(weights.cpu().numpy().tobytes())
     return content.hexdigest()
-
-
-def measure(arguments: GenerationArguments) -> None:
-    """Measure the quality of every model of a study, and print what was found."""
-    root, corpus = Path(arguments.output_root), Corpus.open(arguments.corpus)
-    quality = measure_study(
-        root,
-        corpus,
-        arguments.temperatures,
-        arguments.bars,
-        arguments.samples,
-        arguments.seed,
-        arguments.resamples,
-        None if arguments.measured_in is None else Path(arguments.measured_in),
-    )
-    for line in [*quality["findings"], *quality["judges"]["missing"]]:
-        print(line)
-    print(f"{root / QUALITY_FOLDER}: {REPORT}, {QUALITY}, {FINDINGS} and figures")
-
-
-def report_again(arguments: GenerationArguments) -> None:
-    """Write figures and report of a quality.json anew."""
-    if arguments.out is None:
-        raise UserError(f"--out: name the folder with {QUALITY}")
-    folder = Path(arguments.out)
-    report_quality(read_json(folder / QUALITY, *MEASURED), folder)
-    print(f"{folder}: {REPORT}, {FINDINGS} and figures")
-
-
-def select(arguments: GenerationArguments) -> None:
-    """Write the tunes of a study that a rule chooses, and print what it passed over."""
-    if arguments.out is None:
-        raise UserError("--out: name the folder that the tunes go to")
-    for line in write_selection(Path(arguments.output_root), Corpus.open(arguments.corpus), Path(arguments.out)):
-        print(line)
-
-
-PARTS = {"tunes": write_tunes, "quality": measure, "quality_report": report_again, "selection": select}
-
-
-def run(arguments: GenerationArguments) -> None:
-    torch.set_num_threads(1)  # a step is too small to share between threads
-    try:
-        PARTS[arguments.part](arguments)
-    except KeyboardInterrupt:
-        print("\nstopped: the folder is written whole or not at all, and was not", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""Tunes of both architectures to read, to see and to hear, chosen by RULE from those that the quality part has kept."""
+"""A selection of a study's tunes by a fixed rule, as files and as pages that show and play them."""
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,123 +14,99 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from cli import UserError
-from files import atomic_folder, check_output, read_json, write_json, write_text
+from files import atomic_folder, check_output, read_json, render, write_json, write_text
 from generation.abc_pipeline import AbcGenerationPipeline
+from generation.messages import describe_copy, describe_failure
 from generation.page import Tune, write_page
-from generation.quality import TIERS, Share, score_tune
+from generation.quality import TIERS, score_tune
 from generation.quality_vs_size import ARCHITECTURES, SHARES
-from generation.rendering import missing, notes, render
+from generation.rendering import missing_programs, read_notes
+from generation.rendering import render as render_tune
 from generation.report import NAMES
+from generation.shares import share
 from generation.structure import structure
-from generation.study import CELLS, FINDINGS, QUALITY_FOLDER, Cell, load_pipeline, plan_cells, read_memory
-from generation.words import missed, nearest
-from preprocessing.corpus import Corpus
+from generation.study import Cell, Reference, Tunes, load_pipeline
 from preprocessing.notation import judge
 from training.record import read_record
 
 SELECTION = "samples.json"
+TEMPLATE = Path(__file__).parent / "selection.md.j2"
 SHOWN = 20  # tunes of each architecture
 KINDS = ("mid", "svg")
 RULE = (
-    f"Of each architecture the largest size, trained on the main budget, at the temperature that the validation split "
-    f"has chosen for it. Its draws in their order, seed after seed: the first {SHOWN} that are valid and not copied "
-    f"from the training tunes, and if there are fewer, behind them the first that are not valid, marked so. "
+    f"Of each architecture the largest size, trained on the main token budget, at the temperature chosen on the "
+    f"validation split. Of its tunes in the order of sampling, seed after seed, the first {SHOWN} that are valid and "
+    f"not copied from the training tunes; if there are fewer, then the first that are not valid, marked so. "
     f"A copied tune is never shown."
 )
+BAR_LINES = "The end of a line closes a full bar, as in the Essen songs; the scores have no bar line there."
 MODEL = ("architecture", "size", "seed", "n_params", "validation_loss", "temperature", "bars")
-BAR_LINES = "A line's end closes a full bar, as in the Essen songs; the scores have no bar line there."
 
 
-def largest_cells(root: Path) -> dict[str, list[Cell]]:
-    """Return for each architecture the runs of its largest size, by seed, at the temperature chosen for that size.
+@dataclass(frozen=True)
+class Selected:
+    """The shown tunes of one architecture, and the account of all from which they were selected."""
 
-    Raises UserError if the quality part has not measured it.
-    """
-    path = root / QUALITY_FOLDER / FINDINGS
-    found = read_json(path, "temperatures", "bars")
-    chosen = {(row["architecture"], row["size"]): row["chosen"] for row in found["temperatures"]}
-    every = [cell for cell in plan_cells(root, sorted({*chosen.values()}), found["bars"]) if not cell.best]
-    cells = {}
+    tunes: list[dict[str, Any]]
+    account: dict[str, Any]
+
+
+def largest_cells(cells: Sequence[Cell], temperatures: Sequence[Mapping[str, Any]]) -> dict[str, list[Cell]]:
+    """Return for each architecture the runs of its largest size, by seed, at the temperature chosen for that size."""
+    chosen = {(row["architecture"], row["size"]): row["chosen"] for row in temperatures}
+    found = {}
     for name in ARCHITECTURES:
-        mine = [cell for cell in every if cell.architecture == name]
+        mine = [cell for cell in cells if cell.architecture == name and not cell.best]
         if mine:
             size = max(mine, key=lambda cell: cell.n_params).size
-            if (name, size) not in chosen:
-                raise UserError(f"{path} lacks {name} {size}: python generation/run.py --part quality measures it")
-            cells[name] = [cell for cell in mine if (cell.size, cell.temperature) == (size, chosen[name, size])]
-    return cells
+            found[name] = [cell for cell in mine if (cell.size, cell.temperature) == (size, chosen[name, size])]
+    return found
 
 
-def read_draws(root: Path, cells: Sequence[Cell], corpus: Corpus) -> list[dict[str, Any]]:
-    """Return the kept tunes of these cells in their order, each with its model and its place among that model's.
-
-    Raises UserError if there are none, or if the models were trained on another corpus.
-    """
-    draws: list[dict[str, Any]] = []
-    for cell in cells:
-        record = read_record(cell.folder)
-        if record is None or record.config.corpus != corpus.digest():
-            raise UserError(f"{corpus.folder}: not the corpus that {cell.folder} was trained on (--corpus FOLDER)")
-        model = {name: getattr(cell, name) for name in MODEL} | {"tokens": record.config.tokens}
-        kept = read_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json", "tunes")["tunes"]
-        draws += [{**model, "draw": number, **tune} for number, tune in enumerate(kept, start=1)]
-    return draws
-
-
-def shown_before(folder: Path, name: str, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return what stands in `folder` of these cells, whose weights are not here: the tunes, and what is told of them.
-
-    Raises UserError if it is not theirs.
-    """
-    before: dict[str, Any] = {"samples": [], "accounts": {}}
-    if (folder / SELECTION).is_file():
-        before = read_json(folder / SELECTION, *before)
+def selected_before(folder: Path, name: str, cells: Sequence[Cell]) -> Selected | None:
+    """Return what an earlier selection in `folder` shows of these cells, None if it is not of them."""
+    if not (folder / SELECTION).is_file():
+        return None
+    before = read_json(folder / SELECTION, "samples", "accounts")
     tunes = [tune for tune in before["samples"] if tune["architecture"] == name]
-    wanted = {tuple(getattr(cell, key) for key in MODEL) for cell in cells}
-    if not tunes or not {tuple(tune[key] for key in MODEL) for tune in tunes} <= wanted:
-        missing_here = next(cell for cell in cells if not cell.weights.is_file())
-        raise UserError(
-            f"{missing_here.weights} is missing, and {folder} shows no tunes of it: "
-            f"delete {missing_here.folder} and train it again"
-        )
-    return tunes, before["accounts"][name]
+    models = {tuple(getattr(cell, key) for key in MODEL) for cell in cells}
+    if not tunes or not {tuple(tune[key] for key in MODEL) for tune in tunes} <= models:
+        return None
+    return Selected(tunes, before["accounts"][name])
 
 
-def pick(draws: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the draws that RULE shows, in the order in which it shows them."""
-    own = [draw for draw in draws if not draw["copied"]]
-    return sorted(own, key=lambda draw: not draw["verdict"]["valid"])[:SHOWN]  # stable: in order of their draw
+def select(scored: Sequence[dict[str, Any]]) -> Selected:
+    """Return the tunes that RULE shows, in its order, and the account of those passed over.
 
-
-def account(draws: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what RULE has passed over: `looked_at` draws, up to the last one shown, or all if valid ones were lacking.
-
-    `valid` and `copied` are shares of all draws; `not_valid` counts those passed over by the first tier that they miss.
+    `looked_at`: the tunes up to the last one shown, or all if valid ones were too few; `not_valid` counts those passed
+    over among them by the first tier that they fail; `valid` and `copied` are shares of all.
     """
-    places = [draws.index(draw) for draw in shown]
-    enough = len(shown) == SHOWN and all(draw["verdict"]["valid"] for draw in shown)
-    looked_at = max(places) + 1 if enough else len(draws)
-    over = [draws[place] for place in range(looked_at) if place not in places]
-    tiers = Counter(next(tier for tier in TIERS if not draw["verdict"][tier]) for draw in over if not draw["copied"])
-    return {
-        "draws": len(draws),
-        "valid": Share(sum(draw["verdict"]["valid"] for draw in draws), len(draws)).as_dict(),
-        "copied": Share(sum(draw["copied"] for draw in draws), len(draws)).as_dict(),
-        "shown": {"valid": sum(draw["verdict"]["valid"] for draw in shown), "all": len(shown)},
+    own = [tune for tune in scored if not tune["copied"]]
+    shown = sorted(own, key=lambda tune: not tune["verdict"]["valid"])[:SHOWN]  # stable: in the order of sampling
+    valid = sum(tune["verdict"]["valid"] for tune in shown)
+    indices = [scored.index(tune) for tune in shown]
+    looked_at = max(indices) + 1 if valid == SHOWN else len(scored)
+    over = [tune for i, tune in enumerate(scored[:looked_at]) if i not in indices]
+    failed = Counter(next(tier for tier in TIERS if not tune["verdict"][tier]) for tune in over if not tune["copied"])
+    account = {
+        "draws": len(scored),
+        "valid": share(sum(tune["verdict"]["valid"] for tune in scored), len(scored)),
+        "copied": share(sum(tune["copied"] for tune in scored), len(scored)),
+        "shown": {"valid": valid, "all": len(shown)},
         "looked_at": looked_at,
         "passed_over": {
-            "copied": sum(draw["copied"] for draw in over),
-            "not_valid": {tier: tiers[tier] for tier in TIERS if tiers[tier]},
+            "copied": sum(tune["copied"] for tune in over),
+            "not_valid": {tier: failed[tier] for tier in TIERS if failed[tier]},
         },
     }
+    return Selected(shown, account)
 
 
 @torch.inference_mode()
 def own_loss(pipe: AbcGenerationPipeline, abc: str, ended: bool) -> float:
-    """Return a model's loss on a tune and, if it has ended it, on its end, in nats per character at temperature 1.
+    """Return a model's loss on a tune, with its end if the model ended it, in nats per character at temperature 1.
 
-    Long tunes are read as training reads them: in windows of the context, each without what came before.
+    Long tunes are read in windows of the context, each without what came before.
     """
     tokenizer = pipe.tokenizer
     ids = torch.tensor(tokenizer(abc, verbose=False)["input_ids"] + [tokenizer.eos_token_id] * ended)
@@ -142,125 +119,151 @@ def own_loss(pipe: AbcGenerationPipeline, abc: str, ended: bool) -> float:
 
 
 def slim(svg: bytes) -> bytes:
-    """Return a score of verovio without the indents and the ids that nothing in it refers to."""
+    """Return a score of verovio without indents and without the ids that nothing refers to."""
     text = re.sub(r">\s+<", "><", svg.decode())
     used = set(re.findall(r"#([\w-]+)", text))
     return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text).encode()
 
 
-def write_selection(root: Path, corpus: Corpus, folder: Path) -> list[str]:
-    """Write the tunes that RULE shows of a study to a folder, and return what is to be said of them.
+def score_tunes(cells: Sequence[Cell], tunes: Mapping[str, Tunes], reference: Reference) -> Tunes:
+    """Return the tunes of one architecture's cells with their model, verdict and nearest training tune."""
+    scored = []
+    for cell in cells:
+        record = read_record(cell.folder)
+        assert record is not None  # cells are planned from records
+        model = {name: getattr(cell, name) for name in MODEL} | {"tokens": record.config.tokens}
+        for number, tune in enumerate(tunes[cell.name], start=1):
+            trace = reference.memory.recall(judge(tune["abc"]).pitches)
+            copy = trace.as_dict() | {"words": describe_copy(trace, reference.training)}
+            verdict = score_tune(tune["abc"], tune["ended"])
+            scored.append({**model, "draw": number, **tune, "verdict": verdict, "copied": trace.copied, "copy": copy})
+    return scored
 
-    `gpt/01.abc`, .mid, .svg, …, SELECTION with all their scores, index.md and index.html. Tunes of an architecture
-    whose weights are not here stay as they stand there. The same of the same tunes by the same code is not written
-    again. Raises UserError if the folder is another's, or as its parts do.
+
+def select_tunes(cells: Sequence[Cell], tunes: Mapping[str, Tunes], reference: Reference) -> Selected:
+    """Return what RULE shows of one architecture, with structure and loss."""
+    selected = select(score_tunes(cells, tunes, reference))
+    for cell in cells:
+        pipe = load_pipeline(str(cell.folder))
+        for tune in (tune for tune in selected.tunes if tune["seed"] == cell.seed):
+            tune["structure"] = structure(tune["abc"])
+            tune["nats_per_character"] = own_loss(pipe, tune["abc"], tune["ended"])
+    return selected
+
+
+def write_selection(
+    cells: Mapping[str, Sequence[Cell]],
+    tunes: Mapping[str, Tunes],
+    read_reference: Callable[[], Reference],
+    folder: Path,
+    earlier: Path,
+) -> list[str]:
+    """Write the tunes that RULE shows to a folder, and return messages for the user.
+
+    gpt/01.abc, .mid, .svg, …, samples.json with all scores, index.md and index.html. Tunes of an architecture without
+    weights are taken from the selection in `earlier`, if it is of the same cells, else left out. Raises UserError if
+    the folder holds other files.
     """
     check_output(folder, SELECTION)
-    cells = largest_cells(root)
-    here = [name for name, mine in cells.items() if all(cell.weights.is_file() for cell in mine)]
-    kept = {name: shown_before(folder, name, mine) for name, mine in cells.items() if name not in here}
-    draws = {name: read_draws(root, cells[name], corpus) for name in here}
-    absent = [line for kind, line in missing().items() if kind in KINDS]
+    messages = [message for kind, message in missing_programs().items() if kind in KINDS]
+    own = {name: mine for name, mine in cells.items() if all(cell.name in tunes for cell in mine)}
+    kept = {name: selected_before(earlier, name, mine) for name, mine in cells.items() if name not in own}
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.*"))]
-    identity = hashlib.sha256(b"".join([repr((draws, kept, absent)).encode(), *code])).hexdigest()
+    content = [[tunes[cell.name] for mine in own.values() for cell in mine], kept, messages]
+    identity = hashlib.sha256(repr(content).encode() + b"".join(code)).hexdigest()
     if (folder / SELECTION).is_file() and read_json(folder / SELECTION, "identity")["identity"] == identity:
         return [f"{folder}: finished already, nothing to do"]
-    memory, training = read_memory(corpus)
-    for draw in (draw for rows in draws.values() for draw in rows):
-        trace = memory.recall(judge(draw["abc"]).pitches)
-        copy = trace.as_dict() | {"words": nearest(trace, training)}
-        draw |= {"verdict": score_tune(draw["abc"], draw["ended"]), "copied": trace.copied, "copy": copy}
-    shown = {name: pick(draws[name]) if name in here else kept[name][0] for name in cells}
-    accounts = {name: account(draws[name], shown[name]) if name in here else kept[name][1] for name in cells}
-    pages, lines = [], []
-    with atomic_folder(folder, SELECTION) as temporary, ThreadPoolExecutor(2) as pool:
-        for name, tunes in shown.items():
-            (temporary / name).mkdir()
-            pipes = {cell.seed: load_pipeline(str(cell.folder)) for cell in cells[name]} if name in here else {}
-            made = pool.map(lambda tune: render(tune["abc"], KINDS), tunes)
-            pairs = zip(tunes, made, strict=True)
-            for number, (tune, (files, failures)) in enumerate(tqdm(pairs, desc=name, total=len(tunes)), start=1):
-                stem = f"{name}/{number:02d}"
-                if name in here:
-                    tune["structure"] = structure(tune["abc"])
-                    tune["nats_per_character"] = own_loss(pipes[tune["seed"]], tune["abc"], tune["ended"])
-                tune |= {"file": f"{stem}.abc", "formats": sorted(files), "failures": failures}
-                said = {"verdict": verdict_words(tune), **facts(tune)}
-                comments = "".join(f"% {fact}: {' '.join(value.split())}\n" for fact, value in said.items())
-                write_text(temporary / tune["file"], comments + tune["abc"])
-                for kind, content in files.items():
-                    (temporary / f"{stem}.{kind}").write_bytes(slim(content) if kind == "svg" else content)
-                lines += [f"{tune['file']}: {line}" for line in failures]
-                valid, sound = tune["verdict"]["valid"], notes(files["mid"]) if "mid" in files else None
-                title = f"{NAMES[name]} {number}"
-                pages.append(Tune(stem, title, tune["abc"], verdict_words(tune), valid, facts(tune), sound))
-        told = {NAMES[name]: told_account(cells[name], shown[name][0], accounts[name]) for name in cells}
-        write_page(temporary, pages, {"Rule": RULE, **told, "Scores": BAR_LINES}, "Selected tunes")
-        write_text(temporary / "index.md", as_markdown(shown, told))
-        rows = [tune for tunes in shown.values() for tune in tunes]
-        write_json(temporary / SELECTION, {"identity": identity, "rule": RULE, "accounts": accounts, "samples": rows})
-    return [*lines, *absent, *(f"{name}: {text}" for name, text in told.items()), f"open {folder / 'index.html'}"]
+    selected = {
+        name: select_tunes(mine, tunes, read_reference()) if name in own else kept[name] for name, mine in cells.items()
+    }
+    shown = {name: found for name, found in selected.items() if found is not None and found.tunes}
+    messages += [f"{folder} shows no tunes of {NAMES[name]}" for name in selected if name not in shown]
+    messages += write_pages(shown, folder, identity)
+    return [*messages, f"open {folder / 'index.html'}"]
 
 
-def verdict_words(tune: dict[str, Any]) -> str:
+def write_pages(selected: Mapping[str, Selected], folder: Path, identity: str) -> list[str]:
+    """Write the selected tunes of each architecture in all formats, with their scores and pages; return messages."""
+    accounts = {NAMES[name]: describe_account(found) for name, found in selected.items()}
+    shown = {NAMES[name]: found.tunes for name, found in selected.items()}
+    with atomic_folder(folder, SELECTION) as temporary:
+        pages = [page for name, found in selected.items() for page in write_tunes(name, found.tunes, temporary)]
+        write_page(temporary, pages, {"Rule": RULE, **accounts, "Scores": BAR_LINES}, "Selected tunes")
+        values = {"rule": RULE, "bar_lines": BAR_LINES, "accounts": accounts, "shown": shown}
+        functions = {"facts": facts, "verdict": verdict, "escape": escape_markdown}
+        write_text(temporary / "index.md", render(TEMPLATE, **values, **functions))
+        record: dict[str, Any] = {"identity": identity, "rule": RULE}
+        record["accounts"] = {name: found.account for name, found in selected.items()}
+        record["samples"] = [tune for tunes in shown.values() for tune in tunes]
+        write_json(temporary / SELECTION, record)
+    failed = sum(bool(tune["failures"]) for tune in record["samples"])
+    lacking = [f"{failed} of the tunes could not be written in all formats (reasons: {SELECTION})"] if failed else []
+    return [*lacking, *(f"{name}: {text}" for name, text in accounts.items())]
+
+
+def write_tunes(name: str, tunes: Tunes, folder: Path) -> list[Tune]:
+    """Write the shown tunes of one architecture in all formats, add the files to them, and return the page's tunes."""
+    (folder / name).mkdir()
+    pages = []
+    with ThreadPoolExecutor(2) as pool:
+        rendered = pool.map(lambda tune: render_tune(tune["abc"], KINDS), tunes)
+        pairs = zip(tunes, rendered, strict=True)
+        for number, (tune, (files, failures)) in enumerate(tqdm(pairs, desc=name, total=len(tunes)), start=1):
+            stem = f"{name}/{number:02d}"
+            tune |= {"file": f"{stem}.abc", "formats": sorted(files), "failures": failures}
+            comments = {"verdict": verdict(tune), **facts(tune)}
+            header = "".join(f"% {fact}: {' '.join(value.split())}\n" for fact, value in comments.items())
+            write_text(folder / tune["file"], header + tune["abc"])
+            for kind, content in files.items():
+                (folder / f"{stem}.{kind}").write_bytes(slim(content) if kind == "svg" else content)
+            played = read_notes(files["mid"]) if "mid" in files else None
+            title, valid = f"{NAMES[name]} {number}", tune["verdict"]["valid"]
+            pages.append(Tune(stem, title, tune["abc"], verdict(tune), valid, facts(tune), played))
+    return pages
+
+
+def verdict(tune: Mapping[str, Any]) -> str:
     """Return whether a tune is valid, and if it is not, why."""
-    fault = missed(tune["verdict"])
+    fault = describe_failure(tune["verdict"])
     return f"not valid: {fault}" if fault else "valid"
 
 
-def facts(tune: dict[str, Any]) -> dict[str, str]:
-    """Return what is told of a tune, in words."""
-    verdict, shape = tune["verdict"], tune["structure"]
-    answers = {True: "yes", False: "no", None: "–"}
+def facts(tune: Mapping[str, Any]) -> dict[str, str]:
+    """Return the facts that are shown with a tune."""
+    scores, form = tune["verdict"], tune["structure"]
+    words = {True: "yes", False: "no", None: "–"}
     failed = {"not rendered": "; ".join(tune["failures"])} if tune["failures"] else {}
     return {
         "model": f"{tune['architecture']} {tune['size']}, seed {tune['seed']}, {tune['tokens']:,} training tokens",
-        "sampling": f"temperature {tune['temperature']:g}, draw {tune['draw']}",
-        "bars": f"{verdict['bars']}, {100 * verdict['good_bars_share']:.0f} % of them add up",
-        "notes": str(verdict["notes"]),
-        "form": shape["form"] or "–",
-        "repeats close": answers[shape["repeats_close"]],
-        "ends on the tonic": answers[shape["tonic_ending"]],
-        "keeps its key": answers[shape["key_kept"]],
+        "sampling": f"temperature {tune['temperature']:g}, tune {tune['draw']}",
+        "bars": f"{scores['bars']}, {100 * scores['good_bars_share']:.0f} % of them add up",
+        "notes": str(scores["notes"]),
+        "form": form["form"] or "–",
+        "repeats close": words[form["repeats_close"]],
+        "ends on the tonic": words[form["tonic_ending"]],
+        "keeps its key": words[form["key_kept"]],
         "loss of its own model": f"{tune['nats_per_character']:.2f} nats per character",
         "most like in training": tune["copy"]["words"],
         **failed,
     }
 
 
-def told_account(cells: Sequence[Cell], model: dict[str, Any], account: dict[str, Any]) -> str:
-    """Return which model wrote the draws, how many of them are valid and copied, and what was passed over."""
+def describe_account(selected: Selected) -> str:
+    """Return the model of the shown tunes, and how many of its tunes are valid, copied, shown and passed over."""
+    model, account = selected.tunes[0], selected.account
     shown, over = account["shown"], account["passed_over"]
-    seeds = ", ".join(str(cell.seed) for cell in cells)
     low, high = (100 * edge for edge in account["valid"]["interval"])
-    reasons = ", ".join(f"{SHARES[tier]} {count}" for tier, count in over["not_valid"].items())
-    first_missed = f" (what they miss first: {reasons})" if reasons else ""
+    failed = ", ".join(f"{SHARES[tier]} {count}" for tier, count in over["not_valid"].items())
     return (
-        f"{model['size']}, {model['n_params']:,} parameters, {model['tokens']:,} training tokens, seeds {seeds}, "
-        f"temperature {model['temperature']:g}. Of all its {account['draws']} draws {account['valid']['count']} are "
-        f"valid ({100 * account['valid']['share']:.1f} % [{low:.1f}, {high:.1f}]) and {account['copied']['count']} are "
-        f"copied. Shown are {shown['valid']} valid tunes and {shown['all'] - shown['valid']} that are not, found among "
-        f"the first {account['looked_at']} draws; passed over there: {over['copied']} copied, "
-        f"{sum(over['not_valid'].values())} not valid{first_missed}."
+        f"{model['size']}, {model['n_params']:,} parameters, {model['tokens']:,} training tokens, "
+        f"temperature {model['temperature']:g}; of {account['draws']} tunes {account['valid']['count']} valid "
+        f"({100 * account['valid']['share']:.1f} % [{low:.1f}, {high:.1f}]), {account['copied']['count']} copied; "
+        f"shown {shown['valid']} valid, {shown['all'] - shown['valid']} not valid, from the first "
+        f"{account['looked_at']}; passed over {over['copied']} copied, {sum(over['not_valid'].values())} not valid"
+        + (f" (first tier failed: {failed})" if failed else "")
     )
 
 
-def as_markdown(shown: dict[str, list[dict[str, Any]]], told: dict[str, str]) -> str:
-    """Return the selection as a page that a forge shows: the rule, and of each tune its score and its facts."""
-    parts = ["# Selected tunes", RULE, f"{BAR_LINES} `index.html`, opened from a copy of this folder, plays the tunes."]
-    for name, tunes in shown.items():
-        parts += [f"## {NAMES[name]}", told[NAMES[name]]]
-        for number, tune in enumerate(tunes, start=1):
-            stem = tune["file"].removesuffix(".abc")
-            parts.append(f"### {NAMES[name]} {number} – {verdict_words(tune)}")
-            if "svg" in tune["formats"]:
-                parts.append(f"![Score of {NAMES[name]} {number}]({stem}.svg)")
-            links = " · ".join(f"[{kind}]({stem}.{kind})" for kind in ("abc", *tune["formats"]))
-            said = " · ".join(f"{fact}: {as_markdown_text(value)}" for fact, value in facts(tune).items())
-            parts.append(f"{links}<br>{said}")
-    return "\n\n".join(parts) + "\n"
-
-
-def as_markdown_text(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return text as Markdown that shows it unchanged."""
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", escape(text, quote=False))

@@ -1,7 +1,7 @@
-"""The structure of a tune: repeats, sections and their form, bars that come again, the key, and how it ends.
+"""Structure of a tune: repeats, sections and their form, repeated bars, key and ending.
 
-A measure is None where it does not apply, so that a share is one of the tunes that the measure is about.
-Of several voices the first is measured.
+A measure is None where it does not apply; shares are of the tunes to which a measure applies. Of several voices the
+first is measured.
 """
 
 import re
@@ -9,18 +9,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import sqrt
 from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from generation.quality import Z95, Share
+from analysis.intervals import mean_intervals
+from generation.shares import share
 from preprocessing.notation import Bar, Part, sounding_tonic, transcribe
 
 ENDING = re.compile(r"\[?([1-9])[0-9,.-]*$")
-PHRASE = 4  # bars: the sections of dances and songs are multiples of it
+PHRASE = 4  # bars: sections of dances and songs are multiples of it
 
 # How well each pitch class fits a key, from the tonic up: Krumhansl & Kessler 1982, major and minor.
 PROFILES = np.array(
@@ -37,20 +36,20 @@ SHARES = ("repeats_close", "square", "tonic_ending", "key_kept")
 
 @dataclass(frozen=True)
 class Boundary:
-    """What the bar lines between two bars say. `ending` is the number of the ending that begins, 0 if none does."""
+    """The bar lines between two bars. `ending` is the number of the ending that begins, 0 if none does."""
 
-    closes: bool
-    opens: bool
+    closes: bool  # :| or ::
+    opens: bool  # |: or ::
     edge: bool  # a repeat or a double bar
     ending: int
 
 
 @dataclass(frozen=True)
 class Section:
-    """The bars from one repeat or double bar to the next, how often they sound, and their length in whole bars.
+    """The bars from one repeat or double bar to the next, how often they are played, and their length in whole bars.
 
-    Of several endings the first counts. The length adds up parts of bars, so a pickup and the short bar that makes
-    room for it are one bar; it is None where the metre is free.
+    Of several endings the first counts. The length adds up parts of bars, so a pickup and the short bar that makes up
+    for it are one bar; it is None in free metre.
     """
 
     bars: tuple[Bar, ...]
@@ -63,7 +62,7 @@ class Section:
 
 
 def boundary(lines: Sequence[str]) -> Boundary:
-    """Return what bar lines say: `:|` closes a repeat, `|:` opens one, `::` both, `||` is an edge, `|1` an ending."""
+    """Read the bar lines between two bars: `:|` closes a repeat, `|:` opens one, `||` is an edge, `|1` an ending."""
     endings = [ENDING.search(line) for line in lines]
     signs = [line[: number.start()] if number else line for line, number in zip(lines, endings, strict=True)]
     return Boundary(
@@ -77,22 +76,21 @@ def boundary(lines: Sequence[str]) -> Boundary:
 def repeats_close(part: Part) -> bool | None:
     """Return whether each `|:` is closed before the next and each `:|` has music to repeat; None without repeats.
 
-    A `:|` may stand without its `|:`: it goes back to the repeat or the double bar before it, or to the tune's
-    beginning (ABC 2.1, section 4.8).
+    A `:|` without `|:` repeats from the repeat or double bar before it, or from the beginning (ABC 2.1, section 4.8).
     """
     bounds = [boundary(part.opening), *(boundary(bar.lines) for bar in part.bars)]
     if not any(bound.closes or bound.opens for bound in bounds):
         return None
-    waiting = False  # a repeat is open
-    for place, bound in enumerate(bounds):
-        if (bound.closes and place == 0) or (bound.opens and waiting and not bound.closes):
+    is_open = False
+    for number, bound in enumerate(bounds):
+        if (bound.closes and number == 0) or (bound.opens and is_open and not bound.closes):
             return False
-        waiting = bound.opens or (waiting and not bound.closes)
-    return not waiting
+        is_open = bound.opens or (is_open and not bound.closes)
+    return not is_open
 
 
 def sections(part: Part) -> list[Section]:
-    """Return the sections of a voice in order. One is cut at a repeat or double bar, not at an ending."""
+    """Return the sections of a voice in order: cut at repeats and double bars, not at endings."""
     found: list[Section] = []
     bars: list[Bar] = []
     times, ending = 1, 0
@@ -109,17 +107,17 @@ def sections(part: Part) -> list[Section]:
 
 
 def form(found: Sequence[Section]) -> str | None:
-    """Return the sections as they sound, a letter each, the same one for the same bars: AABB; None if it is just A."""
+    """Return the sections as played, equal ones with the same letter, such as AABB; None for a single A."""
     letters: dict[Any, str] = {}
-    heard = ""
+    played = ""
     for section in found:
         content = tuple(bar.content for bar in section.bars)
-        heard += letters.setdefault(content, ascii_uppercase[min(len(letters), 25)]) * section.times
-    return heard if len(heard) > 1 else None
+        played += letters.setdefault(content, ascii_uppercase[min(len(letters), 25)]) * section.times
+    return played if len(played) > 1 else None
 
 
 def square(found: Sequence[Section]) -> bool | None:
-    """Return whether all sections are multiples of four bars long; None without sections or in free metre."""
+    """Return whether all sections are multiples of PHRASE bars; None without sections or in free metre."""
     lengths = [section.length for section in found if section.length is not None]
     if form(found) is None or len(lengths) < len(found):
         return None
@@ -127,7 +125,7 @@ def square(found: Sequence[Section]) -> bool | None:
 
 
 def repeated_bars(part: Part) -> float | None:
-    """Return the share of bars that are equal to an earlier one, of those with two notes or more; None without any."""
+    """Return the share of bars equal to an earlier one, of the bars with two notes or more; None without any."""
     contents = [bar.content for bar in part.bars if sum(len(sound.struck) for sound in bar.sounds) > 1]
     return 1 - len(set(contents)) / len(contents) if contents else None
 
@@ -143,12 +141,12 @@ def tonic_ending(part: Part) -> bool | None:
 
 
 def key_kept(part: Part) -> bool | None:
-    """Return whether the notes stand in the key that K: states; None without a tonic or notes.
+    """Return whether the notes are in the key of the K: field; None without a tonic or notes.
 
-    They do if, of all 24 keys, one on the stated tonic, major or minor, has the profile that correlates best with the
+    They are if, of all 24 keys, one on the stated tonic, major or minor, has the profile that correlates best with the
     durations of the pitch classes (Krumhansl & Schmuckler's key finding: Krumhansl 1990, chapter 4). The mode is left
-    open, as songbooks write minor tunes under the signature of major. That the notes fit the signature would prove
-    nothing: in ABC any letter does.
+    open, as songbooks write minor tunes under the signature of major. Fitting the signature would prove nothing: in
+    ABC any letter does.
     """
     durations = np.zeros(12)  # of each pitch class above the tonic
     for bar in part.bars:
@@ -164,7 +162,7 @@ def key_kept(part: Part) -> bool | None:
 
 
 def structure(text: str) -> dict[str, Any]:
-    """Return the measures of one tune under the names of its functions, and `sections`: their lengths in bars."""
+    """Return the measures of one tune under the names of their functions, and the lengths of its `sections` in bars."""
     parts = transcribe(text).parts
     part = parts[0] if parts else Part()
     found = sections(part)
@@ -179,27 +177,20 @@ def structure(text: str) -> dict[str, Any]:
     }
 
 
-def mean_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the normal 95 % interval of a mean of shares; all of 0 to 1 if fewer than two are given."""
-    if len(values) < 2:
-        return 0.0, 1.0
-    half = Z95 * float(values.std(ddof=1)) / sqrt(len(values))
-    return max(0.0, float(values.mean()) - half), min(1.0, float(values.mean()) + half)
-
-
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return each measure over the tunes to which it applies: shares, the mean of `repeated_bars`, and the forms.
 
-    Shares have Wilson intervals, the mean a normal one; `has_form` is the share of tunes with a form.
+    `has_form` is the share of tunes with a form.
     """
     table: dict[str, dict[str, Any]] = {}
     for name in SHARES:
         values = [row[name] for row in rows if row[name] is not None]
-        table[name] = Share(sum(values), len(values)).as_dict()
+        table[name] = share(sum(values), len(values))
     forms = Counter(row["form"] for row in rows if row["form"] is not None)
-    table["has_form"] = Share(forms.total(), len(rows)).as_dict()
+    table["has_form"] = share(forms.total(), len(rows))
     table["forms"] = dict(forms.most_common())
-    again = np.array([row["repeated_bars"] for row in rows if row["repeated_bars"] is not None])
-    mean = float(again.mean()) if len(again) else None
-    table["repeated_bars"] = {"mean": mean, "interval": mean_interval(again), "total": len(again)}
+    repeated = np.array([row["repeated_bars"] for row in rows if row["repeated_bars"] is not None])
+    mean, (low, high) = mean_intervals([repeated])[0] if len(repeated) else (None, (None, None))
+    interval = (0.0, 1.0) if low is None or high is None else (max(0.0, low), min(1.0, high))
+    table["repeated_bars"] = {"mean": mean, "interval": interval, "total": len(repeated)}
     return table

@@ -1,11 +1,8 @@
-"""Tunes of every model of a study, and what is measured on them: quality.json, figures and report.
-
-A cell is one model at one temperature. Its tunes are written once and kept; what is measured on them is measured anew.
-"""
+"""The tunes of every model of a study, and what is measured on them. A cell is one model at one temperature."""
 
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -16,16 +13,15 @@ import numpy as np
 from tqdm import tqdm
 
 from cli import UserError
-from files import read_json, write_json, write_text
-from generation import bars, decoding
+from files import read_json, write_json
+from generation import bar_automaton, bar_state, decoding, logits_processors
 from generation.abc_pipeline import STRICT, AbcGenerationPipeline
-from generation.distances import distances, features, floors
+from generation.copies import summarise
+from generation.distances import baseline_distances, distances, features
 from generation.external_validators import agreement, frechet_music_distance, missing, opinions
-from generation.figures import draw_figures
-from generation.memorisation import Memory, summarise
-from generation.quality import Share, score_tune, shares
-from generation.quality_vs_size import analyse
-from generation.report import findings, headlines, report
+from generation.memorisation import Memory
+from generation.quality import score_tune
+from generation.shares import share, tier_shares
 from generation.structure import structure, summary
 from modeling.loading import WEIGHTS, load_model, load_tokenizer
 from preprocessing.corpus import HEADER, Corpus
@@ -33,15 +29,16 @@ from preprocessing.notation import TOKEN, WORDS, judge
 from training.record import BEST, read_ladders, read_record, run_folder
 
 QUALITY_FOLDER = "generation_analysis"
-CELLS = "tunes"  # the folder of the cells' tunes
-QUALITY, FINDINGS, REPORT = "quality.json", "quality_against_size.json", "quality.md"
-LONGEST = 1000  # characters of a tune: three times what 95 % of the bundled tunes have
-FLOOR_TUNES = 4000  # training tunes that the floors' draws come from
-MEASURED = ("cells", "human", "floors", "frechet_music_distance", "analysis")  # what the report needs
+CELLS = "cells"  # the folder of the cells' tunes
+QUALITY, ANALYSIS, REPORT = "quality.json", "quality_vs_size.json", "quality.md"
+MAX_CHARACTERS = 1000  # of a tune: three times what 95 % of the bundled tunes have
+BASELINE_TUNES = 4000  # training tunes from which those of the baseline distances are drawn
 HELD_OUT = ("validation", "test")
 LETTERS = (list("CDEFGAB"), list("cdefgab"))
-TIMES_BEST = 4  # as many tunes of the best model as of a run: its shares are read by themselves, not as a curve
+TIMES_BEST = 4  # as many tunes of the best model as of a run: its shares are reported alone, without a curve
 STRUCTURE = ("repeats_close", "tonic_ending", "key_kept")
+
+Tunes = list[dict[str, Any]]  # each with its `abc`, and whether the model `ended` it
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,13 @@ class Cell:
     validation_loss: float
     temperature: float
     bars: str
-    best: bool  # the model that was trained further, which belongs to no ladder
+    best: bool  # the best model, which was trained further and is no run of the study
     folder: Path
 
     @property
     def name(self) -> str:
-        kind = "best" if self.best else f"{self.architecture}-{self.size}-seed_{self.seed}"
-        return f"{kind}-t{self.temperature:g}-{self.bars}"
+        model = "best" if self.best else f"{self.architecture}-{self.size}-seed_{self.seed}"
+        return f"{model}-t{self.temperature:g}-{self.bars}"
 
     @property
     def weights(self) -> Path:
@@ -70,14 +67,13 @@ class Cell:
 
 
 def plan_cells(root: Path, temperatures: Sequence[float], bars: str) -> list[Cell]:
-    """Return the cells of a study: all finished runs of the ladders at the main budget, and the best model if any.
+    """Return the cells of a study: all finished runs at the main budget, and the best model if there is one.
 
     Raises UserError if there is no run.
     """
-    runs = []
-    for ladder in read_ladders(root).values():
-        for run in ladder.finished:
-            runs.append((run, run_folder(root, run.config), False))
+    runs = [
+        (run, run_folder(root, run.config), False) for ladder in read_ladders(root).values() for run in ladder.finished
+    ]
     best = read_record(root / BEST)
     if best is not None:
         runs.append((best, root / BEST, True))
@@ -99,6 +95,14 @@ def plan_cells(root: Path, temperatures: Sequence[float], bars: str) -> list[Cel
     ]
 
 
+def check_corpus(cells: Sequence[Cell], corpus: Corpus) -> None:
+    """Raise UserError if the runs of a study were trained on another corpus. The best model may have been."""
+    for cell in [cell for cell in cells if not cell.best][:1]:  # all runs of a study have the same corpus
+        record = read_record(cell.folder)
+        if record is None or record.config.corpus != corpus.digest():
+            raise UserError(f"{corpus.folder}: not the corpus that {cell.folder} was trained on (--corpus FOLDER)")
+
+
 def load_pipeline(model: str) -> AbcGenerationPipeline:
     """Load a model and its tokenizer, from a folder or the Hub, as a pipeline.
 
@@ -112,89 +116,91 @@ def weights_digest(folder: Path) -> str:
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
-def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> list[list[dict[str, Any]]]:
-    """Return `n` tunes of each cell, of the best model's TIMES_BEST as many, as rows of `abc` and `ended`.
+def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> dict[str, Tunes]:
+    """Return `n` tunes of each cell by its name, of the best model's TIMES_BEST as many.
 
-    What stands in `folder` is not written again.
+    They are written to `folder`; what is there of the same weights, settings and code is read instead.
     """
-    code = {module: Path(str(module.__file__)).read_bytes() for module in (decoding, bars)}
-    tunes = []
-    bar = tqdm(cells, desc="sampling", unit=" cells")
-    for cell in bar:
-        bar.set_postfix_str(cell.name)
-        own_seed = zlib.crc32(f"{seed} {cell.name}".encode()) % 2**31  # whatever other cells there are
+    code = Path(str(decoding.__file__)).read_bytes()
+    modules = (bar_automaton, bar_state, logits_processors)
+    strict_code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
+    tunes = {}
+    progress = tqdm(cells, desc="sampling", unit=" cells")
+    for cell in progress:
+        progress.set_postfix_str(cell.name)
+        own_seed = zlib.crc32(f"{seed} {cell.name}".encode()) % 2**31  # independent of the other cells
         count = n * (TIMES_BEST if cell.best else 1)
         settings = {"n": count, "temperature": cell.temperature, "seed": own_seed, "bars": cell.bars}
-        decides = code[decoding] + (code[bars] if cell.bars == STRICT else b"")
-        content = cell.weights.read_bytes() + repr(settings).encode() + decides
-        identity = hashlib.sha256(content).hexdigest()
+        used = code + (strict_code if cell.bars == STRICT else b"")
+        identity = hashlib.sha256(cell.weights.read_bytes() + repr(settings).encode() + used).hexdigest()
         path = folder / f"{cell.name}.json"
         if not path.is_file() or read_json(path, "identity")["identity"] != identity:
-            made = load_pipeline(str(cell.folder))(max_characters=LONGEST, at_once=n, **settings)
+            made = load_pipeline(str(cell.folder))(max_characters=MAX_CHARACTERS, tunes_per_batch=n, **settings)
             rows = [{"abc": tune["abc"], "ended": tune["ended"]} for tune in made]
             write_json(path, {"identity": identity, "settings": settings, "tunes": rows})
-        tunes.append(read_json(path, "tunes")["tunes"])
+        tunes[cell.name] = read_json(path, "tunes")["tunes"]
     return tunes
 
 
 def read_memory(corpus: Corpus) -> tuple[Memory, Any]:
-    """Return the melodies of a corpus's training tunes, to ask for copies, and the tunes' rows; no transpositions."""
+    """Return the melodies of a corpus's training tunes without transpositions, to find copies, and the tunes' rows."""
     training = corpus.tunes("train")
     training = training.select(np.flatnonzero(np.array(training["shift"]) == 0))
     melodies = [judge(text).pitches for text in tqdm(training["text"], desc="reading training tunes", unit=" tunes")]
     return Memory(melodies), training
 
 
-class Yardstick:
-    """What tunes are held against: the melodies of the training tunes, and the features of the held-out ones."""
+class Reference:
+    """The tunes of a corpus as generated tunes are compared with them: training melodies, and held-out features."""
 
     def __init__(self, corpus: Corpus) -> None:
-        self.memory, training = read_memory(corpus)
-        self.learnt = features(training["text"][:FLOOR_TUNES])  # their order is random
+        self.memory, self.training = read_memory(corpus)
+        self.training_features = features(self.training["text"][:BASELINE_TUNES])  # their order is random
         self.texts = {split: corpus.tunes(split)["text"] for split in HELD_OUT}
-        self.held_out = {split: features(texts) for split, texts in self.texts.items()}
+        self.features = {split: features(texts) for split, texts in self.texts.items()}
 
     def measure(self, texts: Sequence[str], ended: Sequence[bool], n: int | None = None) -> dict[str, Any]:
         """Return `shares` and `numbers` of a set of tunes; `test_numbers` has the distances to test, not validation.
 
         Distances are those of the first `n` tunes, as they fall with the number of tunes.
         """
-        made = summary([structure(text) for text in texts])
+        form = summary([structure(text) for text in texts])
         copies = summarise([self.memory.recall(judge(text).pitches) for text in texts])
-        tiers = shares([score_tune(text, end) for text, end in zip(texts, ended, strict=True)])
-        tiers["ended"] = Share(sum(ended), len(texts)).as_dict()  # of all: as the last tier it would be `valid` again
-        repeated = made["repeated_bars"]
+        tiers = tier_shares([score_tune(text, end) for text, end in zip(texts, ended, strict=True)])
+        tiers["ended"] = share(sum(ended), len(texts))  # of all tunes: as the last tier it would equal `valid`
+        repeated = form["repeated_bars"]
         numbers = {"repeated_bars": {"value": repeated["mean"], "interval": repeated["interval"]}}
         numbers |= {name: copies[name] for name in ("longest_copied_run", "ngram_overlap")}
         own = features(texts[:n])
-        near, far = (
-            {f"distance_{name}": row for name, row in distances(own, self.held_out[split]).items()}
+        validation, test = (
+            {f"distance_{name}": row for name, row in distances(own, self.features[split]).items()}
             for split in HELD_OUT
         )
         return {
-            "shares": tiers | {name: made[name] for name in STRUCTURE} | {"copied": copies["copied"]},
-            "numbers": numbers | near,
-            "test_numbers": numbers | far,
+            "shares": tiers | {name: form[name] for name in STRUCTURE} | {"copied": copies["copied"]},
+            "numbers": numbers | validation,
+            "test_numbers": numbers | test,
         }
 
-    def floors(self, size: int) -> dict[str, Any]:
+    def baseline(self, size: int) -> dict[str, Any]:
         """Return the distances of `size` training tunes to the test tunes."""
-        found = floors(self.learnt, self.held_out["test"], min(size, len(self.learnt["key"])))
+        size = min(size, len(self.training_features["key"]))
+        found = baseline_distances(self.training_features, self.features["test"], size)
         return {f"distance_{name}": {"value": row["mean"], **row} for name, row in found.items()}
 
     def chance(self, seed: int) -> dict[str, float]:
-        """Return what share of the validation tunes keeps its key once every note has a letter drawn by lot."""
-        draw = Random(seed)
-        rows = [structure(with_random_letters(text, draw))["key_kept"] for text in self.texts["validation"]]
+        """Return the share of validation tunes that keep their key when every note gets a random letter."""
+        random = Random(seed)
+        rows = [structure(with_random_letters(text, random))["key_kept"] for text in self.texts["validation"]]
         return {"key_kept": fmean(row for row in rows if row is not None)}
 
 
-def with_random_letters(text: str, draw: Random) -> str:
-    """Return a tune whose notes keep rhythm and octave, but each takes any letter, and no accidental."""
+def with_random_letters(text: str, random: Random) -> str:
+    """Return a tune with the same rhythm and octaves, each note with a random letter and no accidental."""
     header = HEADER.match(text)
     start = header.end() if header else 0
     words = [
-        f"{draw.choice(LETTERS[note['letter'].islower()])}{note['octave']}{note['note_length']}"
+        f"{random.choice(LETTERS[note['letter'].islower()])}{note['octave']}{note['note_length']}"
         if (note := TOKEN.fullmatch(word)) and note.lastgroup == "note"
         else word
         for word in WORDS(text[start:])
@@ -202,79 +208,47 @@ def with_random_letters(text: str, draw: Random) -> str:
     return text[:start] + "".join(words)
 
 
-def measured_elsewhere(cells: Sequence[Cell], path: Path | None, n: int) -> dict[str, dict[str, Any]]:
-    """Return by its name what an earlier quality.json has measured on `n` tunes of each cell that has no weights here.
+def reuse_cells(cells: Sequence[Cell], path: Path | None, n: int) -> dict[str, dict[str, Any]]:
+    """Return by name what an earlier quality.json has measured on `n` tunes of each of these cells.
 
     Raises UserError naming the first cell that it lacks: the run has to be trained again.
     """
     rows = [] if path is None else read_json(path, "cells")["cells"]
     found = {}
     for cell in cells:
-        wanted = {name: value for name, value in asdict(cell).items() if name != "folder"} | {"samples": n}
-        row = next((row for row in rows if all(row[name] == value for name, value in wanted.items())), None)
+        key = {name: value for name, value in asdict(cell).items() if name != "folder"} | {"samples": n}
+        row = next((row for row in rows if all(row[name] == value for name, value in key.items())), None)
         if row is None:
-            what = "no --measured_in is given" if path is None else f"{path} has not measured {n} tunes of {cell.name}"
-            raise UserError(f"{cell.weights} is missing, and {what}: delete {cell.folder} and train it again")
+            lacking = f"{path} has not measured {n} tunes of {cell.name}" if path else "there is no --reuse_quality"
+            raise UserError(f"{cell.weights} is missing, and {lacking}: delete {cell.folder} and train it again")
         found[cell.name] = row
     return found
 
 
-def measure_study(
-    root: Path,
-    corpus: Corpus,
-    temperatures: Sequence[float],
-    bars: str,
+def measure_cells(
+    cells: Sequence[Cell],
+    tunes: Mapping[str, Tunes],
+    reused: Mapping[str, Any],
+    reference: Reference,
     n: int,
     seed: int,
-    resamples: int,
-    earlier: Path | None = None,
 ) -> dict[str, Any]:
-    """Sample every model of a study, write numbers, figures and report to QUALITY_FOLDER, and return the numbers.
-
-    For runs that have no weights here `earlier` stands in, a quality.json that has measured them. What was written of
-    the same tunes by the same code is left as it is. Raises UserError if a model was measured nowhere.
-    """
-    folder = root / QUALITY_FOLDER
-    planned = plan_cells(root, temperatures, bars)
-    cells = [cell for cell in planned if cell.weights.is_file()]
-    elsewhere = measured_elsewhere([cell for cell in planned if cell not in cells], earlier, n)
-    written = sample_cells(cells, folder / CELLS, n, seed)
-    code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    decided = repr((written, [asdict(cell) for cell in planned], elsewhere, corpus.digest(), resamples)).encode()
-    identity = hashlib.sha256(b"".join([decided, *code])).hexdigest()
-    if (folder / QUALITY).is_file() and (before := read_json(folder / QUALITY, "identity"))["identity"] == identity:
-        return before
-    yardstick = Yardstick(corpus)
-    measured = dict(elsewhere)
-    for cell, tunes in tqdm(list(zip(cells, written, strict=True)), desc="measuring", unit=" cells"):
-        found = yardstick.measure([tune["abc"] for tune in tunes], [tune["ended"] for tune in tunes], n)
-        measured[cell.name] = {**asdict(cell), "folder": cell.folder.as_posix(), "samples": len(tunes), **found}
-    rows = [measured[cell.name] for cell in planned]
-    best = [tune["abc"] for cell, tunes in zip(cells, written, strict=True) if cell.best for tune in tunes]
-    people = yardstick.texts["test"]
-    quality: dict[str, Any] = {
-        "identity": identity,
+    """Return what is measured on the cells' tunes, beside human tunes; reused cells as they are, as JSON."""
+    measured = dict(reused)
+    for cell in tqdm([cell for cell in cells if cell.name in tunes], desc="measuring", unit=" cells"):
+        rows = tunes[cell.name]
+        found = reference.measure([tune["abc"] for tune in rows], [tune["ended"] for tune in rows], n)
+        measured[cell.name] = {**asdict(cell), "folder": cell.folder.as_posix(), "samples": len(rows), **found}
+    rows = [measured[cell.name] for cell in cells]
+    best = [tune["abc"] for cell in cells if cell.best for tune in tunes.get(cell.name, [])]
+    human = reference.texts["test"]
+    judges = {name: agreement(texts, opinions(texts)) for name, texts in (("best", best), ("human", human))}
+    return {
         "cells": [row for row in rows if not row["best"]],
         "best": [row for row in rows if row["best"]],
-        "human": {split: yardstick.measure(texts, [True] * len(texts)) for split, texts in yardstick.texts.items()},
-        "floors": yardstick.floors(n),
-        "chance": yardstick.chance(seed),
-        "judges": {
-            "missing": missing(),
-            **{name: agreement(texts, opinions(texts)) for name, texts in (("best", best), ("human", people))},
-        },
-        "frechet_music_distance": frechet_music_distance(people, best),
-        "analysis": {"resamples": resamples, "seed": seed, "bars": bars},
+        "human": {split: reference.measure(texts, [True] * len(texts)) for split, texts in reference.texts.items()},
+        "floors": reference.baseline(n),
+        "chance": reference.chance(seed),
+        "judges": {"missing": missing(), **judges},
+        "frechet_music_distance": frechet_music_distance(human, best),
     }
-    return report_quality(quality, folder)
-
-
-def report_quality(quality: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Write figures and report of what was measured, and the numbers with what is found in them, which are returned."""
-    analysis = analyse(quality, **quality["analysis"])
-    quality = quality | {"findings": findings(quality, analysis), "headlines": headlines(analysis)}
-    draw_figures(analysis, folder)
-    write_text(folder / REPORT, report(quality, analysis))
-    write_json(folder / FINDINGS, analysis)
-    write_json(folder / QUALITY, quality)
-    return quality

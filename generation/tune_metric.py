@@ -1,4 +1,4 @@
-"""What the evaluate metrics of tunes share. (evaluate takes seconds to import: nothing else imports this.)"""
+"""The base class of the evaluate metrics of tunes. (evaluate takes seconds to import: nothing else imports this.)"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,23 +9,23 @@ import evaluate
 
 
 class TuneMetric(evaluate.Metric, ABC):
-    """A metric of tunes, each the text of its ABC. (It is abstract: evaluate.load takes what inherits from it.)"""
+    """A metric of tunes in ABC. (It is abstract: evaluate.load takes the class that inherits from it.)"""
 
     @abstractmethod
     def score(self, tunes: Sequence[str], references: Sequence[str] | None, *_: Any, **options: Any) -> dict[str, Any]:
-        """Return the metric as plain numbers, lists and dictionaries; each metric names the options that it takes."""
+        """Return the metric as plain numbers, lists and dictionaries; each metric names its own options."""
 
     def describe(self, description: str, inputs: str, citation: str) -> evaluate.MetricInfo:
-        """Return what evaluate has to know. References are not among the features, which would force one length."""
+        """Return what evaluate has to know. References are no feature: features would have to be equally many."""
         features = datasets.Features({"predictions": datasets.Value("string")})
         return evaluate.MetricInfo(description, citation, features, inputs)
 
     def compute(
         self, *, predictions: Sequence[str] | None = None, references: Sequence[str] | None = None, **options: Any
     ) -> dict[str, Any] | None:
-        """Compute the metric of `predictions`, or of what add_batch has collected.
+        """Compute the metric of `predictions`, or of the tunes that add_batch has collected.
 
-        Raises ValueError of one line if an argument is not a list of tunes.
+        Raises ValueError with one line for an argument that is not a list of tunes.
         """
         for name, tunes in (("predictions", predictions), ("references", references)):
             if tunes is not None:
@@ -40,7 +40,7 @@ class TuneMetric(evaluate.Metric, ABC):
 
 
 def check_tunes(name: str, tunes: Sequence[str] | None) -> Sequence[str]:
-    """Return `tunes`. Raises ValueError of one line unless it is a list of strings with something in it."""
+    """Return `tunes`. Raises ValueError with one line unless it is a list of at least one string."""
     if not isinstance(tunes, Sequence) or isinstance(tunes, str) or not tunes:
         raise ValueError(f"{name}: give a list of at least one tune, each the text of its ABC")
     for i, tune in enumerate(tunes):

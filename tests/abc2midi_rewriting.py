@@ -1,6 +1,6 @@
-"""A tune rewritten so that abc2midi and our reader must agree on its bars, and abc2midi's word on many tunes at once.
+"""Tunes rewritten so that abc2midi and our reader must agree on their bars, and the output of abc2midi on many tunes.
 
-The rules are in abc2midi_disagreements.csv; each takes one reason to disagree out of a tune, on top of those above it.
+The rules are in abc2midi_disagreements.csv; each removes one reason to disagree from a tune, after those above it.
 """
 
 import re
@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+from generation.rendering import read_notes
 from preprocessing.notation import WORDS, Verdict, _meaning, _Reader, bar_length, canonical_key, describes_staff
 
 RULES = ("as it is", "line ends", "words without time", "repeats", "halves", "unequal broken rhythm")
@@ -78,7 +79,7 @@ def rewritten(text: str, verdict: Verdict, level: int, keep_ties: bool = False) 
 
 
 class Complaint(NamedTuple):
-    """abc2midi's word on a bar: its number, and its length as a share of the metre's."""
+    """A complaint of abc2midi about a bar: its number, and its length as a share of the metre's."""
 
     number: int
     share: Fraction
@@ -113,34 +114,5 @@ def sounding(tunes: Sequence[str], folder: Path) -> list[list[int]]:
     (folder / "played.abc").write_text(numbered(tunes)[0])
     command = ["abc2midi", "played.abc", "-NGRA", "-NGUI", "-silent"]
     subprocess.run(command, cwd=folder, capture_output=True, check=False)
-    return [sorted(_note_ons((folder / f"played{i + 1}.mid").read_bytes())) for i in range(len(tunes))]
-
-
-def _note_ons(data: bytes) -> list[int]:
-    """Return the pitches of a MIDI file's note-ons (Standard MIDI Files 1.0)."""
-    pitches: list[int] = []
-    place = 14
-    while place < len(data):
-        end = place + 8 + int.from_bytes(data[place + 4 : place + 8])
-        place, status = place + 8, 0
-        while place < end:
-            _, place = _number(data, place)  # the time since the last event
-            if data[place] & 0x80:
-                status, place = data[place], place + 1
-            if status >= 0xF0:
-                size, place = _number(data, place + (status == 0xFF))
-                place += size
-                continue
-            if status & 0xF0 == 0x90 and data[place + 1]:
-                pitches.append(data[place])
-            place += 1 if status & 0xF0 in (0xC0, 0xD0) else 2
-    return pitches
-
-
-def _number(data: bytes, place: int) -> tuple[int, int]:
-    """Return a number of variable length and the place behind it."""
-    value = data[place] & 0x7F
-    while data[place] & 0x80:
-        place += 1
-        value = value << 7 | data[place] & 0x7F
-    return value, place + 1
+    files = [(folder / f"played{i + 1}.mid").read_bytes() for i in range(len(tunes))]
+    return [sorted(pitch for _, _, pitch in read_notes(midi)) for midi in files]

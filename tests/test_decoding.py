@@ -1,4 +1,4 @@
-"""Decoder against plain generate: the same tokens, and what plain generate cannot do."""
+"""Decoder against plain generate: the same tokens, and tunes beyond a GPT's context."""
 
 import copy
 
@@ -10,7 +10,6 @@ from transformers import (
     LlamaConfig,
     LogitsProcessor,
     StoppingCriteria,
-    TextGenerationPipeline,
     set_seed,
 )
 
@@ -38,7 +37,7 @@ CONFIGS = {
 def make(name, **changes):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[name]), **changes).eval()
-    if name == "gpt":  # a model whose head and biases matter
+    if name == "gpt":  # so that its head and biases matter
         for parameter in model.parameters():
             parameter.data += 0.3 * torch.randn_like(parameter)
     return model
@@ -53,7 +52,7 @@ def encode(*texts):
 
 
 def both(model, inputs, seed=0, **settings):
-    """Generate plainly and with the Decoder, and hold the global generator's states against each other."""
+    """Generate plainly and with the Decoder; both leave the global generator in the same state."""
     outputs, states = [], []
     for way in ({}, {"custom_generate": DECODER}):
         set_seed(seed)
@@ -62,6 +61,49 @@ def both(model, inputs, seed=0, **settings):
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
     return outputs
+
+
+SAMPLED = {"do_sample": True, "top_k": 0}
+
+
+@each_model
+@pytest.mark.parametrize(
+    ("texts", "settings"),
+    [
+        (["X1\nab|"], {"eos_token_id": None}),
+        (["X1\nab|"], {**SAMPLED, "num_return_sequences": 3}),
+        (["X1\nab|"], {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "num_return_sequences": 3}),
+        (["X1\nab|"], {"do_sample": True, "top_k": 5, "num_return_sequences": 3}),
+        (["X1\nab|"], {**SAMPLED, "min_p": 0.1, "num_return_sequences": 3}),
+        (["a", "X1\nab|cd|", "Kab", "gfedcba"], {**SAMPLED, "num_return_sequences": 4, "seed": 3}),
+    ],
+    ids=["greedy", "sampling", "top-p", "top-k", "min-p", "rows of different lengths"],
+)
+def test_the_same_seed_gives_the_tokens_of_plain_generate(model, texts, settings):
+    plain, own = both(model, encode(*texts), max_new_tokens=30, **settings)
+    assert torch.equal(plain, own)
+
+
+@each_model
+def test_several_end_tokens_and_a_least_length_are_kept(model):
+    ends = [BOUNDARY, *BAR_LINES]
+    settings = {"max_new_tokens": 30, "min_new_tokens": 6, "eos_token_id": ends, "num_return_sequences": 4}
+    plain, own = both(model, encode("X1", "abcdefg"), **SAMPLED, **settings)
+    assert torch.equal(plain, own)
+    assert not set(plain[:, 8:14].flatten().tolist()) & set(ends)
+    assert (plain[:, -1] == PAD).any()
+
+
+def test_rows_that_have_ended_are_not_computed(monkeypatch):
+    computed, addmm = [], torch.addmm
+    monkeypatch.setattr(
+        torch, "addmm", lambda bias, x, *rest, **more: computed.append(len(x)) or addmm(bias, x, *rest, **more)
+    )
+    plain, _ = both(MODELS["lstm, one layer"], encode("a"), **SAMPLED, max_new_tokens=60, num_return_sequences=6)
+    ended = (plain[:, 2:] == BOUNDARY).cumsum(1) > 0
+    growing = (~ended).sum(0).tolist()[:-1]
+    assert computed == [6, *growing]
+    assert growing[-1] < 6
 
 
 class Recorder(LogitsProcessor):
@@ -74,77 +116,13 @@ class Recorder(LogitsProcessor):
 
 
 @each_model
-def test_greedy_output_is_that_of_plain_generate(model):
-    plain, own = both(model, encode("X1\nab|"), max_new_tokens=30, eos_token_id=None)
-    assert torch.equal(plain, own)
-
-
-@each_model
-@pytest.mark.parametrize(
-    "warpers", [{"top_k": 0}, {"temperature": 0.8, "top_p": 0.9}, {"top_k": 5}, {"top_k": 0, "min_p": 0.1}]
-)
-def test_the_same_seed_samples_the_same_tokens(model, warpers):
-    plain, own = both(model, encode("X1\nab|"), do_sample=True, max_new_tokens=30, num_return_sequences=3, **warpers)
-    assert torch.equal(plain, own)
-
-
-@each_model
-def test_left_padded_rows_that_end_at_different_times_agree(model):
-    inputs = encode("a", "X1\nab|cd|", "Kab", "gfedcba")
-    plain, own = both(model, inputs, do_sample=True, top_k=0, max_new_tokens=35, num_return_sequences=4, seed=3)
-    ends = (plain[:, inputs["input_ids"].shape[1] :] == BOUNDARY).int().argmax(1)
-    assert len(set(ends.tolist())) > 3
-    assert torch.equal(plain, own)
-
-
-@each_model
-def test_several_end_tokens_and_a_least_length_are_kept(model):
-    ends = [BOUNDARY, *BAR_LINES]
-    plain, own = both(
-        model,
-        encode("X1", "abcdefg"),
-        do_sample=True,
-        top_k=0,
-        max_new_tokens=30,
-        min_new_tokens=6,
-        eos_token_id=ends,
-        num_return_sequences=4,
-    )
-    assert torch.equal(plain, own)
-    assert not set(plain[:, 8:14].flatten().tolist()) & set(ends)
-    assert (plain[:, -1] == PAD).any()
-
-
-def test_rows_that_have_ended_are_not_computed(monkeypatch):
-    computed, addmm = [], torch.addmm
-    monkeypatch.setattr(
-        torch, "addmm", lambda bias, x, *rest, **more: computed.append(len(x)) or addmm(bias, x, *rest, **more)
-    )
-    plain, _ = both(
-        MODELS["lstm, one layer"], encode("a"), do_sample=True, top_k=0, max_new_tokens=60, num_return_sequences=6
-    )
-    ended = (plain[:, 2:] == BOUNDARY).cumsum(1) > 0
-    growing = (~ended).sum(0).tolist()[:-1]
-    assert computed == [6, *growing]
-    assert growing[-1] < 6
-
-
-@each_model
 def test_processors_see_all_rows_with_all_their_ids(model):
-    records = {}
-    for way in (None, DECODER):
+    records = [Recorder(), Recorder()]
+    for record, way in zip(records, (None, DECODER), strict=True):
         set_seed(3)
-        records[way] = Recorder()
-        inputs = encode("a", "X1\nab|cd|")
-        model.generate(
-            **inputs,
-            do_sample=True,
-            max_new_tokens=30,
-            num_return_sequences=3,
-            custom_generate=way,
-            logits_processor=[records[way]],
-        )
-    plain, own = (records[way].seen for way in (None, DECODER))
+        settings = {"do_sample": True, "max_new_tokens": 30, "num_return_sequences": 3, "logits_processor": [record]}
+        model.generate(**encode("a", "X1\nab|cd|"), custom_generate=way, **settings)
+    plain, own = (record.seen for record in records)
     assert len(plain) == len(own)
     for (ids, shape), (own_ids, own_shape) in zip(plain, own, strict=True):
         assert torch.equal(ids, own_ids)
@@ -154,10 +132,10 @@ def test_processors_see_all_rows_with_all_their_ids(model):
 @each_model
 def test_other_stopping_criteria_end_single_rows(model):
     class SecondBar(StoppingCriteria):
-        def __call__(self, input_ids, scores, **kwargs):  # noqa: ARG002 - as criteria are asked
+        def __call__(self, input_ids, scores, **kwargs):  # noqa: ARG002 - as criteria are called
             return torch.isin(input_ids, torch.tensor(list(BAR_LINES))).sum(1) > 2
 
-    for end in (BOUNDARY, None):  # without an end token, rows that have ended grow on
+    for end in (BOUNDARY, None):  # without an end token, rows that have ended continue
         settings = {"do_sample": True, "max_new_tokens": 30, "eos_token_id": end, "stopping_criteria": [SecondBar()]}
         if end is None:
             model = copy.deepcopy(model)
@@ -167,36 +145,23 @@ def test_other_stopping_criteria_end_single_rows(model):
 
 
 @each_model
-def test_a_pipeline_takes_the_decoder(model):
-    pipe = TextGenerationPipeline(model=model, tokenizer=TOKENIZER)
-    texts = []
-    for way in ({}, {"custom_generate": DECODER}):
-        set_seed(1)
-        texts.append(pipe("X1\nab|", do_sample=True, max_new_tokens=30, **way))
-    assert texts[0] == texts[1]
-
-
-@each_model
-def test_bfloat16_goes_on_in_bfloat16(model):
+def test_bfloat16_is_supported(model):
     model = copy.deepcopy(model).to(torch.bfloat16)
     plain, own = both(model, encode("X1\nab|"), max_new_tokens=8)
     assert plain[0, : len(own[0])].tolist()[:8] == own[0].tolist()[:8]
 
 
 @pytest.mark.parametrize(
-    ("room", "text"), [(12, "fgab|cdef|a"), (11, "fgab|cdef|a"), (7, "cdef|a"), (5, "a"), (1, "a")]
+    ("size", "text"), [(12, "fgab|cdef|a"), (11, "fgab|cdef|a"), (7, "cdef|a"), (5, "a"), (1, "a")]
 )
-def test_a_window_begins_after_a_bar_line_or_a_newline(room, text):
+def test_a_window_begins_after_a_bar_line_or_a_newline(size, text):
     ids = TOKENIZER("abc|de\nfgab|cdef|a", add_special_tokens=False)["input_ids"]
-    assert TOKENIZER.decode(window(ids, room, BAR_LINES)) == text
-
-
-def test_a_window_without_a_bar_line_is_as_long_as_it_may_be():
-    assert window([9, 8, 9, 8], 3, BAR_LINES) == [8, 9, 8]
+    assert TOKENIZER.decode(window(ids, size, BAR_LINES)) == text
+    assert window([9, 8, 9, 8], 3, BAR_LINES) == [8, 9, 8]  # without a bar line
 
 
 class Bars(LogitsProcessor):
-    """Ends a bar every few tokens, at another place in each row, and never the tune."""
+    """Ends a bar every few tokens, in each row at another time, and never the tune."""
 
     def __call__(self, input_ids, scores):
         scores[:, BOUNDARY] = -torch.inf
@@ -206,7 +171,7 @@ class Bars(LogitsProcessor):
         return scores
 
 
-def test_a_gpt_goes_on_beyond_its_context_from_windows():
+def test_a_gpt_continues_beyond_its_context_from_windows():
     model, inputs = MODELS["gpt"], encode("X1\nabcd|efg|", "Kab", "g")
     total, given = 3 * CONTEXT, inputs["input_ids"].shape[1]
     own = model.generate(
@@ -238,7 +203,7 @@ def test_a_prompt_longer_than_the_context_is_read_from_a_window():
 
 
 @pytest.mark.parametrize("name", ["lstm, one layer", "lstm, projection"])
-def test_an_lstm_has_no_longest_tune(name):
+def test_an_lstm_has_no_context_length(name):
     plain, own = both(MODELS[name], encode("a", "X1\nab|"), max_new_tokens=5 * CONTEXT, logits_processor=[Bars()])
     assert own.shape[1] > 5 * CONTEXT
     assert torch.equal(plain, own)
@@ -271,13 +236,10 @@ def test_a_filled_cache_is_continued_as_by_plain_generate():
     assert torch.equal(*outputs)
 
 
-def test_beams_are_refused():
-    with pytest.raises(ValueError, match=r"^Decoder decodes greedily or by sampling, not by beam_search: .*out$"):
+def test_beams_and_other_architectures_are_refused():
+    with pytest.raises(ValueError, match="not by beam_search"):
         MODELS["gpt"].generate(**encode("a"), custom_generate=DECODER, num_beams=2, max_new_tokens=3)
-
-
-def test_another_architecture_is_refused():
     shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     model = AutoModelForCausalLM.from_config(LlamaConfig(**shape, **SPECIAL))
-    with pytest.raises(ValueError, match=r"^Decoder knows gpt2 and abc_lstm, not llama: .*out$"):
+    with pytest.raises(ValueError, match="not llama"):
         model.generate(**encode("a"), custom_generate=DECODER, max_new_tokens=3)

@@ -1,21 +1,18 @@
-"""Distributions over sets of tunes, their distances, intervals and floors."""
+"""Distances between sets of tunes: what is counted, their values, intervals and the baseline of training tunes."""
 
 import json
 
 import numpy as np
 import pytest
 
-from generation.distances import DURATIONS, FEATURES, METRES, ORDINAL, distance, distances, features, floors
+from generation.distances import DURATIONS, FEATURES, METRES, ORDINAL, baseline_distances, distance, distances, features
+
+UNISON = 13
+DURATION = {str(value): category for category, value in enumerate(DURATIONS)}
 
 
 def tune(body, key="C", metre="4/4"):
     return f"X:1\nM:{metre}\nL:1/8\nK:{key}\n{body}"
-
-
-def counted(name, *texts):
-    """Return the categories that occur, with their counts over all tunes."""
-    counts = features(texts)[name].sum(axis=0)
-    return {int(category): int(counts[category]) for category in np.flatnonzero(counts)}
 
 
 def random_tunes(count, seed, letters="CDEFGABc", bars=8):
@@ -24,113 +21,67 @@ def random_tunes(count, seed, letters="CDEFGABc", bars=8):
     return [tune(body) for body in bodies]
 
 
-# What is counted
-
-
-def test_pitch_classes_stand_above_the_tonic_of_their_bar():
-    assert counted("pitch_class", tune("C2D2e2c2|", "C")) == {0: 2, 2: 1, 4: 1}
-    assert counted("pitch_class", tune("A2c2|", "Am")) == {0: 1, 3: 1}
-    assert counted("pitch_class", tune("D2F2|", "Ddor")) == {0: 1, 3: 1}
-    assert counted("pitch_class", tune("C8|[K:D]D8|")) == {0: 2}
-    assert counted("pitch_class", tune("C8|", "none")) == {}
-
-
-def test_intervals_are_steps_of_the_highest_voice_within_each_part():
-    unison = 13
-    assert counted("interval", tune("C2E2D2D2|")) == {unison + 4: 1, unison - 2: 1, unison: 1}
-    assert counted("interval", tune("[CE]4[DG]4|")) == {unison + 3: 1}
-    assert counted("interval", tune("C4z2-C2-|C8|")) == {unison: 1}
-    assert counted("interval", tune("C,2c'2C,2|")) == {0: 1, 26: 1}
-    assert counted("interval", tune("V:1\nC8|\nV:2\nc8|")) == {}
-
-
-def test_durations_are_those_of_notes_as_they_sound():
-    named = {str(value): place for place, value in enumerate(DURATIONS)}
-    assert counted("duration", tune("C4-|C4D2E2|(3CDEC>D")) == {
-        named["1"]: 1,
-        named["1/4"]: 2,
-        named["1/12"]: 3,
-        named["3/16"]: 1,
-        named["1/16"]: 1,
-    }
-    assert counted("duration", tune("C7|")) == {len(DURATIONS): 1}
-
-
-def test_notes_are_counted_in_the_bar_where_they_begin():
-    assert counted("notes_per_bar", tune("C|C4-C4-|C8|z8|CDEFGABc|")) == {1: 2, 0: 2, 8: 1}
-    assert counted("notes_per_bar", tune("C/" * 50)) == {32: 1}
-
-
-def test_a_tune_has_one_length_one_key_and_one_metre():
-    found = features([tune("C8|" * 8, "Am", "C|"), tune("C8|" * 16, "A", "2/2"), tune("C8|", "none", "13/8")])
-    assert found["length"].argmax(axis=1).tolist() == [24, 32, 0]
-    assert found["metre"].argmax(axis=1).tolist() == [METRES.index("2/2"), METRES.index("2/2"), len(METRES)]
-    assert len(set(found["key"].argmax(axis=1))) == 3
-    for name in ("length", "key", "metre"):
-        assert found[name].sum(axis=1).tolist() == [1, 1, 1]
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("pitch_class", tune("C2D2e2c2|", "C"), {0: 2, 2: 1, 4: 1}),
+        ("pitch_class", tune("A2c2|", "Am"), {0: 1, 3: 1}),
+        ("pitch_class", tune("D2F2|", "Ddor"), {0: 1, 3: 1}),
+        ("pitch_class", tune("C8|[K:D]D8|"), {0: 2}),
+        ("pitch_class", tune("C8|", "none"), {}),
+        ("pitch_class", tune("C4§D4|"), {0: 1, 2: 1}),
+        ("interval", tune("C2E2D2D2|"), {UNISON + 4: 1, UNISON - 2: 1, UNISON: 1}),
+        ("interval", tune("[CE]4[DG]4|"), {UNISON + 3: 1}),
+        ("interval", tune("C4z2-C2-|C8|"), {UNISON: 1}),
+        ("interval", tune("C,2c'2C,2|"), {0: 1, 26: 1}),
+        ("interval", tune("V:1\nC8|\nV:2\nc8|"), {}),
+        ("duration", tune("C4-|C4D2E2|"), {DURATION["1"]: 1, DURATION["1/4"]: 2}),
+        ("duration", tune("(3CDEC>D"), {DURATION["1/12"]: 3, DURATION["3/16"]: 1, DURATION["1/16"]: 1}),
+        ("duration", tune("C7|"), {len(DURATIONS): 1}),
+        ("notes_per_bar", tune("C|C4-C4-|C8|z8|CDEFGABc|"), {1: 2, 0: 2, 8: 1}),
+        ("notes_per_bar", tune("C/" * 50), {32: 1}),
+        ("length", tune("C8|" * 8), {24: 1}),
+        ("length", tune("C8|" * 16), {32: 1}),
+        ("metre", tune("C8|", metre="C|"), {METRES.index("2/2"): 1}),
+        ("metre", tune("C8|", metre="13/8"), {len(METRES): 1}),
+    ],
+)
+def test_notes_steps_bars_and_tunes_are_counted_by_category(name, text, expected):
+    counts = features([text])[name]
+    assert counts.shape == (1, FEATURES[name])
+    assert {int(category): int(counts[0, category]) for category in np.flatnonzero(counts)} == expected
 
 
 def test_keys_differ_by_tonic_and_mode_and_not_by_spelling():
-    keys = ["C", "Cm", "Cdor", "Cmix", "Clyd", "Cphr", "Cloc", "D", "C#"]
-    assert len(counted("key", *(tune("C8|", key) for key in keys))) == len(keys)
-    assert len(counted("key", *(tune("C8|", key) for key in ("C#", "Db", "C# major")))) == 1
+    def categories(*keys):
+        return set(features([tune("C8|", key) for key in keys])["key"].argmax(axis=1))
 
-
-def test_a_tune_without_notes_gives_rows_of_zeros():
-    for counts in features(["", "no tune", tune(""), tune("z8|")]).values():
-        assert not counts.any()
-
-
-def test_what_can_be_read_of_a_broken_tune_counts():
-    assert counted("pitch_class", tune("C4§D4|")) == {0: 1, 2: 1}
-
-
-def test_features_have_their_shape():
-    for name, counts in features(random_tunes(3, 0)).items():
-        assert counts.shape == (3, FEATURES[name])
-
-
-# Distances
+    assert len(categories("C", "Cm", "Cdor", "Cmix", "Clyd", "Cphr", "Cloc", "D", "C#", "none")) == 10
+    assert len(categories("C#", "Db", "C# major")) == 1
 
 
 def test_distances_have_their_values():
     sample = features([tune("C2C2C2D2|"), tune("C2C2D2D2|")])
-    reference = features([tune("C2C2C2E2|")])
-    found = distances(sample, reference, 10)
+    found = distances(sample, features([tune("C2C2C2E2|")]), 10)
     assert found["pitch_class"]["value"] == pytest.approx(0.5 * (1 / 8 + 3 / 8 + 2 / 8))  # 5/8, 3/8, 0; 3/4, 0, 1/4
     assert found["interval"]["value"] == pytest.approx(1 / 3)  # unison 4/6, second 2/6; unison 2/3, third 1/3
     assert found["notes_per_bar"]["value"] == 0
-
-
-def test_an_ordinal_feature_is_compared_by_its_cumulated_shares():
-    sample = features([tune("C8|C4C4|CDEF G4|CDEFGABc|")])  # 1, 2, 5, 8 notes
-    reference = features([tune("C8|C4C4|C4C4|C4C4|")])  # 1, 2, 2, 2
-    assert distances(sample, reference, 10)["notes_per_bar"]["value"] == pytest.approx(1 / 2)
+    ordinal = features([tune("C8|C4C4|CDEF G4|CDEFGABc|")]), features([tune("C8|C4C4|C4C4|C4C4|")])
+    assert distances(*ordinal, 10)["notes_per_bar"]["value"] == pytest.approx(1 / 2)  # 1, 2, 5, 8 notes; 1, 2, 2, 2
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_a_distance_is_0_to_itself_1_to_what_shares_nothing_and_the_same_both_ways(name):
+def test_a_distance_is_0_to_itself_1_without_overlap_and_symmetric(name):
     one, other, mixed = np.zeros((3, FEATURES[name]))
     one[0], other[-1], mixed[0], mixed[-1] = 5, 3, 1, 3
     assert distance(name, one, 7 * one) == 0
     assert distance(name, one, other) == 1
     assert distance(name, one, mixed) == distance(name, mixed, one) == pytest.approx(3 / 4)
-
-
-def test_the_distance_of_an_ordinal_feature_is_never_above_total_variation():
     draw = np.random.default_rng(0)
-    for name in ORDINAL:
-        counts, reference = draw.integers(1, 9, (2, FEATURES[name])).astype(float)
-        variation = np.abs(counts / counts.sum() - reference / reference.sum()).sum() / 2
-        assert 0 < distance(name, counts, reference) <= variation
-
-
-def test_the_order_of_the_tunes_does_not_matter():
-    texts, reference = random_tunes(12, 0), features(random_tunes(12, 1))
-    forward, backward = (distances(features(order), reference, 20) for order in (texts, texts[::-1]))
-    assert {name: row["value"] for name, row in forward.items()} == {
-        name: row["value"] for name, row in backward.items()
-    }
+    counts, reference = draw.integers(1, 9, (2, FEATURES[name])).astype(float)
+    variation = np.abs(counts / counts.sum() - reference / reference.sum()).sum() / 2
+    found = distance(name, counts, reference)
+    assert (0 < found <= variation) if name in ORDINAL else found == pytest.approx(variation)
 
 
 @pytest.mark.parametrize("shift", [-5, 1, 7])
@@ -142,8 +93,8 @@ def test_transposition_changes_the_key_and_nothing_else(shift):
     assert {row["value"] for row in found.values()} == {0}
 
 
-def test_a_set_that_gives_nothing_has_no_distance_and_says_so():
-    empty, full = features(["", "no tune"]), features(random_tunes(3, 0))
+def test_a_set_without_notes_has_no_distance():
+    empty, full = features(["", "no tune", tune("z8|")]), features(random_tunes(3, 0))
     for found in (distances(empty, full, 10), distances(full, empty, 10)):
         assert {row["value"] for row in found.values()} == {None}
         assert json.dumps(found, allow_nan=False)
@@ -151,61 +102,39 @@ def test_a_set_that_gives_nothing_has_no_distance_and_says_so():
     assert {row["tunes"] for row in mixed.values()} == {3}
 
 
-def test_intervals_hold_their_value_are_decided_by_the_seed_and_shrink_with_the_sample():
-    reference = features(random_tunes(100, 0))
-    small, large = (features(random_tunes(count, 1, "CCDEGABcc")) for count in (10, 160))
-    first, again, other = (distances(small, reference, 200, seed) for seed in (0, 0, 1))
-    assert first == again
-    assert first != other
-    for name in ("pitch_class", "interval"):
-        low, high = first[name]["interval"]
-        assert low < first[name]["value"] < high
-        narrow = distances(large, reference, 200)[name]["interval"]
-        assert narrow[1] - narrow[0] < (high - low) / 2
-
-
-def test_intervals_cover_the_mean_distance_of_such_samples():
+def test_intervals_are_decided_by_the_seed_shrink_with_the_sample_and_cover_the_mean():
     population, reference = features(random_tunes(800, 0, "CCDEGAB")), features(random_tunes(100, 1))
     samples = [{name: counts[i : i + 20] for name, counts in population.items()} for i in range(0, 800, 20)]
+    rows = [distances(sample, reference, 200) for sample in samples]
+    large = distances(population, reference, 200)
+    assert rows[0] == distances(samples[0], reference, 200, seed=0)
+    assert rows[0] != distances(samples[0], reference, 200, seed=1)
     for name in ("pitch_class", "interval"):
-        found = [distances(sample, reference, 200)[name] for sample in samples]
-        mean = np.mean([row["value"] for row in found])
-        covered = sum(row["interval"][0] <= mean <= row["interval"][1] for row in found)
+        low, high = rows[0][name]["interval"]
+        assert low < rows[0][name]["value"] < high
+        assert np.ptp(large[name]["interval"]) < (high - low) / 2
+        mean = np.mean([row[name]["value"] for row in rows])
+        covered = sum(row[name]["interval"][0] <= mean <= row[name]["interval"][1] for row in rows)
         assert covered >= 34  # of 40: fewer by chance in 3 of 1,000
 
 
-# Floors
-
-
-def test_floors_shrink_with_size_and_lie_below_the_distance_of_another_kind_of_tunes():
+def test_the_baseline_falls_with_the_number_of_tunes_and_is_below_the_distance_of_other_tunes():
     training, reference = features(random_tunes(300, 0)), features(random_tunes(60, 1))
-    small, large = (floors(training, reference, size, 100) for size in (10, 100))
+    small, large = (baseline_distances(training, reference, size, 100) for size in (10, 100))
     strange = distances(features(random_tunes(100, 2, "CEGc")), reference, 50)
     for name in ("pitch_class", "interval"):
         assert 0 < large[name]["mean"] < small[name]["mean"]
         low, high = large[name]["interval"]
         assert low < large[name]["mean"] < high < strange[name]["value"]
-
-
-def test_the_floor_of_all_training_tunes_is_their_distance():
-    training, reference = features(random_tunes(30, 0)), features(random_tunes(20, 1))
-    found = floors(training, reference, 30, 3)
+    assert small == baseline_distances(training, reference, 10, 100, seed=0)
+    assert small != baseline_distances(training, reference, 10, 100, seed=1)
+    whole = baseline_distances(training, reference, 300, 3)
     for name, row in distances(training, reference, 10).items():
-        assert found[name]["mean"] == pytest.approx(row["value"])
+        assert whole[name]["mean"] == pytest.approx(row["value"])
 
 
-def test_floors_are_decided_by_the_seed():
-    training, reference = features(random_tunes(40, 0)), features(random_tunes(20, 1))
-    assert floors(training, reference, 10, 20, 0) == floors(training, reference, 10, 20, 0)
-    assert floors(training, reference, 10, 20, 0) != floors(training, reference, 10, 20, 1)
-
-
-def test_a_floor_of_tunes_that_give_nothing_is_none():
+def test_a_baseline_without_a_feature_is_none_and_needs_enough_tunes():
     training = features([tune("C8|", "none")] * 4)
-    assert floors(training, training, 2, 5)["pitch_class"] == {"mean": None, "interval": (0.0, 1.0)}
-
-
-def test_a_floor_of_more_tunes_than_there_are_is_refused():
-    few = features(random_tunes(3, 0))
-    with pytest.raises(ValueError, match=r"floor of 5 tunes .* there are 3"):
-        floors(few, few, 5)
+    assert baseline_distances(training, training, 2, 5)["pitch_class"] == {"mean": None, "interval": (0.0, 1.0)}
+    with pytest.raises(ValueError, match="there are 4"):
+        baseline_distances(training, training, 5)

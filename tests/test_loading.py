@@ -42,7 +42,7 @@ def folder(request, tmp_path):
 def refusal(folder, monkeypatch, capsys, tmp_path):
     """Return the line that generation/run.py ends with; whoever asks on standard input is told yes."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
-    monkeypatch.setattr(sys, "argv", ["run.py", "--model", str(folder), "--out", str(tmp_path / "out"), "--n", "1"])
+    monkeypatch.setattr(sys, "argv", ["run.py", "--model", str(folder), "--output_dir", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as ending:
         generation.run.main()
     assert ending.value.code == 1

@@ -1,11 +1,11 @@
-"""The tiers of validity and their intervals."""
+"""The tiers of validity, and shares with their intervals."""
 
 import json
-import math
 
 import pytest
 
-from generation.quality import MIN_NOTES, TIERS, Share, score_tune, shares
+from generation.quality import MIN_NOTES, TIERS, score_tune
+from generation.shares import share, tier_shares
 
 TUNE = "X:1\nM:4/4\nL:1/4\nK:C\nCDEF|GABc|cBAG|FEDC|CDEF|GABc|]"
 
@@ -14,19 +14,16 @@ TUNE = "X:1\nM:4/4\nL:1/4\nK:C\nCDEF|GABc|cBAG|FEDC|CDEF|GABc|]"
     ("count", "total", "low", "high"),
     [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)],  # the last: Newcombe 1998, table I
 )
-def test_the_wilson_interval_has_its_published_values(count, total, low, high):
-    assert Share(count, total).interval == pytest.approx((low, high), abs=1e-4)
+def test_a_share_has_wilsons_published_interval(count, total, low, high):
+    found = share(count, total)
+    assert found["share"] == count / total
+    assert found["interval"] == pytest.approx((low, high), abs=1e-4)
 
 
-def test_a_share_of_nothing_is_not_zero():
-    assert math.isnan(Share(0, 0).value)
-    assert Share(0, 0).interval == (0.0, 1.0)
-    assert json.dumps(Share(0, 0).as_dict(), allow_nan=False)
-
-
-def test_a_good_tune_is_valid_only_if_it_ended_by_itself():
-    assert score_tune(TUNE, ended=True)["valid"]
-    assert not score_tune(TUNE, ended=False)["valid"]
+def test_a_share_of_nothing_is_unknown():
+    found = share(0, 0)
+    assert (found["share"], found["interval"]) == (None, (0.0, 1.0))
+    assert json.dumps(found, allow_nan=False)
 
 
 def test_a_tune_with_one_bad_bar_of_six_has_five_sixths_good_bars():
@@ -61,18 +58,13 @@ def test_each_tier_stops_what_the_one_before_lets_through(text, first_failed):
 def test_rests_may_take_a_sixth_of_the_time(rests, enough):
     score = score_tune(TUNE.replace("|GABc|]", f"|{rests}|]"), ended=True)
     assert score["notes"] == MIN_NOTES + 1
-    assert score["enough_notes"] is enough
+    assert score["enough_notes"] is score["valid"] is enough
 
 
 def test_a_tune_counts_in_a_tier_only_if_it_passed_those_before():
     broken = TUNE.replace("cBAG", "cBA§G")
-    table = shares([score_tune(TUNE, True), score_tune(TUNE, False), score_tune(broken, True), score_tune("", True)])
-    assert {tier: row["count"] for tier, row in table.items()} == {
-        "parses": 3,
-        "no_errors": 2,
-        "bars_add_up": 2,
-        "enough_notes": 2,
-        "ended": 1,
-        "valid": 1,
-    }
+    scores = [score_tune(*tune) for tune in ((TUNE, True), (TUNE, False), (broken, True), ("", True))]
+    table = tier_shares(scores)
+    assert [table[tier]["count"] for tier in TIERS] == [3, 2, 2, 2, 1]
+    assert table["valid"] == table["ended"]
     assert {row["total"] for row in table.values()} == {4}

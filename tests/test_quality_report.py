@@ -1,11 +1,14 @@
-"""The report of quality against size says what its numbers say, and the figures show them."""
+"""The report of quality against size shows the numbers and verdicts of the analysis, the figures its points."""
+
+import re
 
 import pytest
-from made_quality import TEMPERATURES, both, constant, made_study, rising, share
+from made_quality import SIZES, TEMPERATURES, both, constant, made_study, rising
 
 from generation.figures import draw_figures
 from generation.quality_vs_size import analyse
-from generation.report import FIGURES, findings, report
+from generation.report import decisions, findings, report, verdict
+from generation.shares import share
 
 SHARES = {
     "bars_add_up": {"gpt": rising(1.5e5), "lstm": rising(5e4)},
@@ -18,77 +21,87 @@ NUMBERS = {"repeated_bars": both(constant(0.2))}
 
 
 @pytest.fixture(scope="module")
-def quality():
+def study():
     return made_study(SHARES, DISTANCES, NUMBERS, temperatures=TEMPERATURES, best=0.8)
 
 
 @pytest.fixture(scope="module")
-def analysis(quality):
-    return analyse(quality, resamples=400)
+def analysis(study):
+    return analyse(study, resamples=400)
 
 
-def test_findings_are_few_and_hold_their_numbers(quality, analysis):
-    lines = findings(quality, analysis)
-    assert len(lines) <= 6
-    valid = analysis["chosen"]["valid"]["points"]["lstm"][-1]
-    low, high = (100 * edge for edge in valid["interval"])
-    assert f"{100 * valid['value']:.1f} % [{low:.1f}, {high:.1f}] at 500k (rises)" in "\n".join(lines)
-    people = 100 * quality["human"]["test"]["shares"]["valid"]["share"]
-    assert f"people's test tunes {people:.1f} %" in "\n".join(lines)
+def render(quality, analysis):
+    return report(quality | {"findings": findings(analysis)}, analysis)
 
 
-def test_sentences_follow_the_numbers(quality, analysis):
-    before = "\n".join(findings(quality, analysis))
-    assert "ends on the tonic: GPT beyond the largest size, 490K" in before
-    assert "LSTM better in 3 (valid (all tiers), ends on the tonic, 1 distance)" in before
+def rows(text, *cells):
+    """The rows of tables that begin with these cells."""
+    start = "| " + " | ".join(cells) + " |"
+    return [line for line in text.splitlines() if line.startswith(start)]
+
+
+def test_every_metric_and_size_is_in_a_table_at_the_chosen_temperature_and_at_1(study, analysis):
+    text = render(study, analysis)
+    for metric in analysis["metrics"]:
+        for size in SIZES:
+            assert len(rows(text, metric["label"], size)) == 2, (metric["label"], size)
+    last = analysis["chosen"]["valid"]["points"]["lstm"][-1]
+    low, high = (100 * edge for edge in last["interval"])
+    assert f"{100 * last['value']:.1f} % [{low:.1f}, {high:.1f}]" in rows(text, "valid (all tiers)", "500k")[0]
+    assert "| 0.03 [0.02, 0.045] |" in rows(text, "distance: key", "60k")[0]
+
+
+def test_the_report_follows_the_numbers(study, analysis):
     other = {"gpt": "lstm", "lstm": "gpt"}
-    swapped = [cell | {"architecture": other[cell["architecture"]]} for cell in quality["cells"]]
-    after = "\n".join(findings(quality | {"cells": swapped}, analyse(quality | {"cells": swapped}, resamples=400)))
-    assert "ends on the tonic: GPT" in after
-    assert "LSTM beyond the largest size, 490K" in after
-    assert "GPT better in 3 (valid (all tiers), ends on the tonic, 1 distance)" in after
+    cells = [cell | {"architecture": other[cell["architecture"]]} for cell in study["cells"]]
+    swapped = study | {"cells": cells}
+    row, turned = (
+        rows(render(quality, found), "ends on the tonic", "parameters")[-1].split(" | ")
+        for quality, found in ((study, analysis), (swapped, analyse(swapped, resamples=400)))
+    )
+    assert row[3] == turned[4] == "> 490K"
+    assert row[4] == turned[3]
 
 
-def test_nothing_is_concluded_of_what_is_not_told():
-    study = made_study({"tonic_ending": both(constant(0.3))})
-    text = "\n".join(findings(study, analyse(study, resamples=400)))
-    assert "no trend (not shown to rise" in text
-    assert "ratio not identified" in text
-    assert "LSTM better in 0; GPT better in 0; not told in 1" in text
+@pytest.mark.parametrize(
+    ("better", "sign", "expected"),
+    [
+        (1, 1, "LSTM better"),
+        (1, -1, "GPT better"),
+        (-1, 1, "GPT better"),
+        (-1, -1, "LSTM better"),
+        (0, 1, "LSTM higher"),
+    ],
+)
+def test_the_verdict_follows_the_sign_and_what_is_better(better, sign, expected):
+    assert verdict({"better": better}, {"value": 0.1, "sign": sign}) == expected
+    assert verdict({"better": better}, {"value": 0.1, "sign": 0}) == "no significant difference"
 
 
-def test_the_report_has_every_metric_and_size_beside_people_and_floors(quality, analysis):
-    text = report(quality, analysis)
-    rows = [line for line in text.splitlines() if line.startswith("| distance: key | 60k |")]
-    assert len(rows) == 2  # at the chosen temperature and at 1
-    assert all(row.endswith("| – | 0.03 [0.02, 0.045] |") for row in rows)
-    assert text.count("| copied from training | 15k |") == 2
-    for name in FIGURES:
-        assert f"({name}.png)" in text
-    assert "| GPT | 15k | 0.8 | 0.8: " in text
-
-
-def test_the_report_counts_its_intervals(quality, analysis):
-    line = next(line for line in report(quality, analysis).splitlines() if "Multiple comparisons" in line)
+def test_the_caveats_count_all_intervals(study, analysis):
+    counted = list(decisions([analysis["chosen"], analysis["at_1"]]))
     metrics, choices = 6, 2
     # slopes on three axes of two architectures, six sizes and their mean, equal loss; ratios on two axes where bounded
     least = choices * metrics * (3 * 2 + 6 + 1 + 1)
-    assert least <= int(line.split("comparisons: ")[1].split()[0]) <= least + choices * 2 * 2
+    assert least <= len(counted) <= least + choices * 2 * 2
+    caveat = re.search(r"(\d+) intervals are compared with 0, (\d+) exclude it", render(study, analysis))
+    assert caveat.groups() == (str(len(counted)), str(sum(row["sign"] != 0 for row in counted)))
 
 
-def test_a_study_of_one_size_is_reported_and_drawn(tmp_path):
-    study = made_study(SHARES, DISTANCES, NUMBERS, sizes={"60k": 6.2e4}, seeds=(0,))
+@pytest.mark.parametrize("architectures", [("gpt", "lstm"), ("lstm",)])
+def test_a_study_of_one_size_is_reported_and_drawn(architectures, tmp_path):
+    one, two, three = (
+        {name: {a: truth[a] for a in architectures} for name, truth in truths.items()}
+        for truths in (SHARES, DISTANCES, NUMBERS)
+    )
+    study = made_study(one, two, three, sizes={"60k": 6.2e4}, seeds=(0,))
     study["cells"][0]["shares"]["copied"] = share(0, 0)
     found = analyse(study, resamples=50)
-    text = report(study, found)
-    assert "fewer than 3 sizes" in text
-    assert "at equal validation loss: not identified" in text
+    assert "not identified: fewer than 3 sizes" in render(study, found)
     draw_figures(found, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= set(re.findall(r"\]\((.+?\.png)\)", render(study, found)))
 
 
-def test_the_figures_look_as_they_should(tmp_path, analysis, assert_looks_like):
+def test_the_figure_of_abilities_looks_as_it_should(tmp_path, analysis, assert_looks_like):
     draw_figures(analysis, tmp_path)
-    assert (
-        {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in tmp_path.glob("*.svg")} == set(FIGURES)
-    )
     assert_looks_like(tmp_path / "abilities.png", "abilities")

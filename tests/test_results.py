@@ -35,7 +35,8 @@ def test_the_small_model_writes_tunes_where_the_project_is_not_installed(tmp_pat
 
 
 def test_twenty_tunes_of_each_architecture_are_published_with_scores_by_the_stated_rule():
-    told = json.loads((PUBLISHED / "samples" / "samples.json").read_text(encoding="utf-8"))
+    folder = PUBLISHED / "generation_analysis" / "tunes"
+    told = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
     for architecture in ("gpt", "lstm"):
         mine = [tune for tune in told["samples"] if tune["architecture"] == architecture]
         assert len(mine) == SHOWN
@@ -44,8 +45,8 @@ def test_twenty_tunes_of_each_architecture_are_published_with_scores_by_the_stat
         )
         for tune in mine:
             assert not tune["copied"]
-            assert tune["abc"] in (PUBLISHED / "samples" / tune["file"]).read_text(encoding="utf-8")
-    assert told["rule"] in (PUBLISHED / "samples" / "index.md").read_text(encoding="utf-8")
+            assert tune["abc"] in (folder / tune["file"]).read_text(encoding="utf-8")
+    assert told["rule"] in (folder / "index.md").read_text(encoding="utf-8")
 
 
 def test_the_table_holds_the_study_and_the_plan_of_the_larger_one():

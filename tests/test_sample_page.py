@@ -1,4 +1,4 @@
-"""The page of tunes: text stays text, only what is there is shown, nothing but its own script runs, and it plays."""
+"""The page of tunes: all text is escaped, existing files are shown, no other script runs, and the player plays."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from generation.page import ASSETS, Tune, write_page
+from generation.page import FOLDER, Tune, write_page
 
 VOID = {"meta", "img", "input"}
 NASTY = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;"
@@ -19,7 +19,7 @@ NOTES = [(0.0, 0.5, 60), (0.50001, 1.0, 64)]
 
 
 class Reader(HTMLParser):
-    """Reads a page, and fails where a tag does not close the one that is open."""
+    """The elements and texts of a page; fails where tags are not nested."""
 
     def __init__(self, page):
         super().__init__()
@@ -55,7 +55,7 @@ def tune(stem, **changes):
 
 @pytest.fixture
 def page(tmp_path):
-    """Three tunes: one with every file, one without sound, one with nothing but hostile words."""
+    """Three tunes: one with every file, one without sound, one with hostile text only."""
     for name in ("001.abc", "001.mid", "001.svg", "001.wav", "002.abc", "002.mid"):
         (tmp_path / name).touch()
     hostile = tune("003", name=NASTY, verdict=NASTY, facts={NASTY: NASTY}, valid=False)
@@ -65,7 +65,7 @@ def page(tmp_path):
     return (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
-def test_all_text_is_shown_as_it_is(page):
+def test_all_text_is_escaped(page):
     reader = Reader(page)
     assert reader.text("title") == reader.text("h1") == [NASTY]
     assert reader.text("pre") == [ABC.strip()] * 3
@@ -77,7 +77,7 @@ def test_all_text_is_shown_as_it_is(page):
     assert not [name for attributes in reader.all("img", "a", "button") for name in attributes if name.startswith("on")]
 
 
-def test_only_its_own_style_and_script_are_in_force(page):
+def test_only_the_pages_style_and_script_are_allowed(page):
     reader = Reader(page)
     (policy,) = [meta["content"] for meta in reader.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
@@ -90,7 +90,7 @@ def test_only_its_own_style_and_script_are_in_force(page):
     assert not re.search(r"https?:|//[a-z]|url\(|@import|\bfetch\b|style=", page.replace(NASTY, ""))
 
 
-def test_what_is_there_is_shown_and_linked_and_nothing_else(page):
+def test_existing_files_are_shown_and_linked(page):
     reader = Reader(page)
     links = [a["href"] for a in reader.all("a")]
     assert [link for link in links if not link.startswith("#")] == [
@@ -101,14 +101,18 @@ def test_what_is_there_is_shown_and_linked_and_nothing_else(page):
     assert [sound["src"] for sound in reader.all("audio")] == ["001.wav"]
     (player,) = [div for div in reader.all("div") if div.get("class") == "player"]
     assert json.loads(player["data-notes"]) == [[0, 0.5, 60], [0.5, 1, 64]]
-    assert ["open" in details for details in reader.all("details")] == [False, True, True]  # the score stands for it
+    assert ["open" in details for details in reader.all("details")] == [
+        False,
+        True,
+        True,
+    ]  # open where there is no score
     assert "3 tunes, 2 of them valid" in page
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_the_player_sounds_each_note_once_at_its_time():
+def test_the_player_plays_each_note_once_at_its_time():
     script = (
-        (ASSETS / "page.js").read_text(encoding="utf-8")
+        (FOLDER / "page.js").read_text(encoding="utf-8")
         + """
     const tones = [];
     const node = () => ({connect() {}});

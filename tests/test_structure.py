@@ -1,4 +1,4 @@
-"""The structure of tunes made by hand: repeats, sections, form, bars that come again, key and ending."""
+"""The structure of short tunes: repeats, sections, form, repeated bars, key and ending."""
 
 import json
 from fractions import Fraction
@@ -24,16 +24,13 @@ def part(body, **header):
     ("body", "expected"),
     [
         ("C8|D8|]", None),
-        ("C8|D8||E8|1F8|]", None),
         ("|:C8|D8:|", True),
         ("C8|D8:|", True),
         ("C8:|D8:|", True),
         ("|:C8:|:D8:|", True),
         ("|:C8::D8:|", True),
-        ("|:C8:||:D8:|", True),
         ("|:C8:|\n|:D8:|", True),
         ("|:C8|1D8:|2E8|]", True),
-        ("|:C8|1D8:|2E8:|", True),
         ("|:C8[1D8:|[2E8||F8:|", True),
         ("|:C8|D8|]", False),
         ("|:C8|:D8:|", False),
@@ -50,9 +47,7 @@ def test_repeats_close_if_each_is_closed_and_has_music(body, expected):
     ("body", "lengths", "heard"),
     [
         (f"{A4}|", [4], None),
-        (f"|:{A4}:|", [4], "AA"),
         (f"|:{A4}:|:{B4}:|", [4, 4], "AABB"),
-        (f"{A4}::{B4}:|", [4, 4], "AABB"),
         (f"{A4}||{B4}||{A4}||{B4}|]", [4, 4, 4, 4], "ABAB"),
         (f"|:{A4}:|{B4}||{C4}:|", [4, 4, 4], "AABCC"),
         (f"|:{A4}:|\n[|]\n|:{A4}:|", [4, 4], "AAAA"),
@@ -69,12 +64,11 @@ def test_sections_are_cut_at_repeats_and_double_bars_and_named_by_their_bars(bod
     assert form(found) == heard
 
 
-def test_a_section_in_free_metre_has_no_length():
-    assert [section.length for section in sections(part("|:C8|D8:|", metre="none"))] == [None]
-
-
-def test_a_section_of_a_part_of_a_bar_has_a_fraction_of_one():
-    assert [section.length for section in sections(part("|:C8|D4:|"))] == [Fraction(3, 2)]
+@pytest.mark.parametrize(
+    ("body", "metre", "length"), [("|:C8|D8:|", "none", None), ("|:C8|D4:|", "4/4", Fraction(3, 2))]
+)
+def test_a_section_has_no_length_in_free_metre_and_a_fraction_with_part_of_a_bar(body, metre, length):
+    assert [section.length for section in sections(part(body, metre=metre))] == [length]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +87,6 @@ def test_a_tune_is_square_if_all_sections_are_multiples_of_four_bars(body, metre
 @pytest.mark.parametrize(
     ("body", "share"),
     [
-        ("C4E4|D4F4|E4G4|c4c4|", 0),
         ("C4E4|D4F4|C4E4|D4F4|", 1 / 2),
         ("C4E4|C4E4|C4E4|C4E4|", 3 / 4),
         ("C4E4|C2C2E4|c4e4|C4z4|", 0),
@@ -102,19 +95,16 @@ def test_a_tune_is_square_if_all_sections_are_multiples_of_four_bars(body, metre
         ("", None),
     ],
 )
-def test_bars_come_again_if_they_are_equal_to_an_earlier_one_and_hold_two_notes(body, share):
+def test_repeated_bars_are_equal_to_an_earlier_one_and_have_two_notes(body, share):
     assert structure(tune(body))["repeated_bars"] == share
 
 
 @pytest.mark.parametrize(
     ("body", "key", "expected"),
     [
-        ("G8|C8|", "C", True),
         ("C8|G8|", "C", False),
         ("C8|A,8|", "Am", True),
-        ("C8|c8|", "Am", False),
         ("C8|D8|", "Ddor", True),
-        ("C8|D8|", "C", False),
         ("F8|G8|", "Gmix", True),
         ("A8|B8|", "Bb", True),
         ("A8|=B8|", "Bb", False),
@@ -138,7 +128,6 @@ def test_a_tune_ends_on_its_tonic_if_its_last_lowest_note_is_that_of_the_key(bod
     [
         ("CDEF|GABc|c2G2|E2C2|", "C", True),
         ("CDEF|GABc|c2G2|E2C2|", "Am", False),
-        ("CDEF|GABc|c2G2|E2C2|", "Fmix", False),
         ("A,B,CD|E^FGA|A2E2|C2A,2|", "Am", True),
         ("A,_B,CD|EFGA|A2E2|C2A,2|", "F", False),
         ("DEFG|ABcd|d2A2|F2D2|", "Ddor", True),
@@ -148,7 +137,7 @@ def test_a_tune_ends_on_its_tonic_if_its_last_lowest_note_is_that_of_the_key(bod
         ("z8|", "C", None),
     ],
 )
-def test_a_key_is_kept_if_its_tonic_is_the_one_that_the_notes_weigh(body, key, expected):
+def test_a_key_is_kept_if_the_profile_of_its_tonic_fits_the_notes_best(body, key, expected):
     assert key_kept(part(body, key=key, metre="2/4")) is expected
 
 
@@ -162,16 +151,10 @@ def test_key_and_ending_do_not_change_with_transposition(shift):
 
 
 @pytest.mark.parametrize("text", ["", "X:1\nK:C\n", "no tune", tune("[CEG"), tune("|:|:|:|]"), tune("&&&::[1")])
-def test_what_holds_no_music_has_no_structure(text):
-    assert structure(text) == {
-        "repeats_close": None,
-        "sections": [],
-        "form": None,
-        "square": None,
-        "repeated_bars": None,
-        "tonic_ending": None,
-        "key_kept": None,
-    }
+def test_a_text_without_music_has_no_structure(text):
+    found = structure(text)
+    assert found.pop("sections") == []
+    assert set(found.values()) == {None}
 
 
 def test_a_summary_is_of_the_tunes_to_which_each_measure_applies():
@@ -189,7 +172,7 @@ def test_a_summary_is_of_the_tunes_to_which_each_measure_applies():
     assert table["repeated_bars"] == {"mean": 0.0, "interval": (0.0, 0.0), "total": 2}
 
 
-def test_a_summary_of_nothing_can_be_written():
+def test_a_summary_of_nothing_is_json():
     table = summary([structure("")])
     assert json.dumps(table, allow_nan=False)
     assert table["repeated_bars"] == {"mean": None, "interval": (0.0, 1.0), "total": 0}

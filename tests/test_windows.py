@@ -1,4 +1,4 @@
-"""What Windows does not have (`resource` above all) is not needed to import a package or to convert scores."""
+"""Modules that Windows lacks, such as `resource`, are not needed to import a package or to convert scores."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def without_posix(name, globals=None, locals=None, fromlist=(), level=0):
         raise ImportError(name)
     return found(name, globals, locals, fromlist, level)
 
-builtins.__import__ = without_posix  # libraries built for this system need theirs
+builtins.__import__ = without_posix  # libraries built for this system need them
 """
 
 
@@ -36,7 +36,7 @@ def test_every_module_imports(tmp_path):
     assert len(names) > 30
 
 
-def test_scores_are_converted_without_limits_and_with_a_warning(tmp_path):
+def test_scores_are_converted_with_a_warning(tmp_path):
     (tmp_path / "a.mid").write_bytes(midi(events(*sounds([62, 64, 66, 67]))))
     script = """
 from pathlib import Path

@@ -1,15 +1,14 @@
-"""What tunes have copied from a training set, as an evaluate metric: evaluate.load("generation/originality")."""
+"""How much tunes copy from a training set, as an evaluate metric: evaluate.load("generation/originality")."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import evaluate
 
-from generation.memorisation import originality
+from generation.copies import originality
 from generation.tune_metric import TuneMetric, check_tunes
 
-DESCRIPTION = "What tunes in ABC notation have copied from training tunes, in any key and any rhythm."
-
+DESCRIPTION = "How much tunes in ABC notation copy from training tunes, in any key and any rhythm."
 INPUTS = """
 Args:
     predictions (list of str): tunes, each the text of its ABC, header and body.
@@ -17,29 +16,17 @@ Args:
 
 Returns:
     dict: "copied" ("count", "total", "share", "interval"); "longest_copied_run", "long_runs", "ngram_overlap" and, for
-    each n, "ngram_overlaps" ("value", "interval"); "tunes", for each prediction its own numbers and its sources.
+    each n, "ngram_overlaps" ("value", "interval"); "tunes", the numbers and sources of each prediction.
 """
-
-CITATION = """
-@article{yin2022measuring,
-  title = {Measuring When a Music Generation Algorithm Copies Too Much: The Originality Report, Cardinality Score, and
-           Symbolic Fingerprinting by Geometric Hashing},
-  author = {Yin, Zongyu and Reuben, Federico and Stepney, Susan and Collins, Tom},
-  journal = {SN Computer Science},
-  volume = {3},
-  pages = {340},
-  year = {2022},
-  doi = {10.1007/s42979-022-01220-y}
-}
-"""
+CITATION = "Yin, Reuben, Stepney & Collins 2022, SN Computer Science 3, 340, https://doi.org/10.1007/s42979-022-01220-y"
 
 
 class Originality(TuneMetric):
-    """What tunes have copied from the references, their training set."""
+    """How much tunes copy from the references, their training set."""
 
     def _info(self) -> evaluate.MetricInfo:
         return self.describe(DESCRIPTION, INPUTS, CITATION)
 
     def score(self, tunes: Sequence[str], references: Sequence[str] | None) -> dict[str, Any]:
-        """Return what `originality` says. Raises ValueError without references."""
+        """Return the result of `originality`. Raises ValueError without references."""
         return originality(tunes, check_tunes("references", references))

@@ -1,4 +1,4 @@
-"""How far tunes are from others, as an evaluate metric: evaluate.load("generation/tune_statistics")."""
+"""Distances between two sets of tunes, as an evaluate metric: evaluate.load("generation/tune_statistics")."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,34 +8,22 @@ import evaluate
 from generation.distances import distances, features
 from generation.tune_metric import TuneMetric, check_tunes
 
-DESCRIPTION = "How differently pitches, rhythms, lengths, keys and metres fall in two sets of tunes in ABC notation."
-
+DESCRIPTION = "Distances between the pitches, rhythms, lengths, keys and metres of two sets of tunes in ABC notation."
 INPUTS = """
 Args:
     predictions (list of str): tunes, each the text of its ABC, header and body.
-    references (list of str): the tunes that they are compared with, such as a test set. Any number of them.
+    references (list of str): tunes to compare with, such as a test set. Any number of them.
     resamples (int, optional): bootstrap resamples of the predictions. Default 1000.
     seed (int, optional): of the bootstrap. Default 0.
 
 Returns:
-    dict: for each statistic its distance "value", its 95 % bootstrap "interval" and the "tunes" that it is of.
+    dict: for each statistic its distance "value", its 95 % bootstrap "interval" and the number of "tunes".
 """
-
-CITATION = """
-@article{yang2020evaluation,
-  title = {On the evaluation of generative models in music},
-  author = {Yang, Li-Chia and Lerch, Alexander},
-  journal = {Neural Computing and Applications},
-  volume = {32},
-  pages = {4773--4784},
-  year = {2020},
-  doi = {10.1007/s00521-018-3849-7}
-}
-"""
+CITATION = "Yang & Lerch 2020, Neural Computing and Applications 32, 4773, https://doi.org/10.1007/s00521-018-3849-7"
 
 
 class TuneStatistics(TuneMetric):
-    """The distances between the statistics of tunes and those of the references."""
+    """Distances between the statistics of tunes and of the references."""
 
     def _info(self) -> evaluate.MetricInfo:
         return self.describe(DESCRIPTION, INPUTS, CITATION)
@@ -43,7 +31,7 @@ class TuneStatistics(TuneMetric):
     def score(
         self, tunes: Sequence[str], references: Sequence[str] | None, resamples: int = 1000, seed: int = 0
     ) -> dict[str, Any]:
-        """Return what `distances` says. Raises ValueError without references that have notes."""
+        """Return the result of `distances`. Raises ValueError without references that have notes."""
         compared = features(check_tunes("references", references))
         if not compared["length"].any():
             raise ValueError("references: none of these tunes has a note")

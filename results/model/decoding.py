@@ -1,10 +1,10 @@
-"""Fast decoding: model.generate(**inputs, custom_generate=Decoder(tokenizer)); this file travels to the Hub.
+"""Fast decoding: model.generate(**inputs, custom_generate=Decoder(tokenizer)); this file is packed with a model.
 
-At batch 1 most of the time of generate is its own overhead. Here a step is a few operations on tensors that are made
-once a call: a GPT's keys and values are written in place, an LSTM's first products are a table over the vocabulary, and
-what processors and criteria are asked is read once.
+At batch 1 most of the time of generate is overhead. Here a step is a few operations on preallocated tensors: a GPT's
+keys and values are written in place, an LSTM's input products are a table over the vocabulary, and processors and
+stopping criteria are inspected once a call.
 
-Axes: batch (rows of ids), slots (rows that still grow), time, heads, width (of a head), vocab.
+Axes: batch (rows of ids), slots (rows that have not ended), time, heads, width (of a head), vocab.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,28 +26,29 @@ from transformers import (
 from transformers.generation.configuration_utils import GenerationMode
 
 BAR_LINES = ("|", "\n")
-# What of a GPT's context a full window keeps. On the 8,181 characters 61 validation tunes have beyond 256, GPTs of
-# 500k (two seeds) have 1.559 and 1.563 nats with the last bars alone and a half kept. Beside that a quarter costs 0.010
-# and 0.007 (± 0.004), the header in front 0.005 and 0.004 (± 0.003); three quarters save 0.003 and 0.002 (± 0.003) for
-# 57 % more windows; the boundary token in front changes nothing (0.000 ± 0.002).
+# The share of a GPT's context that is kept when it is full. On the 8,181 characters of 61 validation tunes beyond their
+# first 256, GPTs of 500k (two seeds) have 1.559 and 1.563 nats with one half kept. A quarter costs 0.010 and 0.007
+# (± 0.004), the header kept in front 0.005 and 0.004 (± 0.003); three quarters save 0.003 and 0.002 (± 0.003) for 57 %
+# more windows; the boundary token in front changes nothing (0.000 ± 0.002).
 KEPT = 1 / 2
 
-GIVEN = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}  # by generate to any model
+# What generate passes to any model.
+STANDARD_ARGUMENTS = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}
 
 
 class Decoder:
-    """A `custom_generate` for a GPT-2 or an AbcLstmForCausalLM: the tokens of plain generate, sooner.
+    """A `custom_generate` for a GPT-2 or an AbcLstmForCausalLM: the tokens of plain generate, faster.
 
-    The random draws are those of plain generate, so the same seed gives the same tokens, up to rounding: in float32 all
-    but ties, in bfloat16 an LSTM's soon part. Processors and stopping criteria see all rows with all their ids, in
+    It draws the random numbers of plain generate, so the same seed gives the same tokens up to rounding: in float32 all
+    but ties, in bfloat16 an LSTM soon diverges. Processors and stopping criteria see all rows with all their ids, in
     inference mode. Rows that have ended are not computed. Batches are padded on the left.
 
-    Where plain generate fails at a GPT's context, this goes on from a window that begins after a bar line or a newline
-    (see KEPT). An LSTM knows no such end.
+    Where plain generate fails at the end of a GPT's context, this continues from a window that begins after a bar line
+    or a newline (see KEPT). An LSTM has no context length.
 
-    What only plain generate can do is left to it: dropout in training mode (generate does not switch it off), a
-    dictionary as result, a filled cache, embeddings as input. Weights are read once a call, so adapters have to be
-    merged before. generate itself hands no custom_generate a streamer or, for `stop_strings`, a tokenizer.
+    Dropout in training mode (generate does not switch it off), a dictionary as result, a filled cache and embeddings as
+    input are left to plain generate. Weights are read once a call, so adapters have to be merged before. generate does
+    not pass a streamer to a custom_generate, nor a tokenizer for `stop_strings`.
 
     Raises ValueError for another architecture, and for beams or another way to decode.
     """
@@ -73,7 +74,7 @@ class Decoder:
         cache = model_kwargs.get("past_key_values")
         if (
             generation_config.return_dict_in_generate
-            or model_kwargs.keys() - GIVEN
+            or model_kwargs.keys() - STANDARD_ARGUMENTS
             or (cache is not None and cache.get_seq_length())
             or any(isinstance(module, nn.Dropout) and module.training and module.p for module in model.modules())
         ):
@@ -100,13 +101,13 @@ class Decoder:
     ) -> Tensor:
         batch, device, mask = len(ids), model.device, model_kwargs.get("attention_mask")
         padding = [0] * batch if mask is None else (mask == 0).sum(1).tolist()
-        # The two usual criteria are asked on the host, which has the new tokens anyway.
+        # The two usual criteria are applied on the host, which has the new tokens anyway.
         longest = min((each.max_length for each in criteria if type(each) is MaxLengthCriteria), default=inf)
         ends = {end for each in criteria if type(each) is EosTokenCriteria for end in each.eos_token_id.tolist()}
         others = StoppingCriteriaList(
             each for each in criteria if type(each) not in (MaxLengthCriteria, EosTokenCriteria)
         )
-        pads = any(hasattr(each, "eos_token_id") for each in criteria)  # else a row that has ended grows on
+        pads = any(hasattr(each, "eos_token_id") for each in criteria)  # otherwise a row that has ended continues
 
         rows, index = list(range(batch)), torch.arange(batch, device=ids.device)  # of each slot
         finished = [False] * batch
@@ -141,9 +142,9 @@ class Decoder:
                 index = ids.new_tensor(rows)
 
 
-def window(history: Sequence[int], room: int, bar_lines: set[int]) -> Sequence[int]:
-    """Return the longest end of at most `room` ids that begins after a bar line; without one, the last `room`."""
-    first = len(history) - room
+def window(history: Sequence[int], size: int, bar_lines: set[int]) -> Sequence[int]:
+    """Return the longest end of at most `size` ids that begins after a bar line; without one, the last `size`."""
+    first = len(history) - size
     return history[next((i for i in range(first, len(history)) if history[i - 1] in bar_lines), first) :]
 
 
@@ -154,7 +155,7 @@ def _padded(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
 
 
 class _GptState:
-    """The keys and values of every slot: [layers, 2, slots, heads, time, width], time counted in the row's window."""
+    """Keys and values of every slot: [layers, 2, slots, heads, time, width]; time starts at its window."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], longest: float, bar_lines: set[int]) -> None:
         config, self.transformer, self.head = model.config, model.transformer, model.lm_head.weight
@@ -177,36 +178,36 @@ class _GptState:
         self._fill(list(range(len(prompts))), prompts)
 
     def _fill(self, slots: list[int], histories: Sequence[Sequence[int]]) -> None:
-        """Read all of the histories but the last token, or as much of it as fits."""
+        """Compute the keys and values of all tokens but the last, or of a window of them if they are too many."""
         windows = [
             history if len(history) <= self.context else window(history, int(KEPT * self.context), self.bar_lines)
             for history in histories
         ]
         ids = _padded(windows, self.tokens.device)
         if ids.shape[1] > 1:
-            # Padding on the right is seen by no token before it, so no mask is needed.
+            # No token attends to the padding on its right, so no mask is needed.
             cache = self.transformer(ids[:, :-1], use_cache=True).past_key_values
             for memory, layer in zip(self.memory, cache.layers, strict=True):
                 memory[0, slots, :, : ids.shape[1] - 1] = layer.keys
                 memory[1, slots, :, : ids.shape[1] - 1] = layer.values
         for slot, each in zip(slots, windows, strict=True):
             self.lengths[slot] = len(each) - 1
-        self._look()
+        self._update_indices()
 
-    def _look(self) -> None:
+    def _update_indices(self) -> None:
         self.slots = self.columns.new_tensor(range(len(self.lengths)))
         self.at = self.columns.new_tensor(self.lengths)
 
     def select(self, order: list[int]) -> None:
-        """Keep the slots `order`, each in its place but where an earlier one is free."""
+        """Keep the slots `order`; a slot moves only into one that is free."""
         for slot, source in enumerate(order):
             if slot != source:
                 self.memory[:, :, slot] = self.memory[:, :, source]
         self.lengths = [self.lengths[slot] for slot in order]
-        self._look()
+        self._update_indices()
 
     def step(self, tokens: Tensor, history: Callable[[int], list[int]]) -> Tensor:
-        """Read one more token of every slot [slots] and return logits [slots, vocab]."""
+        """Return the logits [slots, vocab] after one more token of every slot [slots]."""
         full = [slot for slot, length in enumerate(self.lengths) if length == self.context]
         if full:
             self._fill(full, [history(slot) for slot in full])
@@ -237,8 +238,8 @@ class _LstmState:
         self,
         model: Any,
         prompts: Sequence[Sequence[int]],
-        longest: float,  # noqa: ARG002 - its state does not grow
-        bar_lines: set[int],  # noqa: ARG002 - it has no window
+        longest: float,  # noqa: ARG002 - for a GPT
+        bar_lines: set[int],  # noqa: ARG002
     ) -> None:
         lstm, embedding = model.model.lstm, model.model.embed_tokens.weight
         ids = _padded(prompts, embedding.device)
@@ -253,7 +254,7 @@ class _LstmState:
         for layer in range(lstm.num_layers):
             names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             inward, recurrent, *biases = (getattr(lstm, f"{name}_l{layer}") for name in names)
-            if layer == 0:  # [vocab, 4 · hidden]: what a token gives the first layer's gates
+            if layer == 0:  # [vocab, 4 · hidden]: the input of the first layer's gates
                 self.table = F.linear(embedding, inward, sum(biases))
             self.layers.append((inward.t().contiguous(), recurrent.t().contiguous(), sum(biases)))
         self.head, self.projection = model.lm_head.weight, getattr(model.projection, "weight", None)
@@ -265,8 +266,8 @@ class _LstmState:
         self.gates = self.table.new_empty(len(order), self.table.shape[1])
         self.parts = self.gates.chunk(4, 1)
 
-    def step(self, tokens: Tensor, history: Callable[[int], list[int]]) -> Tensor:  # noqa: ARG002 - it has no window
-        """Read one more token of every slot [slots] and return logits [slots, vocab]."""
+    def step(self, tokens: Tensor, history: Callable[[int], list[int]]) -> Tensor:  # noqa: ARG002 - for a GPT
+        """Return the logits [slots, vocab] after one more token of every slot [slots]."""
         i, f, g, o = self.parts  # torch's order: input, forget, cell, output
         x = self.table[tokens]
         for layer, ((h, c), (inward, recurrent, bias)) in enumerate(zip(self.states, self.layers, strict=True)):
