@@ -9,26 +9,21 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from preprocessing.chord_symbols import spell_chord_symbol
-from preprocessing.notation import (
+from preprocessing.abc_fields import canonical_key, default_unit_length, describes_staff, octave_shift
+from preprocessing.abc_lexer import (
     COMMENT,
     CONTINUES,
     FIELD,
     FIELD_ORDER,
     LENGTH,
-    NO_KEY,
     NOT_NOTES,
     PLUS_CHORD,
     TEXT_ENDING,
-    WORDS_IN_MUSIC,
-    Verdict,
-    canonical_key,
-    default_unit_length,
-    describes_staff,
-    judge,
-    octave_shift,
     words_in,
 )
+from preprocessing.abc_reader import judge
+from preprocessing.abc_voice import NO_KEY, WORDS_IN_MUSIC, Verdict
+from preprocessing.chord_symbols import spell_chord_symbol
 from preprocessing.text_fields import decode_text, spell_rhythm
 from preprocessing.voices import CLEF, leave_out_percussion
 

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 
 import pyarrow.parquet
 
-from preprocessing.notation import FIELD, TUNE_START
+from preprocessing.abc_lexer import FIELD, TUNE_START
 
 ROW_LIMIT = 1 << 20  # characters; a longer row is left out
 CHUNK = 1 << 18

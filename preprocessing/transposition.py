@@ -8,7 +8,10 @@ import re
 from dataclasses import replace
 from functools import cache
 
-from preprocessing.notation import ALTERATION, DECORATION, MODE_SHIFT, SHARP_ORDER, Verdict
+from preprocessing.abc_fields import ALTERATION, MODE_SHIFT
+from preprocessing.abc_fields import FIFTHS as SHARP_ORDER
+from preprocessing.abc_lexer import DECORATION
+from preprocessing.abc_voice import Verdict
 
 SHIFTS = (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6)  # semitones: every other key, by the smaller move
 KEY_LINE = re.compile(r"^K:(.*)", re.MULTILINE)

@@ -10,9 +10,11 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from preprocessing.abc_lexer import FIELD, TUNE_START, split_tunes
+from preprocessing.abc_reader import judge
+from preprocessing.abc_voice import Verdict
 from preprocessing.cleaning import CleanTune, Ledger, clean_tune, reason_to_drop
 from preprocessing.families import Melody, melody_of
-from preprocessing.notation import FIELD, TUNE_START, Verdict, judge, split_tunes
 from preprocessing.sources import Block, Names, decode
 from preprocessing.transposition import Transposable, TranspositionError, is_transposed, shifts
 from preprocessing.voices import VoicesError, interleave_voices

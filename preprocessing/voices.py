@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from preprocessing.notation import FIELD, TOKEN
+from preprocessing.abc_lexer import FIELD, TOKEN
 
 KEY_LINE = re.compile(r"^K:.*\n?", re.MULTILINE)
 VOICE = re.compile(r"(?:^|\[)V:[ \t]*([^\s\]]+)", re.MULTILINE)
