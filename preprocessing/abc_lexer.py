@@ -1,4 +1,4 @@
-"""The words of ABC (standard 2.1, https://abcnotation.com/wiki/abc:standard:v2.1): what each is, and where tunes end."""
+"""The words of ABC 2.1 (https://abcnotation.com/wiki/abc:standard:v2.1): what each is, and where tunes end."""
 
 import re
 from collections.abc import Iterator

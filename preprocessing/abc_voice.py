@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
 
 from preprocessing.abc_fields import (
     LETTERS,
@@ -32,11 +31,13 @@ COMPOUND = re.compile(r"(?:6|9|12)\s*/")
 
 @dataclass(frozen=True, slots=True)
 class BadBar:
-    """A bar whose length is not its metre's; lengths are in whole notes."""
+    """A bar whose length is not its metre's; lengths are in whole notes. At an edge: see `Verdict.bars_add_up`."""
 
     number: int
     expected: Fraction
     found: Fraction
+    begins_at_edge: bool
+    ends_at_edge: bool
 
 
 @dataclass
@@ -81,16 +82,6 @@ class Verdict:
         self.unreadable = self.unreadable or unreadable
 
 
-class CountedBar(NamedTuple):
-    """A bar of unexpected length, in ticks. An edge is a repeat, a double bar or an ending."""
-
-    number: int
-    expected: Length
-    found: Length
-    begins_at_edge: bool
-    ends_at_edge: bool
-
-
 @dataclass(slots=True)
 class Voice:
     """Where a voice stands. Each kind of word (see `parse_word`) that counts has a method of its name.
@@ -111,7 +102,7 @@ class Voice:
     total: Length = 0  # of the bar so far
     parts: list[Length] = field(default_factory=list)  # bar parts finished by an overlay sign
     at_edge: bool = True  # the bar began at the tune's start, a repeat, a double bar or an ending
-    halves: list[CountedBar] = field(default_factory=list)  # short bars at an edge: two of them may add up
+    halves: list[BadBar] = field(default_factory=list)  # short bars at an edge: two of them may add up
     last: Length = 0  # the last note's length before broken rhythm: `a<b>c` applies it to b twice
     next_ratio: tuple[int, int] | None = None  # what broken rhythm makes of the next note
     tuplet_ratio: tuple[int, int] = (1, 1)
@@ -282,8 +273,7 @@ class Voice:
             self.verdict.bars += 1
             if self.expected is not None and (self.total != self.expected or self.parts):
                 for found in (*self.parts, self.total):
-                    if found not in (self.expected, *self.also):
-                        self.check_bar(CountedBar(self.bar_number, self.expected, found, self.at_edge, edge))
+                    self.check_bar(found, edge)
             self.bar_number += 1
             self.at_edge = edge
             self.altered = self.signature[:]
@@ -291,24 +281,23 @@ class Voice:
         elif edge:
             self.at_edge = True
 
-    def check_bar(self, bar: CountedBar) -> None:
+    def check_bar(self, found: Length, edge: bool) -> None:
         """Flag a bar of unexpected length, unless it is short and at an edge: then `check_halves` decides."""
-        if bar.found < max(bar.expected, *self.also, 0) and (bar.begins_at_edge or bar.ends_at_edge):
-            self.halves.append(bar)
-        else:
-            self.flag(bar)
+        expected = self.expected or 0
+        if found in (expected, *self.also):
+            return
+        bar = BadBar(self.bar_number, in_whole_notes(expected), in_whole_notes(found), self.at_edge, edge)
+        is_half = found < max(expected, *self.also, 0) and (self.at_edge or edge)
+        (self.halves if is_half else self.verdict.bad_bars).append(bar)
 
     def check_halves(self) -> None:
         """Flag each short bar at an edge that no other completes, except a tune's first and last."""
         beginnings = {bar.found for bar in self.halves if bar.begins_at_edge}
         ends = {bar.found for bar in self.halves if bar.ends_at_edge}
         for bar in self.halves:
-            missing = {full - bar.found for full in (bar.expected, *self.also)}
+            missing = {full - bar.found for full in (bar.expected, *map(in_whole_notes, self.also))}
             first = bar.begins_at_edge and bar.number == 1
             last = bar.ends_at_edge and bar.number == self.bar_number - 1
             completed = (bar.begins_at_edge and missing & ends) or (bar.ends_at_edge and missing & beginnings)
             if not (first or last or completed):
-                self.flag(bar)
-
-    def flag(self, bar: CountedBar) -> None:
-        self.verdict.bad_bars.append(BadBar(bar.number, in_whole_notes(bar.expected), in_whole_notes(bar.found)))
+                self.verdict.bad_bars.append(bar)
