@@ -134,7 +134,7 @@ def compare_seats(tunes: list[list[int]], lengths: np.ndarray) -> None:
 def described(tunes: list[list[int]], places: list[list[int]] | None = None) -> list[Melody]:
     """Return what `assign` must know of the tunes and print the CPU seconds that it took."""
     start = time.process_time()
-    melodies = [melody_of(pitches, places=of) for pitches, of in zip(tunes, places or [[]] * len(tunes), strict=True)]
+    melodies = [melody_of(pitches, staff=of) for pitches, of in zip(tunes, places or [[]] * len(tunes), strict=True)]
     print(f"    melody_of: {len(tunes):,} tunes in {time.process_time() - start:.1f} s of one core")
     return melodies
 
