@@ -39,6 +39,7 @@ WITH_BLANKS = rf"(?=[^!+|\n]{{0,40}}?(?:{WORD}))[^!+|\n]{{1,40}}"
 DECORATION = rf"(?:!(?:[^!\s|]{{1,30}}|{WITH_BLANKS})!|\+(?:{PLUS_NAMES}|(?=[^+\n]{{0,40}}[ ]){WITH_BLANKS})\+)"
 INLINE_FIELD = r"\[[A-Za-z]:[^\[\]\n]*\]"
 NOT_NOTES = rf'"[^"\n]*"|{INLINE_FIELD}|{DECORATION}'
+NO_MUSIC = rf"^(?![A-Ga-gxz]:[|:])[A-Za-z]:.*$|{NOT_NOTES}"
 
 TOKEN = re.compile(
     rf"""

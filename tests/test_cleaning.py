@@ -7,9 +7,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from music21.harmony import CHORD_TYPES, ChordSymbol
 
+from preprocessing.abc_voice import MICROTONE, OPEN_CHORD, PLUS_SIGNS, WORDS_IN_MUSIC
 from preprocessing.cleaning import clean_tune, reason_to_drop
 from preprocessing.musicxml import chord_symbol
-from preprocessing.notation import MICROTONE, OPEN_CHORD, PLUS_SIGNS, WORDS_IN_MUSIC, judge
+from preprocessing.notation import judge
 from preprocessing.text_fields import decode_text, spell_rhythm
 from preprocessing.transposition import transpose
 

@@ -308,8 +308,8 @@ def test_tunes_that_look_alike_on_the_staff_stand_together_whatever_their_key():
     other = pitches(REEL.replace("K:D", "K:Ddor"))
     assert few != other
     apart = [
-        melody_of(few, places=judge(REEL).staff)._replace(split="test"),
-        melody_of(other, places=judge(REEL.replace("K:D", "K:Ddor")).staff)._replace(split="train"),
+        melody_of(few, staff=judge(REEL).staff)._replace(split="test"),
+        melody_of(other, staff=judge(REEL.replace("K:D", "K:Ddor")).staff)._replace(split="train"),
         melody_of(other)._replace(split="train", shingles=np.zeros(0, np.uint64)),
     ]
     assert assign(apart).splits[:2] == ["test", None]

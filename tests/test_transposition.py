@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.notation import judge, key_signature
+from preprocessing.abc_fields import key_signature
+from preprocessing.notation import judge
 from preprocessing.transposition import (
     SHIFTS,
     Transposable,
