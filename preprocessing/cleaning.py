@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from preprocessing import markup
 from preprocessing.abc_fields import (
     UNICODE_ACCIDENTAL,
     canonical_key,
@@ -29,19 +30,7 @@ from preprocessing.abc_lexer import (
 from preprocessing.abc_voice import NO_KEY, WORDS_IN_MUSIC, Verdict
 from preprocessing.chord_symbols import spell_chord_symbol
 from preprocessing.ledger import Ledger
-from preprocessing.markup import (
-    ENTITY,
-    HTML,
-    HTML_AMONG_NOTES,
-    MAIL,
-    OUTSIDE_ABC,
-    QUOTED_PRINTABLE,
-    WRAPPED,
-    closed_note_tags,
-    decode_quoted_printable,
-    unescape,
-    without_tags,
-)
+from preprocessing.markup import HTML_AMONG_NOTES, OUTSIDE_ABC
 from preprocessing.percussion import CLEF, leave_out_percussion
 from preprocessing.text_fields import decode_text, spell_rhythm
 
@@ -184,7 +173,7 @@ class _LineSorter:
 
     def sort(self, raw: str) -> tuple[dict[str, str], list[str]]:
         ledger = self.ledger
-        closed = closed_note_tags(raw)
+        closed = markup.closed_note_tags(raw)
         in_text_block = False
         continued = ""  # the letter of a text field that continues in this line
         for whole_line in raw.split("\n"):
@@ -195,7 +184,7 @@ class _LineSorter:
                 in_text_block = not whole_line.startswith("%%end")
                 continue
             if "<" in whole_line and not whole_line.startswith("%"):
-                rest, reason = without_tags(whole_line, closed, self.body, "K" in self.found and not continued)
+                rest, reason = markup.without_tags(whole_line, closed, self.body, "K" in self.found and not continued)
                 whole_line = ledger.change(reason, whole_line, rest)
             line = COMMENT.sub("", whole_line)
             ledger.drop(DIRECTIVES, len(whole_line) - len(line))
@@ -266,16 +255,16 @@ class _BodyCleaner:
         `symbols` are the letters that U: fields define, and their meaning, which is written instead.
         """
         if MAY_BE_WRAPPED.search(self.body):
-            if MAIL.search(self.body):
-                self.remove(QUOTED_PRINTABLE, "quoted-printable", decode_quoted_printable)
-            self.remove(WRAPPED, "lines broken inside a word", lambda match: match[0] if match[1] else "")
+            if markup.MAIL.search(self.body):
+                self.remove(markup.QUOTED_PRINTABLE, "quoted-printable", markup.decode_quoted_printable)
+            self.remove(markup.WRAPPED, "lines broken inside a word", lambda match: match[0] if match[1] else "")
         self.write_out(symbols)
         self.body = INLINE_VOICE.sub(self.inline_field, self.body)
         self.remove(HOLLOW, "empty bars", _hollow)
         self.remove(TEXT_ENDING, "annotations")
         self.body = QUOTED.sub(self.quoted, self.body)
         if "&" in self.body:
-            self.respell(ENTITY, HTML, lambda match: unescape(match[0]))
+            self.respell(markup.ENTITY, markup.HTML, lambda match: markup.unescape(match[0]))
             self.body = QUOTED.sub(self.quoted, self.body)  # of what was `&quot;`
         self.body = INLINE.sub(self.inline_field, self.body)
         self.respell(SIGN, "accidentals respelled", lambda match: UNICODE_ACCIDENTAL[match[0]])

@@ -18,6 +18,8 @@ from preprocessing.abc_lexer import WORDS, parse_word
 from preprocessing.abc_reader import Reader
 from preprocessing.abc_voice import Verdict, Voice
 
+Event = tuple[int, int, int, int, int] | tuple[int, int, int, bytes]  # track, time, kind; pitch and velocity, or data
+
 RULES = ("as it is", "line ends", "words without time", "repeats", "halves", "unequal broken rhythm")
 BAR = r"line-char (\d+)-\d+ :.* Bar (-?\d+) has (\S+) time units while the time signature has (\d+)"
 UNEQUAL = "Cannot apply broken rhythm"  # abc2midi's error where the two notes differ, which the standard leaves open
@@ -39,10 +41,10 @@ class _Voice(Voice):
         rewriter = self.rewriter
         if rewriter.level >= 3 and (self.total or self.parts):
             missing = (self.expected or 0) - self.total
-            if rewriter.level >= 4 and missing > 0 and (edge or self.at_edge):
-                if self.bar_number not in rewriter.flagged:
-                    rest = Fraction(missing) / self.unit
-                    rewriter.out.append(f" z{rest.numerator}/{rest.denominator}")
+            is_half = missing > 0 and (edge or self.at_edge) and self.bar_number not in rewriter.flagged
+            if rewriter.level >= 4 and is_half:
+                rest = Fraction(missing) / self.unit
+                rewriter.out.append(f" z{rest.numerator}/{rest.denominator}")
             rewriter.out.append(" || " if edge and rewriter.level == 3 else " | ")
         super().end_bar(edge)
 
@@ -125,34 +127,42 @@ def sounding(tunes: Sequence[str], folder: Path) -> list[list[int]]:
     (folder / "played.abc").write_text(numbered(tunes)[0])
     command = ["abc2midi", "played.abc", "-NGRA", "-NGUI", "-silent"]
     subprocess.run(command, cwd=folder, capture_output=True, check=False)
-    return [sorted(_note_ons((folder / f"played{i + 1}.mid").read_bytes())) for i in range(len(tunes))]
+    files = [events((folder / f"played{i + 1}.mid").read_bytes()) for i in range(len(tunes))]
+    return [sorted(e[3] for e in found if len(e) == 5 and e[2] >> 4 == 9 and e[4]) for found in files]
 
 
-def _note_ons(data: bytes) -> list[int]:
-    """Return the pitches of a MIDI file's note-ons (Standard MIDI Files 1.0)."""
-    pitches: list[int] = []
-    place = 14
+def events(data: bytes) -> list[Event]:
+    """Return what a MIDI file plays: all but its texts and key signatures."""
+
+    def number() -> int:
+        nonlocal place
+        value = 0
+        while True:
+            place += 1
+            value = value << 7 | data[place - 1] & 0x7F
+            if data[place - 1] < 0x80:
+                return value
+
+    found: list[Event] = []
+    place = track = 14  # behind the header
     while place < len(data):
         end = place + 8 + int.from_bytes(data[place + 4 : place + 8])
-        place, status = place + 8, 0
+        place, track, time, status = place + 8, track + 1, 0, 0
         while place < end:
-            _, place = _number(data, place)  # the time since the last event
-            if data[place] & 0x80:
+            time += number()
+            if data[place] >= 0x80:  # otherwise the last status holds on
                 status, place = data[place], place + 1
-            if status >= 0xF0:
-                size, place = _number(data, place + (status == 0xFF))
-                place += size
+            if status >> 4 in (8, 9):
+                found.append((track, time, status, data[place], data[place + 1]))
+                place += 2
                 continue
-            if status & 0xF0 == 0x90 and data[place + 1]:
-                pitches.append(data[place])
-            place += 1 if status & 0xF0 in (0xC0, 0xD0) else 2
-    return pitches
-
-
-def _number(data: bytes, place: int) -> tuple[int, int]:
-    """Return a number of variable length and the place behind it."""
-    value = data[place] & 0x7F
-    while data[place] & 0x80:
-        place += 1
-        value = value << 7 | data[place] & 0x7F
-    return value, place + 1
+            kind = status
+            if status == 0xFF:
+                kind, place = data[place], place + 1
+                size = number()
+            else:
+                size = 1 if status >> 4 in (0xC, 0xD) else 2
+            if not (status == 0xFF and (kind < 0x10 or kind == 0x59)):
+                found.append((track, time, kind, data[place : place + size]))
+            place += size
+    return found

@@ -107,13 +107,11 @@ def test_chord_symbols_of_any_spelling_are_written_as_abc_writes_them_and_transp
     assert transpose(moved, -2) == tune.text
 
 
-@pytest.mark.parametrize("kind", sorted(kind for kind in CHORD_TYPES if chord_symbol(ChordSymbol(root="C", kind=kind))))
-@pytest.mark.parametrize("root", ["C", "F#", "B-"])
-def test_every_chord_symbol_of_our_score_reader_survives(root, kind):
-    symbol = chord_symbol(ChordSymbol(root=root, kind=kind))
-    cleaned = clean(f"{symbol}C4|")
-    assert re.fullmatch(rf'"{root.replace("-", "b")}[!-~]*"C4\|', cleaned)
-    assert cleaned.endswith('"C4|')
+def test_every_chord_symbol_of_our_score_reader_survives():
+    for root, written in (("C", "C"), ("F#", "F#"), ("B-", "Bb")):
+        for kind in CHORD_TYPES:
+            if symbol := chord_symbol(ChordSymbol(root=root, kind=kind)):
+                assert re.fullmatch(rf'"{written}[!-~]*"C4\|', clean(f"{symbol}C4|")), symbol
 
 
 def test_words_in_quotes_are_no_chord_symbols():
