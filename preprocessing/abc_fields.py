@@ -1,6 +1,6 @@
 """What the fields K:, M: and L: of ABC mean: keys and their signatures, bar lengths, note lengths.
 
-Pitch classes stand on the line of fifths (… F C G D …), C at 0: a sharp is seven fifths up.
+Pitch classes are positions on the line of fifths (… F C G D …), C at 0: a sharp is seven fifths up.
 """
 
 import re

@@ -15,7 +15,7 @@ HEADER_END = re.compile(r"^K:.*$(?:\n(?:[A-Za-z+]:.*|%.*|[ \t]*)$)*+", re.MULTIL
 BLANK_LINE = re.compile(r"\n[ \t]*$", re.MULTILINE)
 COMMENT = re.compile(r"(?<!\\)%.*")
 CONTINUES = re.compile(r"[ABCDFGHNORSTWZrsw+]:.*\\$")  # a text field that continues in the next line (ABC 2.0)
-LENGTH = r"(?:[0-9]{1,3}(?:/[0-9]{1,3}|/{0,8})|/{1,8}[0-9]{0,3})?"  # bounded, as nobody writes longer ones
+LENGTH = r"(?:[0-9]{1,3}(?:/[0-9]{1,3}|/{0,8})|/{1,8}[0-9]{0,3})?"  # bounded against hostile text
 ENDING = "[1-9][0-9,.-]{0,16}"
 
 # `+trill+` was a decoration of ABC 2.0, one of these; else `+GB+` was a chord before ABC 1.6.

@@ -40,7 +40,7 @@ class Reader:
             if "%" in line:
                 line = COMMENT.sub("", line)
                 if not line.strip():
-                    continue  # it may stand between the lines of a text field
+                    continue  # a text field may continue behind it
             match = FIELD.match(line) if line[1:2] == ":" else None
             if match:
                 self.music(joined)

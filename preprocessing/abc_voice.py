@@ -84,7 +84,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class Voice:
-    """Where a voice stands. Each kind of word (see `parse_word`) that counts has a method of its name.
+    """The state of a voice. Each kind of word (see `parse_word`) that counts has a method with its name.
 
     Pitches are MIDI numbers, lengths are in ticks. `natural` is the pitch of a note without accidentals: it names its
     place on the staff.

@@ -28,7 +28,7 @@ def key_name(fifths: int, mode: str) -> str:
 
 
 def length_text(eighths: Fraction) -> str:
-    """Return a length as it stands behind a note when L: is 1/8."""
+    """Return a length as it is written behind a note when L: is 1/8."""
     if eighths == 1:
         return ""
     return str(eighths) if eighths.numerator > 1 or eighths.denominator == 1 else f"/{eighths.denominator}"

@@ -111,7 +111,7 @@ def clean_tune(raw: str, keep_fields: str, defaults: dict[str, str] | None = Non
 
     The header is in the standard's order, the key in canonical spelling, M: and L: always written out, X: always 1; R:
     is there only if it names a rhythm (a word or two; some collections write whole sentences). In the body, comments,
-    lyrics, remarks, fingerings, spacers and blanks that say nothing are dropped; lines joined by a backslash are one.
+    lyrics, remarks, fingerings, spacers and needless blanks are dropped; lines joined by a backslash are one.
     """
     ledger = Ledger()
     defaults = defaults or {}
@@ -193,7 +193,7 @@ class _LineSorter:
             continues, continued = continued, match[1] if match and CONTINUES.match(line) else ""
             if not line:
                 ledger.drop("blanks", 1)
-                continued = continues if "%" in whole_line else ""  # a comment may stand between the lines of a field
+                continued = continues if "%" in whole_line else ""  # a field may continue behind a comment
             elif continues and not match:
                 ledger.drop(_field(continues), len(line) + 1)
                 continued = continues if line.endswith("\\") else ""

@@ -25,7 +25,7 @@ PHRASE = 10  # intervals of the run that decides a split: longer ones are shared
 MIN_OVERLAP = 1.5  # of similar tunes; benchmarks/families.py shows what it finds
 BANDS, ROWS = 160, 2  # a pair of Jaccard index J becomes a candidate with probability 1 - (1 - J²)^160
 BUCKET, REPRESENTATIVES = 32, 4  # in a larger bucket each is compared with the first 4: time and memory stay linear
-CHUNK = 10_000  # pairs counted at once
+CHUNK = 10_000  # pairs counted together, to bound memory
 
 MULTIPLIERS = np.cumprod(np.full(PHRASE, 0x9E3779B97F4A7C15, np.uint64))
 
@@ -240,7 +240,7 @@ def kept_of(pairs: np.ndarray, rank: np.ndarray) -> np.ndarray:
     """
     first, second = pairs.T
     kept = np.ones(len(rank), dtype=bool)
-    for lower in range(1, len(KEEPING_ORDER)):  # who was dropped already drops nobody
+    for lower in range(1, len(KEEPING_ORDER)):  # a dropped tune drops no other
         kept[second[(rank[first] < lower) & (rank[second] == lower) & kept[first]]] = False
     return kept
 

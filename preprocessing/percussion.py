@@ -17,8 +17,8 @@ CHANGES_VOICE = re.compile(r'(\[[VKI]:(?>"[^"\n]*"|[^\]\n])*\])')  # a name in q
 def leave_out_percussion(raw: str) -> str:
     """Return a raw tune without the music of percussion, whose letters are instruments and no pitches.
 
-    Percussion is what stands under `clef=perc` (of V: or K:) or on channel 10 of `%%MIDI channel`, until the same voice
-    says something else. A clef in the header's K: holds for the voices that have none of their own.
+    Percussion is the music under `clef=perc` (of V: or K:) or on channel 10 of `%%MIDI channel`, until the same voice
+    has another. A clef in the header's K: holds for the voices without one.
     """
     small = raw.lower()
     if "perc" not in small and "channel" not in small:  # nearly every tune

@@ -101,7 +101,7 @@ class _Interval(dict[str, str]):
         elif note := NOTE.fullmatch(piece):
             moved = self.note(*note.groups())
         else:
-            moved = piece  # a decoration, or a field that says nothing of pitch
+            moved = piece  # a decoration, or a field without pitch
         self[piece] = moved
         return moved
 

@@ -34,10 +34,11 @@ class _Bar:
 def interleave_voices(text: str) -> str:
     """Return a cleaned tune with its voices bar by bar, or a tune of one voice as it is.
 
-    The order inside each voice stays, so that it sounds as before. Fields on lines of their own become inline fields of
+    The order inside each voice stays, so that it sounds as before. Field lines become inline fields of
     their voice, the properties of voices come first, and `Z4` is written as four bars. A voice that ends early is
     missing from the last lines.
-    Raises VoicesError where the voices' repeats or endings fall on different bars, or where a voice cannot be told.
+    Raises VoicesError where the voices' repeats or endings fall on different bars, or where the voice of some music is
+    unclear.
     """
     key_line = KEY_LINE.search(text)
     if key_line is None or len(set(VOICE.findall(text, key_line.end()))) < 2:
@@ -76,7 +77,7 @@ def _split_voices(body: str) -> tuple[dict[str, Words], dict[str, str]]:
 
 
 def _words(line: str) -> Words:
-    """Return a line's words: a field of its own as an inline field, `Z4` as four bars, the line's end as a blank."""
+    """Return a line's words: a field line as an inline field, `Z4` as four bars, the line's end as a blank."""
     if FIELD.match(line):
         return [("inline", f"[{line}]")]
     words: Words = []

@@ -1,4 +1,4 @@
-"""A tune rewritten so that abc2midi and our reader must agree on its bars, and abc2midi's word on many tunes at once.
+"""A tune rewritten so that abc2midi and our reader must agree on its bars, and what abc2midi reports of many tunes.
 
 The rules are in abc2midi_disagreements.csv; each takes one reason to disagree out of a tune, on top of those above it.
 """
@@ -92,7 +92,7 @@ def rewritten(text: str, verdict: Verdict, level: int, keep_ties: bool = False) 
 
 
 class Complaint(NamedTuple):
-    """abc2midi's word on a bar: its number, and its length as a share of the metre's."""
+    """What abc2midi reports of a bar: its number, and its length as a share of the metre's."""
 
     number: int
     share: Fraction

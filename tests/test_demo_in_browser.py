@@ -34,6 +34,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = (
     *("generation/__init__.py", "generation/page.js", "generation/rendering.py"),
     *("preprocessing/__init__.py", "preprocessing/notation.py"),
+    *(f"preprocessing/abc_{part}.py" for part in ("fields", "lexer", "reader", "transcript", "voice")),
 )
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 STAND_IN = r'''

@@ -201,7 +201,7 @@ def test_a_real_tune_moved_and_moved_back_is_the_same_text(movable_tunes):
 
 
 def played(texts: list[str], folder: Path, chords: bool = False) -> list[list[Event]]:
-    """Return what abc2midi plays for each tune, nothing for those that it did not come to."""
+    """Return what abc2midi plays for each tune, nothing for those that it did not play."""
     folder.mkdir()
     directive = "" if chords else "%%MIDI gchordoff\n"
     tunes = [f"X:{n}\n{directive}{text.removeprefix('X:1').strip()}\n" for n, text in enumerate(texts, 1)]
