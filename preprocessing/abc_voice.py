@@ -90,7 +90,7 @@ class Voice:
     place on the staff.
     """
 
-    verdict: Verdict
+    verdict: Verdict = field(default_factory=Verdict)
     metre: str | None = None
     expected: Length | None = None  # the length of a bar; None in free metre
     also: tuple[Length, ...] = ()  # the other lengths that a bar may have

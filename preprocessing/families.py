@@ -215,7 +215,8 @@ def assign(melodies: Sequence[Melody]) -> Families:
 
     equal = [(index[r, name], index[rank, name]) for rank, name in nodes for r in range(rank) if (r, name) in index]
     similar = similar_pairs([sets[place] for place in nodes])
-    pairs = np.unique(np.concatenate([similar, _pairs(equal), _same_staff(melodies, node)]), axis=0)
+    found = np.concatenate([similar, _pairs(equal), _same_staff(melodies, node)])
+    pairs = np.stack(np.divmod(_distinct(found @ [len(nodes), 1]), len(nodes)), axis=1)
     kept = kept_of(pairs, rank)
     members = [(melody.group, i) for melody, i in zip(melodies, node.tolist(), strict=True) if kept[i]]
     names = _family_names(nodes, pairs[kept[pairs].all(axis=1)], members)

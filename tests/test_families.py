@@ -194,9 +194,7 @@ def test_no_family_is_in_two_splits_and_every_split_has_its_share(tunes, familie
     assert tunes[1][splits == "validation"].sum() >= 0.05 * characters
     assert tunes[1][splits == "test"].sum() >= 0.05 * characters
     assert np.mean(splits == "dropped") < 0.04
-    assert (
-        max(Counter(np.array(families.names)[splits != "dropped"].tolist()).values()) < 50
-    )  # no chain of unrelated tunes
+    assert max(Counter(np.array(families.names)[splits != "dropped"].tolist()).values()) < 50  # no chains
     statistics = families.statistics
     assert statistics["random_split_leaked_test_tunes"] > 0.2 * statistics["random_split_test_tunes"] > 100
     assert statistics["similar_pairs_across_splits"] < 0.2 * statistics["similar_pairs"]

