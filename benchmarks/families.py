@@ -1,7 +1,7 @@
 """What the search for near-duplicate tunes finds, and what it costs: python -m benchmarks.families
 
 Planted variants of bundled tunes give the recall. Retrograde inversions (the same intervals in the opposite order)
-give the precision: they are music of the same kind that is nobody's variant, so a pair with one is a false alarm.
+give the precision: they are music of the same kind and variants of no tune, so a pair with one is a false alarm.
 """
 
 import platform
@@ -15,17 +15,12 @@ import numpy as np
 from preprocessing.blocks import Reading
 from preprocessing.cleaning import clean_tune, reason_to_drop
 from preprocessing.families import (
-    KEEPING_ORDER,
     Families,
     Melody,
     assign,
-    kept_of,
-    melody_hash,
     melody_of,
     shingles,
     similar_pairs,
-    split_key,
-    split_of,
 )
 from preprocessing.notation import judge, split_tunes
 from preprocessing.sources import BUNDLED, fingerprint, read_source
@@ -33,12 +28,11 @@ from preprocessing.text_files import decode
 from training.measurements import cpu_name
 
 PLANTED = 1000
-SALTS = 50
 LARGE = (50_000, 200_000)
 
 
 def bundled_tunes() -> tuple[list[list[int]], np.ndarray, list[list[int]]]:
-    """Return the pitches of every bundled tune, exact duplicates left out, their characters and places on the staff."""
+    """Return the pitches of every bundled tune but exact duplicates, their characters and staff positions."""
     tunes: dict[str, tuple[list[int], list[int]]] = {}
     for block in read_source(BUNDLED, fingerprint(BUNDLED), Reading(), None, 1):
         for raw in split_tunes(decode(block).replace("\r\n", "\n")):
@@ -105,38 +99,10 @@ def recall_and_false_alarms(tunes: list[list[int]], planted: int, seed: int = 0)
     return {kind: hits[kind] / planted for kind, _ in made}, int(alarms.sum()) / 2
 
 
-def compare_seats(tunes: list[list[int]], lengths: np.ndarray) -> None:
-    """Print what each kind of seat costs, over SALTS salts."""
-    names = np.array([melody_hash(pitches) for pitches in tunes])
-    by_name = np.argsort(names, kind="stable")
-    equal = [
-        (by_name[i], by_name[j])
-        for distance in range(1, max(Counter(names).values()))
-        for i, j in zip(range(len(tunes)), range(distance, len(tunes)), strict=False)
-        if names[by_name[i]] == names[by_name[j]]
-    ]
-    pairs = np.unique(np.concatenate([similar_pairs([shingles(pitches) for pitches in tunes]), equal]), axis=0)
-    print(
-        f"\n{'seat':<16}{'dropped':>16}{'validation %':>22}{'test %':>22}   (mean, lowest to highest of {SALTS} salts)"
-    )
-    for kind, seats in (("melody", names.tolist()), ("smallest phrase", [split_key(pitches) for pitches in tunes])):
-        rows = []
-        for salt in range(SALTS):
-            splits = [split_of(f"{salt} {seat}") for seat in seats]
-            rank = np.array([KEEPING_ORDER.index(split) for split in splits])
-            kept = kept_of(np.take_along_axis(pairs, np.argsort(rank[pairs], axis=1), axis=1), rank)
-            shares = np.bincount(rank[kept], weights=lengths[kept]) / lengths[kept].sum() * 100
-            rows.append((np.sum(~kept), shares[1], shares[0]))
-        cells = [f"{c.mean():.2f} {c.min():.2f} to {c.max():.2f}" for c in np.array(rows).T[1:]]
-        dropped = np.array(rows).T[0]
-        print(f"{kind:<16}{f'{dropped.mean():.0f} {dropped.min():.0f} to {dropped.max():.0f}':>16}", end="")
-        print("".join(f"{cell:>22}" for cell in cells))
-
-
 def described(tunes: list[list[int]], places: list[list[int]] | None = None) -> list[Melody]:
     """Return what `assign` must know of the tunes and print the CPU seconds that it took."""
     start = time.process_time()
-    melodies = [melody_of(pitches, places=of) for pitches, of in zip(tunes, places or [[]] * len(tunes), strict=True)]
+    melodies = [melody_of(pitches, staff=of) for pitches, of in zip(tunes, places or [[]] * len(tunes), strict=True)]
     print(f"    melody_of: {len(tunes):,} tunes in {time.process_time() - start:.1f} s of one core")
     return melodies
 
@@ -173,7 +139,6 @@ def main() -> None:
     for kind, share in recall.items():
         print(f"{kind:<45}{share:>8.1%}")
     print(f"false alarms expected among the corpus's similar pairs: {alarms:.0f}")
-    compare_seats(tunes, lengths)
 
     print("\nVariants: every tune ornamented at 10 % of its notes, again and again")
     draw = np.random.default_rng(0)

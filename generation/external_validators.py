@@ -91,7 +91,7 @@ def _reason(verdict: Verdict, tier: str) -> str:
         return verdict.errors[0]
     if verdict.bad_bars and tier == "bars_add_up":
         bad = verdict.bad_bars[0]
-        return f"bar {bad.number} is {bad.found} of a whole note, not {bad.wanted}"
+        return f"bar {bad.number} is {bad.found} of a whole note, not {bad.expected}"
     return ""
 
 

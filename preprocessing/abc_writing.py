@@ -2,38 +2,33 @@
 
 from fractions import Fraction
 
+from preprocessing.abc_fields import ACCIDENTAL, MODE_SHIFT, spell
+from preprocessing.abc_fields import signature_of as key_signature
+
+__all__ = [
+    "MODES", "Accidentals", "ConversionError", "bar_lines", "chord_text", "key_name", "key_signature", "length_text",
+    "spell",
+]  # fmt: skip
+
 BARS_PER_LINE = 4
-FIFTHS = "FCGDAEB"  # the naturals in order of fifths; C is 0
-MODES = {  # ABC's word for a mode, and how many fifths its tonic lies above that of the major key of its signature
-    "major": ("", 0), "ionian": ("", 0), "lydian": ("lyd", -1), "mixolydian": ("mix", 1), "dorian": ("dor", 2),
-    "minor": ("m", 3), "aeolian": ("m", 3), "phrygian": ("phr", 4), "locrian": ("loc", 5),
+MODES = {  # ABC's word for a mode
+    "major": "", "ionian": "", "lydian": "lyd", "mixolydian": "mix", "dorian": "dor", "minor": "m", "aeolian": "m",
+    "phrygian": "phr", "locrian": "loc",
 }  # fmt: skip
-ACCIDENTALS = {2: "^^", 1: "^", 0: "=", -1: "_", -2: "__"}
 
 
 class ConversionError(Exception):
     """A score that gives no tune; the text is the reason to count it under."""
 
 
-def spell(fifth: int) -> tuple[str, int]:
-    """Return letter and alteration (in semitones) of a pitch class, counted in fifths above C."""
-    return FIFTHS[(fifth + 1) % 7], (fifth + 1) // 7
-
-
 def key_name(fifths: int, mode: str) -> str:
     """Return the K: of a signature of −7 to 7 sharps in one of MODES."""
-    word, above = MODES[mode]
-    letter, alteration = spell(fifths + above)
-    return letter + ("#" if alteration > 0 else "b") * abs(alteration) + word
-
-
-def key_signature(fifths: int) -> dict[str, int]:
-    """Return the alteration of each letter (in semitones) in a signature of so many sharps, or flats below 0."""
-    return dict(map(spell, range(fifths - 1, fifths + 6)))
+    letter, alteration = spell(fifths - MODE_SHIFT[MODES[mode]])
+    return letter + ("#" if alteration > 0 else "b") * abs(alteration) + MODES[mode]
 
 
 def length_text(eighths: Fraction) -> str:
-    """Return a length as it stands behind a note when L: is 1/8."""
+    """Return a length as it is written behind a note when L: is 1/8."""
     if eighths == 1:
         return ""
     return str(eighths) if eighths.numerator > 1 or eighths.denominator == 1 else f"/{eighths.denominator}"
@@ -74,7 +69,7 @@ class Accidentals:
 
     def pitch(self, letter: str, alteration: int, octave: int) -> str:
         """Return a pitch as ABC; octave 4 begins at middle C. Raises ConversionError for more than two sharps."""
-        if alteration not in ACCIDENTALS:
+        if alteration not in ACCIDENTAL:
             raise ConversionError("accidentals that ABC cannot write")
         place = f"{letter}{octave}"
         default = self.signature.get(letter, 0)
@@ -82,4 +77,4 @@ class Accidentals:
         if self.by_place.get(place, default) == alteration == self.by_letter.get(letter, default):
             return written
         self.by_place[place] = self.by_letter[letter] = alteration
-        return ACCIDENTALS[alteration] + written
+        return ACCIDENTAL[alteration] + written

@@ -1,4 +1,4 @@
-"""Families: tunes that are the same melody stand in the same split, so that no test melody was trained on.
+"""Families: tunes with the same melody are in the same split, so that no test melody was trained on.
 
 A melody is the set of its shingles: runs of intervals, so that key, rhythm, bar lines and repeats do not matter.
 MinHash finds the pairs that may be similar (Broder 1997, https://doi.org/10.1109/SEQUEN.1997.666900), exact counting
@@ -21,11 +21,11 @@ KEEPING_ORDER = ("test", "validation", "train")  # of two similar tunes in diffe
 STEPS = 6  # intervals of a shingle of the melody itself
 TURNS = 4  # intervals of a shingle of its turning points
 TURN = 3  # semitones back that make a turn: passing and neighbour notes make none
-PHRASE = 10  # intervals of the run that seats a tune: longer ones are shared by fewer strangers, so splits stay even
+PHRASE = 10  # intervals of the run that decides a split: longer ones are shared by fewer tunes, so splits stay even
 MIN_OVERLAP = 1.5  # of similar tunes; benchmarks/families.py shows what it finds
 BANDS, ROWS = 160, 2  # a pair of Jaccard index J becomes a candidate with probability 1 - (1 - J²)^160
 BUCKET, REPRESENTATIVES = 32, 4  # in a larger bucket each is compared with the first 4: time and memory stay linear
-CHUNK = 10_000  # pairs counted at once
+CHUNK = 10_000  # pairs counted together, to bound memory
 
 MULTIPLIERS = np.cumprod(np.full(PHRASE, 0x9E3779B97F4A7C15, np.uint64))
 
@@ -33,8 +33,8 @@ MULTIPLIERS = np.cumprod(np.full(PHRASE, 0x9E3779B97F4A7C15, np.uint64))
 class Melody(NamedTuple):
     """What decides a tune's split and family.
 
-    `group` names tunes that their source calls settings of one tune, `staff` those that look alike on the staff,
-    whatever the key signature makes of it.
+    `group` names tunes that their source calls settings of one tune, `staff` those with the same steps on the staff,
+    whatever the key signature.
     """
 
     name: str
@@ -59,9 +59,9 @@ def melody_hash(pitches: Sequence[int]) -> str:
     return hashlib.sha256(steps.encode()).hexdigest()[:16]
 
 
-def split_of(seat: str) -> str:
-    """Return the split of a seat. It depends on the seat alone, so that adding tunes never moves one."""
-    place = int(hashlib.sha256(f"split {seat}".encode()).hexdigest()[:8], 16) / 2**32
+def split_of(key: str) -> str:
+    """Return the split of a key. It depends on the key alone, so that adding tunes never moves one."""
+    place = int(hashlib.sha256(f"split {key}".encode()).hexdigest()[:8], 16) / 2**32
     for split, share in SHARES.items():
         if place < share:
             return split
@@ -82,21 +82,19 @@ def shingles(pitches: Sequence[int]) -> np.ndarray:
 def split_key(pitches: Sequence[int]) -> str:
     """Return what decides a melody's split: its run of PHRASE intervals with the smallest hash, if it has one.
 
-    Two melodies share a seat with the probability of the Jaccard index of their runs (min-wise hashing).
+    Two melodies share a key with the probability of the Jaccard index of their runs (min-wise hashing).
     """
     runs = _runs(_moving(pitches), PHRASE)
     return f"{runs[0]:016x}" if runs.size else melody_hash(pitches)
 
 
-def melody_of(pitches: Sequence[int], group: str | None = None, places: Sequence[int] = ()) -> Melody:
-    """Return what `assign` must know of a tune. A group sits together, whatever its melodies.
+def melody_of(pitches: Sequence[int], group: str | None = None, staff: Sequence[int] = ()) -> Melody:
+    """Return what `assign` must know of a tune. A group is in one split, whatever its melodies.
 
-    `places` are the staff positions of its notes, as written.
+    `staff` are the staff positions of its notes, as written.
     """
-    seat = split_key(pitches) if group is None else f"group {group}"
-    return Melody(
-        melody_hash(pitches), split_of(seat), shingles(pitches), group, melody_hash(places) if places else None
-    )
+    split = split_of(split_key(pitches) if group is None else f"group {group}")
+    return Melody(melody_hash(pitches), split, shingles(pitches), group, melody_hash(staff) if staff else None)
 
 
 def _moving(pitches: Sequence[int]) -> np.ndarray:
@@ -183,17 +181,22 @@ def _candidates(signatures: np.ndarray) -> np.ndarray:
     codes = np.zeros(0, np.int64)
     fresh: list[np.ndarray] = []
     for band in keys.T:
-        order = np.argsort(band, kind="stable")
-        _, starts, sizes = np.unique(band[order], return_index=True, return_counts=True)
-        start, size = np.repeat(starts, sizes), np.repeat(sizes, sizes)
-        earlier = np.arange(tunes) - start
-        compared = np.where(size <= BUCKET, earlier, np.minimum(earlier, REPRESENTATIVES))
-        member = np.repeat(np.arange(tunes), compared)
-        representative = start[member] + np.arange(len(member)) - np.repeat(np.cumsum(compared) - compared, compared)
-        fresh.append(order[representative] * tunes + order[member])
+        fresh.append(_bucket_pairs(band) @ [tunes, 1])
         if sum(map(len, fresh)) > len(codes):
             codes, fresh = _distinct(np.concatenate([codes, *fresh])), []
     return np.stack(np.divmod(_distinct(np.concatenate([codes, *fresh])), tunes), axis=1)
+
+
+def _bucket_pairs(keys: np.ndarray) -> np.ndarray:
+    """Return the pairs of members with equal keys, the earlier first, as `similar_pairs` bounds them: [pairs, 2]."""
+    order = np.argsort(keys, kind="stable")
+    _, starts, sizes = np.unique(keys[order], return_index=True, return_counts=True)
+    start, size = np.repeat(starts, sizes), np.repeat(sizes, sizes)  # of each member's bucket
+    earlier = np.arange(len(keys)) - start
+    compared = np.where(size <= BUCKET, earlier, np.minimum(earlier, REPRESENTATIVES))
+    member = np.repeat(np.arange(len(keys)), compared)
+    representative = start[member] + np.arange(len(member)) - np.repeat(np.cumsum(compared) - compared, compared)
+    return np.stack([order[representative], order[member]], axis=1)
 
 
 def assign(melodies: Sequence[Melody]) -> Families:
@@ -211,8 +214,8 @@ def assign(melodies: Sequence[Melody]) -> Families:
     sets = {place: melody.shingles for place, melody in zip(places, melodies, strict=True)}
 
     equal = [(index[r, name], index[rank, name]) for rank, name in nodes for r in range(rank) if (r, name) in index]
-    alike = _alike(melodies, node.tolist())
-    found = np.concatenate([similar_pairs([sets[place] for place in nodes]), _pairs(equal), _pairs(alike)])
+    similar = similar_pairs([sets[place] for place in nodes])
+    found = np.concatenate([similar, _pairs(equal), _same_staff(melodies, node)])
     pairs = np.stack(np.divmod(_distinct(found @ [len(nodes), 1]), len(nodes)), axis=1)
     kept = kept_of(pairs, rank)
     members = [(melody.group, i) for melody, i in zip(melodies, node.tolist(), strict=True) if kept[i]]
@@ -224,17 +227,11 @@ def assign(melodies: Sequence[Melody]) -> Families:
     )
 
 
-def _alike(melodies: Sequence[Melody], node: list[int]) -> list[tuple[int, int]]:
-    """Return the pairs of nodes that look alike on the staff, the smaller first; bounded as in `similar_pairs`."""
-    looks: dict[str, set[int]] = {}
-    for melody, i in zip(melodies, node, strict=True):
-        if melody.staff is not None:
-            looks.setdefault(melody.staff, set()).add(i)
-    pairs = []
-    for nodes in map(sorted, looks.values()):
-        most = len(nodes) if len(nodes) <= BUCKET else REPRESENTATIVES
-        pairs += [(earlier, later) for j, later in enumerate(nodes) for earlier in nodes[: min(j, most)]]
-    return pairs
+def _same_staff(melodies: Sequence[Melody], node: np.ndarray) -> np.ndarray:
+    """Return the pairs of nodes with the same steps on the staff, bounded as in `similar_pairs`: [pairs, 2]."""
+    staffs = sorted({(i, melody.staff) for melody, i in zip(melodies, node.tolist(), strict=True) if melody.staff})
+    keys = np.unique([staff for _, staff in staffs], return_inverse=True)[1]
+    return np.array([i for i, _ in staffs], np.int64)[_bucket_pairs(keys)]
 
 
 def kept_of(pairs: np.ndarray, rank: np.ndarray) -> np.ndarray:
@@ -244,7 +241,7 @@ def kept_of(pairs: np.ndarray, rank: np.ndarray) -> np.ndarray:
     """
     first, second = pairs.T
     kept = np.ones(len(rank), dtype=bool)
-    for lower in range(1, len(KEEPING_ORDER)):  # who was dropped already drops nobody
+    for lower in range(1, len(KEEPING_ORDER)):  # a dropped tune drops no other
         kept[second[(rank[first] < lower) & (rank[second] == lower) & kept[first]]] = False
     return kept
 

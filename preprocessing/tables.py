@@ -12,9 +12,9 @@ from typing import IO, Any, cast
 import pyarrow
 import pyarrow.parquet
 
+from preprocessing.abc_lexer import FIELD, TUNE_START
 from preprocessing.archives import DAMAGE
 from preprocessing.blocks import Block, Reading
-from preprocessing.notation import FIELD, TUNE_START
 from preprocessing.text_files import decode_bytes
 
 ROW_LIMIT = 1 << 20  # characters; a longer row is left out

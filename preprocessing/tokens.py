@@ -1,4 +1,4 @@
-"""The character-level tokenizer, and a look-up table that encodes a whole corpus at once."""
+"""The character-level tokenizer, and a look-up table that encodes a whole corpus in one pass."""
 
 from collections.abc import Iterable
 
@@ -19,7 +19,7 @@ def build_vocabulary(texts: Iterable[str]) -> dict[str, int]:
 def build_tokenizer(vocabulary: dict[str, int], context: int) -> PreTrainedTokenizerFast:
     """Return a lossless tokenizer: one token a character, the boundary token in front of every text.
 
-    As in GPT-2 one token stands between documents: it begins a tune (bos) and ends it (eos).
+    As in GPT-2 one token separates documents: it begins a tune (bos) and ends it (eos).
     """
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN))
     tokenizer.decoder = decoders.Fuse()

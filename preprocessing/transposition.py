@@ -1,19 +1,21 @@
 """Transposition of cleaned tunes, spelled as a player reads them: notes, keys, chord symbols and their basses.
 
-A shift is an interval on the line of fifths (… F C G D …), so the signature, the accidentals that hold in a bar and a
-note's letter all move alike: each note is rewritten by itself, and one without an accidental stays without.
+A shift is an interval on the line of fifths (see abc_fields), so the signature, the accidentals that hold in a bar and
+a note's letter all move alike: each note is rewritten by itself, and one without an accidental stays without.
 """
 
 import re
 from dataclasses import replace
 from functools import cache
 
-from preprocessing.notation import ALTERATION, DECORATION, MODE_SHIFT, SHARP_ORDER, Verdict
+from preprocessing.abc_fields import ACCIDENTAL, ALTERATION, MODE_SHIFT, NAME_ALTERATION, fifth_of, spell
+from preprocessing.abc_lexer import DECORATION, INLINE_FIELD
+from preprocessing.abc_voice import Verdict
 
 SHIFTS = (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6)  # semitones: every other key, by the smaller move
 KEY_LINE = re.compile(r"^K:(.*)", re.MULTILINE)
 MOVABLE = re.compile(
-    rf"""(^(?![A-Ga-gxz]:[|:])[A-Za-z+]:.* | \[[A-Za-z]:[^\[\]\n]*\] | "[^"\n]*" | {DECORATION}
+    rf"""(^(?![A-Ga-gxz]:[|:])[A-Za-z+]:.* | {INLINE_FIELD} | "[^"\n]*" | {DECORATION}
     | (?:[_^=][_^=/\d]*)?[A-Ga-g][',]*)""",
     re.VERBOSE | re.MULTILINE,
 )
@@ -23,10 +25,7 @@ KEY_ACCIDENTAL = re.compile(r"(?<![A-Za-z])([_^=]+)([a-g])")  # not the value of
 KEY_MICROTONE = re.compile(r"(?<![A-Za-z])[_^=]+[0-9/]")
 CLEF = re.compile(r"clef|treble|alto|tenor|bass|perc|middle|octave|t=|transpose|staff|style|stem")
 CHORD_SYMBOL = re.compile(r'"([A-G])([#b]?)([^"/]*)(?:/([A-Ga-g])([#b]?))?"')
-
-ACCIDENTAL = {alteration: sign for sign, alteration in ALTERATION.items()}
-NAME_ALTERATION = {"": 0, "#": 1, "b": -1}
-NAME_ACCIDENTAL = {alteration: sign for sign, alteration in NAME_ALTERATION.items()}
+NAME_SIGN = {alteration: sign for sign, alteration in NAME_ALTERATION.items()}
 
 
 class TranspositionError(Exception):
@@ -86,7 +85,7 @@ def is_transposed(before: Verdict, after: Verdict, semitones: int) -> bool:
 
 
 class _Interval(dict[str, str]):
-    """What becomes of a piece of a tune under one interval. Pieces are worked out once."""
+    """What becomes of a piece of a tune under one interval; each piece is computed once."""
 
     def __init__(self, fifths: int, semitones: int) -> None:
         super().__init__()
@@ -102,79 +101,59 @@ class _Interval(dict[str, str]):
         elif note := NOTE.fullmatch(piece):
             moved = self.note(*note.groups())
         else:
-            moved = piece  # a decoration, or a field that says nothing of pitch
+            moved = piece  # a decoration, or a field without pitch
         self[piece] = moved
         return moved
 
+    def pitch(self, accidental: str, letter: str) -> tuple[str, int]:
+        """Return letter and alteration of a note moved."""
+        if accidental and accidental not in ALTERATION:
+            raise TranspositionError("an accidental that cannot be read")
+        name, alteration = spell(fifth_of(letter.upper(), ALTERATION.get(accidental, 0)) + self.fifths)
+        if accidental and alteration not in ACCIDENTAL:
+            raise TranspositionError("a triple sharp or flat")
+        return name, alteration
+
     def note(self, accidental: str, letter: str, octave: str) -> str:
-        alteration = self.alteration(accidental)
-        name, new_alteration = _name(_fifths(letter.upper(), alteration) + self.fifths)
-        above_c = 7 * _fifths(letter.upper(), 0) % 12 + alteration + self.semitones  # a fifth is seven semitones
-        octaves = (above_c - new_alteration) // 12
+        name, alteration = self.pitch(accidental, letter)
+        above_c = 7 * fifth_of(letter.upper(), 0) % 12 + ALTERATION.get(accidental, 0) + self.semitones
+        octaves = (above_c - alteration) // 12
         height = letter.islower() + octave.count("'") - octave.count(",") + octaves
         marks = "'" * (height - 1) if height > 0 else "," * -height
-        sign = self.sign(new_alteration) if accidental else ""
-        return sign + (name.lower() if height > 0 else name) + marks
+        return (ACCIDENTAL[alteration] if accidental else "") + (name.lower() if height > 0 else name) + marks
 
     def key(self, value: str) -> str:
         if CLEF.match(value):
             return value
         if abs(_sharps(value) + self.fifths) > 7:
             raise TranspositionError("a key of more than seven sharps or flats")
-        letter, accidental, mode, words = _key_parts(value)
-        tonic = self.name(letter, accidental)
-        return tonic + mode + KEY_ACCIDENTAL.sub(lambda match: self.key_accidental(*match.groups()), words)
+        letter, sign, mode, words = _key_parts(value)
+        return self.name(letter, sign) + mode + KEY_ACCIDENTAL.sub(self.key_accidental, words)
 
-    def key_accidental(self, accidental: str, letter: str) -> str:
-        name, alteration = _name(_fifths(letter.upper(), self.alteration(accidental)) + self.fifths)
-        return self.sign(alteration) + name.lower()
+    def key_accidental(self, match: re.Match[str]) -> str:
+        name, alteration = self.pitch(*match.groups())
+        return ACCIDENTAL[alteration] + name.lower()
 
     def chord_symbol(self, piece: str) -> str:
         match = CHORD_SYMBOL.fullmatch(piece)
         if match is None:
             raise TranspositionError("a chord symbol that cannot be read")
-        letter, accidental, quality, bass, bass_accidental = match.groups()
-        moved = self.name(letter, accidental) + quality
-        if bass:
-            moved += "/" + self.name(bass, bass_accidental)
-        return f'"{moved}"'
+        letter, sign, quality, bass, bass_sign = match.groups()
+        return f'"{self.name(letter, sign)}{quality}{f"/{self.name(bass, bass_sign)}" if bass else ""}"'
 
-    def name(self, letter: str, accidental: str) -> str:
+    def name(self, letter: str, sign: str) -> str:
         """Return the name of a tonic, root or bass: respelled where it would need a double sharp or flat."""
-        name, alteration = _name(_fifths(letter.upper(), NAME_ALTERATION[accidental]) + self.fifths)
+        name, alteration = spell(fifth_of(letter.upper(), NAME_ALTERATION[sign]) + self.fifths)
         if abs(alteration) > 1:
-            name, alteration = _name(_fifths(name, alteration) - (12 if alteration > 0 else -12))
-        return (name if letter.isupper() else name.lower()) + NAME_ACCIDENTAL[alteration]
-
-    @staticmethod
-    def alteration(accidental: str) -> int:
-        if accidental and accidental not in ALTERATION:
-            raise TranspositionError("an accidental that cannot be read")
-        return ALTERATION.get(accidental, 0)
-
-    @staticmethod
-    def sign(alteration: int) -> str:
-        if alteration not in ACCIDENTAL:
-            raise TranspositionError("a triple sharp or flat")
-        return ACCIDENTAL[alteration]
+            name, alteration = spell(fifth_of(name, alteration) - (12 if alteration > 0 else -12))
+        return (name if letter.isupper() else name.lower()) + NAME_SIGN[alteration]
 
 
 _interval = cache(_Interval)
 
 
-def _fifths(name: str, alteration: int) -> int:
-    """Return the place of a note name on the line of fifths, C being 0."""
-    return SHARP_ORDER.index(name) - 1 + 7 * alteration
-
-
-def _name(fifths: int) -> tuple[str, int]:
-    """Return the letter and the alteration at a place on the line of fifths."""
-    alteration, letter = divmod(fifths + 1, 7)
-    return SHARP_ORDER[letter], alteration
-
-
 def _key_parts(value: str) -> tuple[str, str, str, str]:
-    """Return letter, accidental, mode and further words of a canonical key."""
+    """Return letter, sign, mode and further words of a canonical key."""
     match = KEY.fullmatch(value)
     if match is None or match[3] not in MODE_SHIFT or "exp" in match[4].split():
         raise TranspositionError("no tonic to move (K:none, HP, exp or no key)")
@@ -185,8 +164,8 @@ def _key_parts(value: str) -> tuple[str, str, str, str]:
 
 def _sharps(key: str) -> int:
     """Return the sharps of a canonical key; flats are negative."""
-    letter, accidental, mode, _ = _key_parts(key)
-    return _fifths(letter, NAME_ALTERATION[accidental]) + MODE_SHIFT[mode]
+    letter, sign, mode, _ = _key_parts(key)
+    return fifth_of(letter, NAME_ALTERATION[sign]) + MODE_SHIFT[mode]
 
 
 def _fewest_sharps(sharps: int, semitones: int) -> int:

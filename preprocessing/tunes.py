@@ -1,6 +1,6 @@
 """From raw blocks to rows: each tune cleaned, judged and described, each character accounted for.
 
-What worker processes do is here, and nothing that takes long to import.
+Worker processes run this module, so that it imports nothing that takes long.
 """
 
 import re
@@ -10,10 +10,12 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from preprocessing.abc_lexer import FIELD, TUNE_START, split_tunes
+from preprocessing.abc_reader import judge
 from preprocessing.blocks import Block, Names
-from preprocessing.cleaning import CleanTune, Ledger, clean_tune, reason_to_drop
+from preprocessing.cleaning import clean_tune, reason_to_drop
 from preprocessing.families import Melody, melody_of
-from preprocessing.notation import FIELD, TUNE_START, Verdict, judge, split_tunes
+from preprocessing.ledger import Ledger
 from preprocessing.text_files import decode
 from preprocessing.transposition import Transposable, TranspositionError, is_transposed, shifts
 from preprocessing.voices import VoicesError, interleave_voices
@@ -25,14 +27,14 @@ LINES = re.compile(r"[^\n]*\n|[^\n]+")
 NUMBER = re.compile(r"^X:[ \t]*(\S*)", re.MULTILINE)
 PARAGRAPH = re.compile(r"(?:^.*\S.*(?:\n|\Z))+", re.MULTILINE)
 NO_TUNE, OUTSIDE = "text without a tune", "outside any tune"
-BATCH_CHARACTERS = 200_000  # what a worker is handed at once
+BATCH_CHARACTERS = 200_000  # of a worker's task
 
 
 @dataclass(frozen=True)
 class Tune:
     """One row of the corpus; the fields are the columns of the DatasetDict.
 
-    `shift` is the transposition in semitones, 0 for a tune as it was found; `family` is named once all tunes are known.
+    `shift` is the transposition in semitones, 0 for a tune as it was found; `family` is set once all tunes are known.
     """
 
     text: str
@@ -91,6 +93,11 @@ class Tally:
         """Count a candidate as dropped."""
         self.drop_tune(reason, candidate.tune.file, candidate.name, candidate.raw_characters)
 
+    def drop_text(self, reason: str, file: str, *name: str) -> None:
+        """Count a text that is no tune."""
+        self.texts[reason] += 1
+        self.dropped.add(reason, file, *name)
+
     def keep(self, candidate: Candidate) -> None:
         """Count what was changed in a candidate that is kept."""
         self.ledger.add(candidate.ledger)
@@ -120,39 +127,31 @@ def read_blocks(blocks: list[Block], policy: Policy) -> tuple[list[Candidate], T
     candidates: list[Candidate] = []
     tally = Tally()
     for block in blocks:
-        text = decode(block)
-        tally.characters += len(text)
-        plain = text.removeprefix("\ufeff")
-        tally.ledger.drop("byte order marks", len(text) - len(plain))
-        plain = plain.replace("\r\n", "\n").replace("\r", "\n")
-        tally.ledger.drop("line ends of two characters", text.count("\r\n"))
+        text = _decoded(block, tally)
         outside: list[tuple[int, str]] = []  # where it begins, and the text
         end = 0
-        for raw in find_tunes(plain):
-            start = plain.index(raw, end)
-            outside.append((end, plain[end:start]))
+        for raw in find_tunes(text):
+            start = text.index(raw, end)
+            outside.append((end, text[end:start]))
             end = start + len(raw)
-            tally.tunes += 1
-            clean = clean_tune(raw, policy.keep_fields, block.defaults)
-            number = NUMBER.search(raw)
-            name = f"{number[0].replace(' ', '') if number else ''} {clean.title}".strip()
-            if isinstance(block.content, bytes) and not (number and clean.title):
-                name = f"{name}, {_line_of(block, plain, start)}".removeprefix(", ")
-            candidate = _read_tune(raw, name, clean, block, policy)
-            if isinstance(candidate, str):
-                tally.drop_tune(candidate, block.file, name, len(raw))
-            else:
-                candidates.append(candidate)
-        outside.append((end, plain[end:]))
-        tally.ledger.drop(OUTSIDE, sum(len(text) for _, text in outside))
-        music = [start + p.start() for start, text in outside for p in PARAGRAPH.finditer(text) if _is_music(p[0])]
+            candidates += _read_tune(raw, block, text, start, policy, tally)
+        outside.append((end, text[end:]))
+        tally.ledger.drop(OUTSIDE, sum(len(piece) for _, piece in outside))
+        music = [start + p.start() for start, piece in outside for p in PARAGRAPH.finditer(piece) if _is_music(p[0])]
         for start in music:
-            tally.texts[f"music {OUTSIDE}"] += 1
-            tally.dropped.add(f"music {OUTSIDE}", block.file, _line_of(block, plain, start))
-        if not (len(outside) > 1 or music) and plain.strip():
-            tally.texts[NO_TUNE] += 1
-            tally.dropped.add(NO_TUNE, block.file)
+            tally.drop_text(f"music {OUTSIDE}", block.file, _line_of(block, text, start))
+        if not (len(outside) > 1 or music) and text.strip():
+            tally.drop_text(NO_TUNE, block.file)
     return candidates, tally
+
+
+def _decoded(block: Block, tally: Tally) -> str:
+    """Return the text of a block with plain line ends, its characters counted."""
+    text = decode(block)
+    tally.characters += len(text)
+    tally.ledger.drop("byte order marks", text.startswith("\ufeff"))
+    tally.ledger.drop("line ends of two characters", text.count("\r\n"))
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _line_of(block: Block, text: str, start: int) -> str:
@@ -160,15 +159,15 @@ def _line_of(block: Block, text: str, start: int) -> str:
 
 
 def _is_music(paragraph: str) -> bool:
-    """Tell whether a paragraph without a header would be a tune if it had one."""
+    """Return whether a paragraph without a header would be a tune if it had one."""
     music = "\n".join(line for line in paragraph.split("\n") if not FIELD.match(line))
     return reason_to_drop(judge(f"K:C\n{music}"), Ledger()) is None
 
 
 def find_tunes(text: str) -> Iterator[str]:
-    """Yield the tunes of a text: those that begin by X:, and what lies outside them and has a header and music.
+    """Yield the tunes of a text: those that begin by X:, and those outside them that have a header and music.
 
-    Among tunes with X: a header is K: and another field (K: alone may go on with the tune above). Where no tune has X:,
+    Among tunes with X: a header is K: and another field (K: alone may belong to the tune above). Where no tune has X:,
     any field will do: without K: the tune is dropped for that, and counted.
     """
     end, numbered = 0, TUNE_START.search(text) is not None
@@ -199,26 +198,27 @@ def _unnumbered_tunes(text: str, among_numbered: bool) -> Iterator[str]:
             music |= not (field or remark or blank)
 
 
-def _read_tune(raw: str, name: str, clean: CleanTune, block: Block, policy: Policy) -> Candidate | str:
-    """Return the candidate, or the reason why there is none."""
-    verdict = judge(clean.whole)
+def _read_tune(raw: str, block: Block, text: str, start: int, policy: Policy, tally: Tally) -> list[Candidate]:
+    """Return the candidate, or none after counting the tune as dropped. It begins at `start` of its block's text."""
+    tally.tunes += 1
+    clean = clean_tune(raw, policy.keep_fields, block.defaults)
+    number = NUMBER.search(raw)
+    name = f"{number[0].replace(' ', '') if number else ''} {clean.title}".strip()
+    if isinstance(block.content, bytes) and not (number and clean.title):
+        name = f"{name}, {_line_of(block, text, start)}".removeprefix(", ")
+    verdict, cleaned = judge(clean.whole), clean.text
     reason = reason_to_drop(verdict, clean.ledger)
-    if reason is not None:
-        return reason
-    text = clean.text
-    if policy.interleave_voices:
+    if reason is None and policy.interleave_voices:
         try:
-            text = clean.ledger.change("voices written bar by bar", text, interleave_voices(text))
+            cleaned = clean.ledger.change("voices written bar by bar", cleaned, interleave_voices(cleaned))
         except VoicesError as error:
-            return str(error)
-    assert clean.ledger.balanced(len(raw), len(text)), f"characters of a tune in {block.file} do not add up"
-    melody = melody_of(verdict.pitches, block.group, verdict.staff)
-    return Candidate(_row(text, clean, verdict, block), name, melody, len(raw), clean.ledger)
-
-
-def _row(text: str, clean: CleanTune, verdict: Verdict, block: Block) -> Tune:
-    return Tune(
-        text=text,
+            reason = str(error)
+    if reason is not None:
+        tally.drop_tune(reason, block.file, name, len(raw))
+        return []
+    assert clean.ledger.balanced(len(raw), len(cleaned)), f"characters of a tune in {block.file} do not add up"
+    tune = Tune(
+        text=cleaned,
         title=clean.title,
         key=clean.header["K"],
         metre=clean.header["M"],
@@ -231,6 +231,8 @@ def _row(text: str, clean: CleanTune, verdict: Verdict, block: Block) -> Tune:
         source=block.source,
         file=block.file,
     )
+    melody = melody_of(verdict.pitches, block.group, verdict.staff)
+    return [Candidate(tune, name, melody, len(raw), clean.ledger)]
 
 
 def transpose_tunes(tunes: list[Tune], keys: int) -> tuple[list[Tune], Counter[str]]:

@@ -1,6 +1,4 @@
-"""Voices: several bar by bar, and those of percussion left out.
-
-Bar by bar a line holds the same bar of every voice, `[V:1]…|[V:2]…|`.
+"""Voices bar by bar: a line holds the same bar of every voice, `[V:1]…|[V:2]…|`.
 
 So a model that reads left to right sees what sounds together side by side, as in the interleaved ABC of NotaGen
 (https://arxiv.org/abs/2502.18008) and the SMT-ABC of MuPT (https://arxiv.org/abs/2404.06393). It stays plain ABC.
@@ -10,18 +8,10 @@ import re
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from preprocessing.notation import FIELD, TOKEN
+from preprocessing.abc_lexer import FIELD, TOKEN
 
 KEY_LINE = re.compile(r"^K:.*\n?", re.MULTILINE)
 VOICE = re.compile(r"(?:^|\[)V:[ \t]*([^\s\]]+)", re.MULTILINE)
-CLEF = re.compile(
-    r"(?:^|\s)(?:clef=\"?)?(perc(?:ussion)?|treble|bass|alto|tenor|soprano|mezzosoprano|baritone)(?![a-z])",
-    re.IGNORECASE,
-)
-IN_QUOTES = r'"(?:\\.|[^"\\])*"?'
-NAMES = re.compile(rf"\b(clef\s*=\s*)\"?|[\w.-]+\s*=\s*(?:{IN_QUOTES}|\S*)|{IN_QUOTES}", re.IGNORECASE)  # no clefs
-CHANNEL = re.compile(r"\[?(?:%%|I:)[ \t]*MIDI[ \t=]+channel[ \t=]+(\d+)", re.IGNORECASE)
-CHANGES_VOICE = re.compile(r'(\[[VKI]:(?>"[^"\n]*"|[^\]\n])*\])')  # a name in quotes may hold a bracket
 SOUNDS = ("note", "rest", "bar_rest")
 
 Words = list[tuple[str, str]]  # kind (a group of TOKEN) and text
@@ -44,10 +34,11 @@ class _Bar:
 def interleave_voices(text: str) -> str:
     """Return a cleaned tune with its voices bar by bar, or a tune of one voice as it is.
 
-    The order inside each voice stays, so that it sounds as before. Fields on lines of their own become inline fields of
+    The order inside each voice stays, so that it sounds as before. Field lines become inline fields of
     their voice, the properties of voices come first, and `Z4` is written as four bars. A voice that ends early is
     missing from the last lines.
-    Raises VoicesError where the voices' repeats or endings fall on different bars, or where a voice cannot be told.
+    Raises VoicesError where the voices' repeats or endings fall on different bars, or where the voice of some music is
+    unclear.
     """
     key_line = KEY_LINE.search(text)
     if key_line is None or len(set(VOICE.findall(text, key_line.end()))) < 2:
@@ -64,68 +55,6 @@ def interleave_voices(text: str) -> str:
     for row in zip_longest(*bars.values()):
         lines.append("".join(f"[V:{name}]{bar.text.strip()}" for name, bar in zip(bars, row, strict=True) if bar))
     return text[: key_line.end()] + "\n".join(line for line in lines if line)
-
-
-def leave_out_percussion(raw: str) -> str:
-    """Return a raw tune without the music of percussion, whose letters are instruments and no pitches.
-
-    Percussion is what stands under `clef=perc` (of V: or K:) or on channel 10 of `%%MIDI channel`, until the same voice
-    says something else. A clef in the header's K: holds for the voices that have none of their own.
-    """
-    small = raw.lower()
-    if "perc" not in small and "channel" not in small:  # nearly every tune
-        return raw
-    staves = _Staves()
-    kept = []
-    for line in raw.split("\n"):
-        field = FIELD.match(line)
-        if field or CHANNEL.match(line):
-            staves.read(field[1] if field else "%", field[2] if field else line)
-            if line.startswith("%") or not staves.percussion or (field and field[1] == "K" and staves.header_key):
-                kept.append(line)
-        elif not staves.in_body:
-            kept.append(line)
-        else:
-            music = []
-            for word in CHANGES_VOICE.split(line):
-                if CHANGES_VOICE.fullmatch(word):
-                    staves.read(word[1], word[3:-1])
-                music += [] if staves.percussion else [word]
-            if music or not line:
-                kept.append("".join(music))
-    return "\n".join(kept)
-
-
-class _Staves:
-    """Which voice is being read, and which voices are percussion."""
-
-    def __init__(self) -> None:
-        self.voice = ""
-        self.clefs: dict[str, bool] = {}
-        self.channels: dict[str, bool] = {}
-        self.default = self.in_body = self.header_key = False
-
-    def read(self, letter: str, value: str) -> None:
-        """Take in a field or, under the letter `%` or I, a directive."""
-        self.header_key = letter == "K" and not self.in_body
-        if letter == "V":
-            self.voice, value = [*value.split(maxsplit=1), "", ""][:2]
-        plain = NAMES.sub(lambda match: " clef=" if match[1] else " ", value)
-        channel = CHANNEL.search(f"I:{value.removeprefix('%%')}")
-        clef = CLEF.search(plain, max(0, plain.rfind(" clef=")))
-        if letter in "%I" and channel:
-            self.channels[self.voice] = int(channel[1]) == 10
-        elif letter in "KV" and clef:
-            percussion = clef[1].lower().startswith("perc")
-            if self.header_key:
-                self.default = percussion
-            else:
-                self.clefs[self.voice] = percussion
-        self.in_body |= letter == "K"
-
-    @property
-    def percussion(self) -> bool:
-        return self.clefs.get(self.voice, self.default) or self.channels.get(self.voice, False)
 
 
 def _split_voices(body: str) -> tuple[dict[str, Words], dict[str, str]]:
@@ -148,7 +77,7 @@ def _split_voices(body: str) -> tuple[dict[str, Words], dict[str, str]]:
 
 
 def _words(line: str) -> Words:
-    """Return a line's words: a field of its own as an inline field, `Z4` as four bars, the line's end as a blank."""
+    """Return a line's words: a field line as an inline field, `Z4` as four bars, the line's end as a blank."""
     if FIELD.match(line):
         return [("inline", f"[{line}]")]
     words: Words = []

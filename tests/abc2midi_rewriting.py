@@ -1,4 +1,4 @@
-"""Tunes rewritten so that abc2midi and our reader must agree on their bars, and the output of abc2midi on many tunes.
+"""A tune rewritten so that abc2midi and our reader must agree on its bars, and what abc2midi reports of many tunes.
 
 The rules are in abc2midi_disagreements.csv; each removes one reason to disagree from a tune, after those above it.
 """
@@ -7,25 +7,54 @@ import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from generation.rendering import read_notes
-from preprocessing.notation import WORDS, Verdict, _meaning, _Reader, bar_length, canonical_key, describes_staff
+from preprocessing.abc_fields import bar_length, canonical_key, describes_staff
+from preprocessing.abc_lexer import WORDS, parse_word
+from preprocessing.abc_reader import Reader
+from preprocessing.abc_voice import Verdict, Voice
 
 RULES = ("as it is", "line ends", "words without time", "repeats", "halves", "unequal broken rhythm")
 BAR = r"line-char (\d+)-\d+ :.* Bar (-?\d+) has (\S+) time units while the time signature has (\d+)"
 UNEQUAL = "Cannot apply broken rhythm"  # abc2midi's error where the two notes differ, which the standard leaves open
 
 
-class _Rewriter(_Reader):
+@dataclass(eq=False)
+class _Voice(Voice):
+    """A voice that writes its bar lines where the rules have them."""
+
+    rewriter: "Rewriter" = None
+
+    def end_line(self) -> None:
+        if self.rewriter.level < 3 and self.total and self.total == self.expected:
+            self.rewriter.out.append("|")
+        super().end_line()
+        self.rewriter.out.append("\n")
+
+    def end_bar(self, edge: bool) -> None:
+        rewriter = self.rewriter
+        if rewriter.level >= 3 and (self.total or self.parts):
+            missing = (self.expected or 0) - self.total
+            is_half = missing > 0 and (edge or self.at_edge) and self.bar_number not in rewriter.flagged
+            if rewriter.level >= 4 and is_half:
+                rest = Fraction(missing) / self.unit
+                rewriter.out.append(f" z{rest.numerator}/{rest.denominator}")
+            rewriter.out.append(" || " if edge and rewriter.level == 3 else " | ")
+        super().end_bar(edge)
+
+
+class Rewriter(Reader):
     def __init__(self, level: int, flagged: set[int], keep_ties: bool) -> None:
-        super().__init__()
+        super().__init__(partial(_Voice, rewriter=self))
         self.level, self.flagged = level, flagged
         self.dropped = {"ignored", "unknown"} if keep_ties else {"ignored", "unknown", "tie"}
         self.out: list[str] = []
-        self.in_line = False
+        self.in_line = self.in_plus_chord = False
 
     def field(self, letter: str, value: str) -> None:
         if self.level >= 2 and not self.in_line:
@@ -39,41 +68,24 @@ class _Rewriter(_Reader):
         super().field(letter, value)
 
     def music(self, line: str) -> None:
+        if self.in_plus_chord:  # its words are written already
+            super().music(line)
+            return
         self.in_line = True
         for word in WORDS(line):
-            kind, value = _meaning(word)
+            kind, value = parse_word(word)
             if (kind != "bar" or self.level < 3) and (kind not in self.dropped or self.level < 2 or word.isspace()):
                 self.out.append(value if kind == "plus_chord" and self.level >= 2 else word)
+            self.in_plus_chord = kind == "plus_chord"
             super().music(word)
-        self.in_line = False
-
-    def plus_chord(self, chord: str) -> None:
-        written, self.out = self.out, []
-        super().plus_chord(chord)
-        self.out = written
-
-    def end_line(self) -> None:
-        if self.level < 3 and self.voice.total and self.voice.total == self.voice.wanted:
-            self.out.append("|")
-        super().end_line()
-        self.out.append("\n")
-
-    def end_bar(self, edge: bool) -> None:
-        voice = self.voice
-        if self.level >= 3 and (voice.total or voice.parts):
-            lacks = (voice.wanted or 0) - voice.total
-            if self.level >= 4 and lacks > 0 and (edge or voice.at_edge) and voice.bar not in self.flagged:
-                rest = Fraction(lacks) / voice.unit
-                self.out.append(f" z{rest.numerator}/{rest.denominator}")
-            self.out.append(" || " if edge and self.level == 3 else " | ")
-        super().end_bar(edge)
+        self.in_line = self.in_plus_chord = False
 
 
 def rewritten(text: str, verdict: Verdict, level: int, keep_ties: bool = False) -> str:
     """Return the tune with the first `level` of RULES applied."""
     if level == 0:
         return text
-    rewriter = _Rewriter(level, {bad.number for bad in verdict.bad_bars}, keep_ties)
+    rewriter = Rewriter(level, {bad.number for bad in verdict.bad_bars}, keep_ties)
     rewriter.read(text)
     return "".join(rewriter.out)
 

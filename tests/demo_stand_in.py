@@ -14,7 +14,10 @@ from model_cards import vendor
 
 ROOT = Path(__file__).parent.parent
 MODULES = ("generation/__init__.py", "generation/page.js", "generation/rendering.py")
-NOTATION = ("preprocessing/__init__.py", "preprocessing/notation.py")
+NOTATION = (
+    *("preprocessing/__init__.py", "preprocessing/notation.py"),
+    *(f"preprocessing/abc_{part}.py" for part in ("fields", "lexer", "reader", "transcript", "voice")),
+)
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 STAND_IN = r'''
 """Writes tunes that depend only on the request; seed 7 copies, seed 13 is hostile."""

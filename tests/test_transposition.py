@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from abc2midi_rewriting import Event, events
 
-from preprocessing.notation import judge, key_signature
+from preprocessing.abc_fields import key_signature
+from preprocessing.notation import judge
 from preprocessing.transposition import (
     SHIFTS,
     Transposable,
@@ -26,8 +28,6 @@ MUST_HAVE_ABC2MIDI = pytest.mark.skipif(
 # abc2midi reads on past the end of a line that ends in a decoration without a note, into whatever memory holds
 READ_PAST_ITS_LINE = re.compile(r"[.~]$", re.MULTILINE)
 
-Event = tuple[int, int, int, int, int] | tuple[int, int, int, bytes]  # track, time, kind; pitch and velocity, or data
-
 
 def tune(body: str, key: str = "C") -> str:
     return f"X:1\nM:4/4\nL:1/8\nK:{key}\n{body}"
@@ -41,7 +41,8 @@ def moved(body: str, semitones: int, key: str = "C") -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def real_tunes(bundled_corpus) -> list[str]:
-    return [text for split in ("train", "validation", "test") for text in bundled_corpus.tunes(split)["text"]]
+    """Every fourth tune of the bundled corpus."""
+    return [text for split in ("train", "validation", "test") for text in bundled_corpus.tunes(split)["text"]][::4]
 
 
 @pytest.fixture(scope="module")
@@ -59,75 +60,51 @@ def movable_tunes(real_tunes) -> list[str]:
 # What is written
 
 
-def test_notes_keep_their_letters_in_step_with_the_key():
-    assert moved("C,DEFGABcd'", 2) == ("D", "D,EFGABcde'")
-    assert moved("C,DEFGABcd'", -1) == ("B", "B,,CDEFGABc'")
-    assert moved("BcB,C", 1) == ("Db", "cdCD")
+WRITTEN = [  # key, body, semitones, new key, new body
+    ("C", "C,DEFGABcd'", 2, "D", "D,EFGABcde'"),
+    ("C", "C,DEFGABcd'", -1, "B", "B,,CDEFGABc'"),
+    ("C", "BcB,C", 1, "Db", "cdCD"),
+    # an accidental moves by the interval, and a note without one stays without
+    ("G", "^F F =F _B B", 2, "A", "^G G =G =c c"),
+    ("D", "F =f ^c _e", 1, "Eb", "G _g =d _f"),
+    ("C", "^^F __B", -1, "B", "^^E _A"),
+    # lengths, rests, bars and decorations stay; grace notes and every note of a chord move
+    ("G", "|:!fermata!G3/2z/ .A+coda+B x4|1 Z2 (3GAB ~c>d:|2 [G,Bd]2-|]", 2, "A",
+     "|:!fermata!A3/2z/ .B+coda+c x4|1 Z2 (3ABc ~d>e:|2 [A,ce]2-|]"),
+    ("C", "{/ga}b [CE^G]2", 2, "D", "{/ab}c' [DF^A]2"),
+    ("C", "+TG,B,++uGB+ +G2BdgbdgbG2+", 2, "D", "+TA,C++uAc+ +A2ceac'eac'A2+"),
+    ("C", "+G,B,+2+c^f'+ +f+D+ff+", 2, "D", "+A,C+2+d^g'+ +f+E+ff+"),
+    ("C", "c4|\nA:|\nd::\ne4|", 2, "D", "d4|\nB:|\ne::\nf4|"),  # no fields
+    # chord symbols move with their basses, and are respelled where they would need a double sharp
+    ("C", '"Am7/G"A "F#dim"F "Bb/d"B "C7#5"c', 2, "D", '"Bm7/A"B "G#dim"G "C/e"c "D7#5"d'),
+    ("C", '"Am7/G"A "E7b9"E', 1, "Db", '"Bbm7/Ab"B "F7b9"F'),
+    ("E", '"G#"c', 2, "F#", '"A#"d'),
+    ("C", '"D#m"c', 6, "F#", '"Am"f'),
+    ("C", '"Gb"c', 1, "Db", '"G"d'),
+    # keys inside the tune move by the same interval, clefs and other fields stay
+    ("C", "c4[K:Em]e4|\nK:Bb\nB4|\n[K:Ddor]d4|", 2, "D", "d4[K:F#m]f4|\nK:C\nc4|\n[K:Edor]e4|"),
+    ("C", "c4|\nK:clef=bass\n[K:bass]c4|", 2, "D", "d4|\nK:clef=bass\n[K:bass]d4|"),
+    ("C", "V:1 name=A\nc[V:2]d[M:3/4][L:1/4]e\nM:4/4\nf", 2, "D", "V:1 name=A\nd[V:2]e[M:3/4][L:1/4]f\nM:4/4\ng"),
+    ("D =c", "c", 2, "E =d", "d"),
+    ("D =c transpose=-12", "c", 1, "Eb _d transpose=-12", "d"),
+    ("C clef=bass middle=d", "c", 2, "D clef=bass middle=d", "d"),
+    ("C ^f _b", "c", 2, "D ^g =c", "d"),
+    # the enharmonic twin of a key that would need a triple accidental: not F#, not Db
+    ("C", "^^B", 6, "Gb", "^^f"),
+    ("C", "__F", 1, "C#", "_F"),
+]  # fmt: skip
+INSTRUCTIONS = ("!D.C. al fine!", "!da capo!", "!To Coda!", "!D. C.!", "+D.S. al coda+", "+accent+")
+WRITTEN += [("C", f"C4{instruction}D4|", 2, "D", f"D4{instruction}E4|") for instruction in INSTRUCTIONS]
 
 
-def test_an_explicit_accidental_moves_by_the_interval_and_a_note_without_one_stays_without():
-    assert moved("^F F =F _B B", 2, "G") == ("A", "^G G =G =c c")
-    assert moved("F =f ^c _e", 1, "D") == ("Eb", "G _g =d _f")
-    assert moved("^^F __B", -1) == ("B", "^^E _A")
+@pytest.mark.parametrize(("key", "body", "semitones", "new_key", "new_body"), WRITTEN)
+def test_notes_keys_and_chord_symbols_move_by_one_interval(key, body, semitones, new_key, new_body):
+    assert moved(body, semitones, key) == (new_key, new_body)
 
 
-def test_lengths_rests_bars_and_decorations_stay():
-    body = "|:!fermata!G3/2z/ .A+coda+B x4|1 Z2 (3GAB ~c>d:|2 [G,Bd]2-[G,Bd]2|]"
-    assert moved(body, 2, "G") == ("A", "|:!fermata!A3/2z/ .B+coda+c x4|1 Z2 (3ABc ~d>e:|2 [A,ce]2-[A,ce]2|]")
-
-
-def test_grace_notes_and_every_note_of_a_chord_are_transposed():
-    assert moved("{/ga}b [CE^G]2", 2) == ("D", "{/ab}c' [DF^A]2")
-
-
-def test_every_note_of_a_chord_between_plus_signs_is_transposed():
-    assert moved("+TG,B,++uGB+ +G2BdgbdgbG2+", 2) == ("D", "+TA,C++uAc+ +A2ceac'eac'A2+")
-    assert moved("+G,B,+2+c^f'+ +f+D+ff+", 2) == ("D", "+A,^C+2+d^g'+ +f+E+ff+".replace("^C", "C"))
-
-
-@pytest.mark.parametrize(
-    "instruction",
-    ["!D.C. al fine!", "!da capo!", "!To Coda!", "!dal segno al fine!", "!D. C.!", "+D.S. al coda+", "+accent+"],
-)
-def test_an_instruction_with_blanks_is_no_music_and_stays(instruction):
-    assert moved(f"C4{instruction}D4|", 2) == ("D", f"D4{instruction}E4|")
-
-
-def test_a_chord_symbol_is_transposed_with_its_bass():
-    assert moved('"Am7/G"A "F#dim"F "Bb/d"B "C7#5"c', 2) == ("D", '"Bm7/A"B "G#dim"G "C/e"c "D7#5"d')
-    assert moved('"Am7/G"A "E7b9"E', 1) == ("Db", '"Bbm7/Ab"B "F7b9"F')
-
-
-def test_a_chord_symbol_that_would_need_a_double_sharp_is_respelled():
-    assert moved('"G#"c', 2, "E") == ("F#", '"A#"d')
-    assert moved('"D#m"c', 6) == ("F#", '"Am"f')
-    assert moved('"Gb"c', 1) == ("Db", '"G"d')
-
-
-def test_keys_inside_the_tune_move_by_the_same_interval():
-    assert moved("c4[K:Em]e4|\nK:Bb\nB4|\n[K:Ddor]d4|", 2) == ("D", "d4[K:F#m]f4|\nK:C\nc4|\n[K:Edor]e4|")
-
-
-def test_a_clef_is_no_key_and_stays():
-    assert moved("c4|\nK:clef=bass\n[K:bass]c4|", 2) == ("D", "d4|\nK:clef=bass\n[K:bass]d4|")
-
-
-def test_explicit_accidentals_of_a_key_move_and_its_other_words_stay():
-    assert transpose(tune("c", "D =c"), 2) == tune("d", "E =d")
-    assert transpose(tune("c", "D =c transpose=-12"), 1) == tune("d", "Eb _d transpose=-12")
-    assert transpose(tune("c", "C clef=bass middle=d"), 2) == tune("d", "D clef=bass middle=d")
-    assert transpose(tune("c", "C ^f _b"), 2) == tune("d", "D ^g =c")
-
-
-def test_other_fields_are_left_alone():
-    body = "V:1 name=A\nc[V:2]d[M:3/4][L:1/4]e\nM:4/4\nL:1/8\nf"
-    assert moved(body, 2) == ("D", "V:1 name=A\nd[V:2]e[M:3/4][L:1/4]f\nM:4/4\nL:1/8\ng")
+def test_the_header_but_its_key_is_left_alone():
     header = "X:1\nT:Abbey Gardens\nR:reel\nQ:1/4=120\n"
     assert transpose(f"{header}K:C\nc", 2) == f"{header}K:D\nd"
-
-
-def test_a_note_before_a_repeat_sign_at_the_start_of_a_line_is_no_field():
-    assert moved("c4|\nA:|\nd::\ne4|", 2) == ("D", "d4|\nB:|\ne::\nf4|")
 
 
 # Which keys
@@ -145,27 +122,14 @@ def test_the_new_key_has_at_most_six_sharps_or_flats_and_six_are_sharps(key):
     assert len(seen) == len(SHIFTS)
 
 
-def test_the_shifts_reach_every_other_key_once():
-    assert len(SHIFTS) == 11
-    assert {shift % 12 for shift in SHIFTS} == set(range(1, 12))
-
-
 def test_few_shifts_are_those_to_the_keys_with_the_fewest_sharps_or_flats():
     assert shifts("G", 1) == [5]  # C
     assert [moved("c", shift, "G")[0] for shift in shifts("G", 5)] == ["C", "F", "Bb", "D", "A"]
     assert [moved("c", shift, "Em")[0] for shift in shifts("Em", 5)] == ["Am", "Dm", "Gm", "Bm", "F#m"]
     assert [moved("c", shift, "F")[0] for shift in shifts("F", 4)] == ["C", "G", "D", "Bb"]
     assert shifts("C", 2) == [5, -5]
-
-
-@pytest.mark.parametrize("key", ["C", "Dmix", "F#m"])
-def test_eleven_shifts_are_all(key):
-    assert sorted(shifts(key, 11)) == sorted(SHIFTS)
-
-
-def test_the_enharmonic_twin_is_taken_where_the_usual_key_needs_a_triple_accidental():
-    assert moved("^^B", 6) == ("Gb", "^^f")  # in F# it would be ^^^e
-    assert moved("__F", 1) == ("C#", "_F")  # in Db it would be ___G
+    assert sorted(shifts("Dmix", 11)) == sorted(SHIFTS)
+    assert {shift % 12 for shift in SHIFTS} == set(range(1, 12))
 
 
 # What cannot be written
@@ -177,6 +141,8 @@ def test_a_tune_without_a_tonic_is_not_transposed(key):
         transpose(tune("c", key), 2)
     with pytest.raises(TranspositionError, match="no tonic"):
         shifts(key, 3)
+    with pytest.raises(TranspositionError, match="no K: field"):
+        transpose("X:1\nCDEF", 2)
 
 
 @pytest.mark.parametrize(
@@ -200,17 +166,12 @@ def test_what_cannot_be_written_is_said_and_not_guessed(body, semitones, reason)
         transpose(tune(body), semitones)
 
 
-def test_a_tune_without_a_key_field_is_not_transposed():
-    with pytest.raises(TranspositionError, match="no K: field"):
-        transpose("X:1\nCDEF", 2)
-
-
 # Against our own reader
 
 
 def test_our_reader_finds_every_pitch_shifted_and_nothing_else_changed(movable_tunes):
-    assert len(movable_tunes) > 12_000
-    for i, text in enumerate(random.Random(0).sample(movable_tunes, 2000)):
+    assert len(movable_tunes) > 3_000
+    for i, text in enumerate(random.Random(0).sample(movable_tunes, 1000)):
         semitones = SHIFTS[i % len(SHIFTS)]
         assert is_transposed(judge(text), judge(transpose(text, semitones)), semitones), text
 
@@ -234,54 +195,14 @@ def test_a_real_tune_moved_and_moved_back_is_the_same_text(movable_tunes):
     for i, text in enumerate(movable_tunes):
         semitones = SHIFTS[i % len(SHIFTS)]
         assert transpose(transpose(text, semitones), -semitones) == text
-
-
-def test_a_key_of_six_flats_comes_back_as_six_sharps():
     assert transpose(transpose(tune("G", "Gb"), 2), -2) == tune("F", "F#")
 
 
 # Against abc2midi
 
 
-def events(data: bytes) -> list[Event]:
-    """Return what a MIDI file plays: all but its texts and key signatures."""
-
-    def number() -> int:
-        nonlocal place
-        value = 0
-        while True:
-            place += 1
-            value = value << 7 | data[place - 1] & 0x7F
-            if data[place - 1] < 0x80:
-                return value
-
-    found: list[Event] = []
-    place = track = 14  # behind the header
-    while place < len(data):
-        end = place + 8 + int.from_bytes(data[place + 4 : place + 8])
-        place, track, time, status = place + 8, track + 1, 0, 0
-        while place < end:
-            time += number()
-            if data[place] >= 0x80:  # otherwise the last status holds on
-                status, place = data[place], place + 1
-            if status >> 4 in (8, 9):
-                found.append((track, time, status, data[place], data[place + 1]))
-                place += 2
-                continue
-            kind = status
-            if status == 0xFF:
-                kind, place = data[place], place + 1
-                size = number()
-            else:
-                size = 1 if status >> 4 in (0xC, 0xD) else 2
-            if not (status == 0xFF and (kind < 0x10 or kind == 0x59)):
-                found.append((track, time, kind, data[place : place + size]))
-            place += size
-    return found
-
-
 def played(texts: list[str], folder: Path, chords: bool = False) -> list[list[Event]]:
-    """Return what abc2midi plays for each tune, nothing for those that it did not come to."""
+    """Return what abc2midi plays for each tune, nothing for those that it did not play."""
     folder.mkdir()
     directive = "" if chords else "%%MIDI gchordoff\n"
     tunes = [f"X:{n}\n{directive}{text.removeprefix('X:1').strip()}\n" for n, text in enumerate(texts, 1)]
@@ -305,12 +226,12 @@ def plays_shifted(before: list[Event], after: list[Event], semitones: int) -> bo
 
 @MUST_HAVE_ABC2MIDI
 def test_what_abc2midi_plays_is_shifted_and_nothing_else_changes(movable_tunes, tmp_path):
-    """Note count, onsets, lengths, velocities and channels of 2,200 tunes, each of the 11 shifts 200 times.
+    """Note count, onsets, lengths, velocities and channels of 1,100 tunes, each of the 11 shifts 100 times.
 
     Where a tune differs it is played alone: abc2midi carries unfinished tuplets into the next tune, or dies.
     """
     good = [text for text in movable_tunes if not READ_PAST_ITS_LINE.search(text)]
-    sample = random.Random(0).sample(good, 2200)
+    sample = random.Random(0).sample(good, 1100)
     folder = tmp_path / "midi"
     different = []
     for start in range(0, len(sample), 100):
@@ -333,7 +254,7 @@ def test_the_chords_that_abc2midi_plays_are_shifted_too(movable_tunes, tmp_path)
     bars = ["|".join(f'"{root}{quality}"c4 d4' for root in roots) for quality in qualities]
     made = [tune("|\n".join(bars) + "|]", key) for key in ("C", "G", "Cm", "Amix")]
     real = [text for text in movable_tunes if '"' in text and not READ_PAST_ITS_LINE.search(text)]
-    assert len(real) >= 5
+    assert len(real) >= 1
 
     def heard(notes: list[Event], semitones: int) -> Counter:
         """Melody pitches and accompaniment pitch classes, by onset and length."""
@@ -349,9 +270,3 @@ def test_the_chords_that_abc2midi_plays_are_shifted_too(movable_tunes, tmp_path)
             after = transpose(text, semitones)
             if "/Cb" not in after and "/cb" not in after:
                 assert heard(notes, semitones) == heard(played([after], tmp_path / "midi", chords=True)[0], 0), after
-
-
-def test_many_shifts_of_a_tune_are_what_one_by_one_gives(movable_tunes):
-    for text in movable_tunes[:50]:
-        lexed = Transposable(text)
-        assert [lexed.transposed(semitones) for semitones in SHIFTS] == [transpose(text, s) for s in SHIFTS]

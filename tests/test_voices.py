@@ -55,17 +55,41 @@ def test_a_line_holds_the_same_bar_of_every_voice_however_they_were_written(body
     assert interleaved(body) == ["[V:1]c8|[V:2]C8|", "[V:1]d8|[V:2]D8|", "[V:1]e8|][V:2]E8|]"]
 
 
-def test_a_bar_may_go_on_over_a_lines_end():
-    assert interleaved("V:1\nc4\nd4|e8|]\nV:2\nC8|E8|]") == rows("c4 d4| / C8|", "e8|] / E8|]")
+ORDERED = {
+    "a bar over a line's end": ("V:1\nc4\nd4|e8|]\nV:2\nC8|E8|]", rows("c4 d4| / C8|", "e8|] / E8|]")),
+    "voices in the order of their first bar": ("V:low\nC8|]\nV:high\nc8|]", ["[V:low]C8|][V:high]c8|]"]),
+    "properties first": (
+        "V:1\nV:2 clef=bass name=B\nV:1\nc8|]\nV:2\nC8|]",
+        ["V:1", "V:2 clef=bass name=B", "[V:1]c8|][V:2]C8|]"],
+    ),
+    "a voice that ends early": (
+        "V:1\nc8|d8|e8|]\nV:2\nC8|",
+        ["[V:1]c8|[V:2]C8|", "[V:1]d8|", "[V:1]e8|]"],
+    ),
+    "rests of many bars": ("V:1\nc8|d8|e8|]\nV:2\nZ2|E8|]", rows("c8| / Z|", "d8| / Z|", "e8|] / E8|]")),
+    "a second bar line before a bar, a repeat sign behind it": (
+        "V:1\nc8|\n|d8|:e8:||]\nV:2\nC8|D8|\n|:E8:|",
+        rows("c8| | / C8|", "d8|: / D8|", "e8:||] / |:E8:|"),
+    ),
+    "overlays, chord symbols, decorations and grace notes": (
+        'V:1\n"Am"c4!trill!c4&E8|{g}d8|]\nV:2\nC8|[DF]8|]',
+        rows('"Am"c4!trill!c4&E8| / C8|', "{g}d8|] / [DF]8|]"),
+    ),
+    "fields of a voice": (
+        "V:1\nc8|\nK:G\nM:3/4\nd6|]\nV:2\nC8|[K:G][M:3/4]D6|]",
+        rows("c8| / C8|", "[K:G][M:3/4]d6|] / [K:G][M:3/4]D6|]"),
+    ),
+    "fields before the first voice": ("K:G\nV:1\nc8|]\nV:2\nC8|]", ["[K:G]", "[V:1]c8|][V:2]C8|]"]),
+    "repeats and endings": (
+        "V:1\n|:c8|d8|1 e8:|2 f8||\n|:g8:|]\nV:2\nC8|D8|[1E8:|\n[2F8||\n|:G8:|]",
+        rows("|:c8| / C8|", "d8| / D8|", "[1 e8:| / [1E8:|", "[2 f8|| / [2F8||", "|:g8:|] / |:G8:|]"),
+    ),
+}
 
 
-def test_voices_come_in_the_order_of_their_first_bar():
-    assert interleaved("V:low\nC8|]\nV:high\nc8|]") == ["[V:low]C8|][V:high]c8|]"]
-
-
-def test_properties_of_voices_come_first_in_the_voices_order():
-    body = "V:1\nV:2 clef=bass name=B\nV:1\nc8|]\nV:2\nC8|]"
-    assert interleaved(body) == ["V:1", "V:2 clef=bass name=B", "[V:1]c8|][V:2]C8|]"]
+@pytest.mark.parametrize(("body", "expected"), ORDERED.values(), ids=ORDERED.keys())
+def test_bars_are_ordered_with(body, expected):
+    assert interleaved(body) == expected
 
 
 def test_voices_that_the_header_defines_stay_there():
@@ -73,48 +97,20 @@ def test_voices_that_the_header_defines_stay_there():
     assert interleave_voices(text) == text.replace("\n[V:2]", "[V:2]")
 
 
-def test_a_voice_that_ends_early_is_missing_from_the_last_lines():
-    assert interleaved("V:1\nc8|d8|e8|]\nV:2\nC8|") == ["[V:1]c8|[V:2]C8|", "[V:1]d8|", "[V:1]e8|]"]
-
-
-def test_rests_of_many_bars_are_counted_out():
-    assert interleaved("V:1\nc8|d8|e8|]\nV:2\nZ2|E8|]") == rows("c8| / Z|", "d8| / Z|", "e8|] / E8|]")
-
-
-def test_a_second_bar_line_belongs_to_the_bar_before_it_and_a_repeat_sign_to_the_bar_after():
-    assert interleaved("V:1\nc8|\n|d8|:e8:||]\nV:2\nC8|D8|\n|:E8:|") == rows(
-        "c8| | / C8|", "d8|: / D8|", "e8:||] / |:E8:|"
-    )
-
-
-def test_overlays_chord_symbols_decorations_and_grace_notes_stay_in_their_bar():
-    body = 'V:1\n"Am"c4!trill!c4&E8|{g}d8|]\nV:2\nC8|[DF]8|]'
-    assert interleaved(body) == rows('"Am"c4!trill!c4&E8| / C8|', "{g}d8|] / [DF]8|]")
-
-
-def test_fields_stay_with_the_voice_in_which_they_stood():
-    body = "V:1\nc8|\nK:G\nM:3/4\nd6|]\nV:2\nC8|[K:G][M:3/4]D6|]"
-    assert interleaved(body) == rows("c8| / C8|", "[K:G][M:3/4]d6|] / [K:G][M:3/4]D6|]")
-
-
-def test_fields_before_the_first_voice_stay_before_it():
-    assert interleaved("K:G\nV:1\nc8|]\nV:2\nC8|]") == ["[K:G]", "[V:1]c8|][V:2]C8|]"]
-
-
-def test_repeats_and_endings_stand_at_the_same_bars():
-    body = "V:1\n|:c8|d8|1 e8:|2 f8||\n|:g8:|]\nV:2\nC8|D8|[1E8:|\n[2F8||\n|:G8:|]"
-    assert interleaved(body) == rows(
-        "|:c8| / C8|", "d8| / D8|", "[1 e8:| / [1E8:|", "[2 f8|| / [2F8||", "|:g8:|] / |:G8:|]"
-    )
-
-
-def test_interleaving_twice_is_interleaving_once(real_tunes):
+def test_our_reader_finds_the_same_notes_and_bars_and_interleaving_twice_is_interleaving_once(real_tunes):
+    several = 0
     for text in real_tunes:
         try:
             once = interleave_voices(text)
         except VoicesError:
             continue
         assert interleave_voices(once) == once
+        if once != text:
+            several += 1
+            before, after = judge(text), judge(once)
+            assert sorted(before.pitches) == sorted(after.pitches)
+            assert (before.bars, before.rests, len(before.errors)) == (after.bars, after.rests, len(after.errors))
+    assert several > 10
 
 
 # What cannot be put bar by bar
@@ -133,7 +129,7 @@ def test_interleaving_twice_is_interleaving_once(real_tunes):
         ("V:1\nc8 ^|]\nV:2\nC8|]", "not ABC"),
     ],
 )
-def test_voices_that_cannot_be_told_bar_by_bar_are_refused_with_the_reason(body, reason):
+def test_voices_that_cannot_be_put_bar_by_bar_are_refused_with_the_reason(body, reason):
     with pytest.raises(VoicesError, match=reason):
         interleave_voices(tune(body))
 
@@ -166,7 +162,7 @@ def test_each_voice_sounds_as_before(real_tunes, tmp_path):
 
 @MUST_HAVE_ABC2MIDI
 def test_real_tunes_doubled_a_fourth_below_sound_as_before(real_tunes, tmp_path):
-    """1,000 of them, the second voice in its own key; the voices in turn by lines or as wholes."""
+    """500 of them, the second voice in its own key; the voices in turn by lines or as wholes."""
 
     def doubled(text: str, by_lines: bool) -> str:
         below = transpose(text, -5).partition("\nK:")[2].split("\n")
@@ -178,7 +174,7 @@ def test_real_tunes_doubled_a_fourth_below_sound_as_before(real_tunes, tmp_path)
         return f"{head}\nK:{key}\nV:1 name=Air\nV:2\nK:{below[0]}\n{music}"
 
     before, after = [], []
-    for i, text in enumerate(random.Random(0).sample(real_tunes, 1200)):
+    for i, text in enumerate(random.Random(0).sample(real_tunes, 600)):
         if READ_BY_ITS_NEIGHBOURS.search(text):
             continue
         try:
@@ -188,7 +184,7 @@ def test_real_tunes_doubled_a_fourth_below_sound_as_before(real_tunes, tmp_path)
             continue
         except VoicesError:
             before.pop()
-    assert len(before) > 1000
+    assert len(before) > 500
     different = []
     for start in range(0, len(before), 100):
         texts, new_texts = before[start : start + 100], after[start : start + 100]
@@ -198,12 +194,3 @@ def test_real_tunes_doubled_a_fourth_below_sound_as_before(real_tunes, tmp_path)
                 alone = sound([text], tmp_path / "midi"), sound([new_text], tmp_path / "midi")
                 different += [] if alone[0] == alone[1] != [[]] else [text]
     assert different == []
-
-
-def test_our_reader_finds_the_same_notes_and_bars(real_tunes):
-    several = [text for text in real_tunes if interleave_voices(text) != text]
-    assert len(several) > 10
-    for text in several:
-        before, after = judge(text), judge(interleave_voices(text))
-        assert sorted(before.pitches) == sorted(after.pitches)
-        assert (before.bars, before.rests, len(before.errors)) == (after.bars, after.rests, len(after.errors))
