@@ -18,14 +18,13 @@ from training.record import (
     RECORD,
     Ladder,
     RunRecord,
-    baseline_file,
     ladders_of,
     read_ladders,
     read_runs,
 )
 from training.runs_table import read_runs_table
 
-SWEEPS = "rate_sweep_*.json"
+SWEEPS = "learning_rate_sweep_*.json"
 QUALITY = "quality.json"  # written by generation, which this room does not import
 
 
@@ -67,7 +66,7 @@ def of_folders(root: Path, also: Sequence[Path], sweeps: Path) -> Evidence:
         others += [run for run in found if run.status == FINISHED]
         left_out += [_why(run) for run in found if run.status != FINISHED]
         _check_held_out(f"--also {folder}", ladders, others)
-    return _evidence(root, ladders, others, left_out, read_json(baseline_file(root)), _read_sweeps(sweeps), None)
+    return _evidence(root, ladders, others, left_out, read_json(root / BASELINE), _read_sweeps(sweeps), None)
 
 
 def of_table(path: Path, study: str) -> Evidence:
@@ -98,7 +97,7 @@ def of_table(path: Path, study: str) -> Evidence:
         for (name, arm), n in missing.items()
     ]
     if not (path.parent / BASELINE).is_file():
-        raise UserError(f"{path.parent / BASELINE} is missing: a study's training leaves it in {FOLDERS['gpt']}")
+        raise UserError(f"{path.parent / BASELINE} is missing: training/run.py writes it")
     quality = read_json(path.parent / QUALITY) if (path.parent / QUALITY).is_file() else None
     said = quality and {name: quality[name] for name in ("findings", "headlines")}
     baseline = read_json(path.parent / BASELINE)

@@ -22,10 +22,12 @@ from cli import UserError, report_errors
 from files import write_json
 from preprocessing.corpus import Corpus
 from training.config import RunConfig
-from training.loop import ExecutionConfig, Plan, train
+from training.execution import ExecutionConfig
 from training.measurements import hardware, library_versions
+from training.planning import plan_run
 from training.record import FINISHED, RunRecord, run_folder
 from training.runs_table import read_runs_table
+from training.single_run import train
 
 TABLE = Path(__file__).parent.parent / "results" / "runs.parquet"
 DEVIATIONS = 3  # of seeds
@@ -98,7 +100,8 @@ def train_again(run: RunRecord, finished: list[RunRecord], corpus: Corpus, root:
         def progress(done: int, _: float | None) -> None:
             bar.update(done - bar.n)
 
-        now = train(Plan(run.config, run_folder(root, run.config)), corpus, progress, execution).validation_loss
+        planned = plan_run(run.config, run_folder(root, run.config), corpus)
+        now = train(planned, corpus, progress, execution).validation_loss
     difference = None if now is None else now - run.measured_loss
     agrees = difference is not None and abs(difference) <= DEVIATIONS * deviation
     return Again(name, run.measured_loss, now, difference, deviation, freedom, seeds, agrees)

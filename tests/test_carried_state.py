@@ -12,6 +12,8 @@ from test_distributed import assert_close, train_by_two
 from test_exactness import Grid, assert_branches_are
 from test_training import CONFIG, OFTEN, InterruptedRun, assert_same_run, quiet, refusal
 from torch.nn import functional as F
+from training.checkpoint import LATEST
+from training.tracking import Tracking
 
 from analysis.ablations import LONGER, STATE, STATE_RESET, arm_differences
 from analysis.evidence import of_folders
@@ -19,12 +21,10 @@ from analysis.study import Study
 from cli import UserError
 from modeling.loading import load_model
 from training.batches import StreamBatches
-from training.checkpoint import LATEST
 from training.config import STREAMS, WSD
 from training.evaluation import EVALUATION_BATCH, held_out_losses, token_losses
 from training.loop import ExecutionConfig, Plan
 from training.record import read_ladders, read_record, run_folder
-from training.tracking import Tracking
 from training.trainer import Trainer
 
 CARRIED = replace(CONFIG, architecture="lstm", sequences=STREAMS)

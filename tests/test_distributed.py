@@ -23,13 +23,13 @@ from small_runs import train
 from test_study import exhausted_above
 from test_training import CONFIG, OFTEN, assert_same_run, quiet
 from torch.distributed import TCPStore
+from training.checkpoint import BEFORE
+from training.tracking import Tracking
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
-from training.checkpoint import BEFORE
 from training.evaluation import token_losses
 from training.loop import ExecutionConfig, Plan
 from training.record import read_record
-from training.tracking import Tracking
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

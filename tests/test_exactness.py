@@ -13,10 +13,10 @@ import pytest
 from forks import exit_code
 from small_runs import RECIPE, train
 from test_training import CONFIG, OFTEN, assert_same_run, assert_same_weights, quiet
-
 from training.checkpoint import BEFORE, LATEST
-from training.config import WSD
 from training.grid import Axes, plan_ladders
+
+from training.config import WSD
 from training.loop import ExecutionConfig, Plan
 from training.record import read_record
 

@@ -14,6 +14,7 @@ from conftest import made_tunes
 from hub_server import hub_server
 from safetensors.torch import load_file, save_file
 from small_runs import RECIPE, made_config, train
+from training.checkpoint import LATEST
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoConfig
 
 import training.run
@@ -22,7 +23,6 @@ from generation.study import load_pipeline
 from preprocessing.corpus import Corpus, read_vocabulary
 from preprocessing.sources import Block
 from training.best import loss_before, plan_fine_tuning
-from training.checkpoint import LATEST
 from training.evaluation import token_losses
 from training.learning_rate import learning_rate
 from training.loop import ExecutionConfig, Plan

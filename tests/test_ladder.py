@@ -2,10 +2,9 @@ from functools import partial
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
-
 from modeling.counting import count_flops, count_parameters
 from modeling.ladder import LADDER, ladder_config, new_model
+from transformers import AutoModelForCausalLM
 
 gpt_config, lstm_config = partial(ladder_config, "gpt"), partial(ladder_config, "lstm")
 VOCABULARY, CONTEXT = 84, 256  # the bundled corpus's

@@ -10,24 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import training.grid
 from small_runs import RECIPE, build_model, made_config, make_job, train, with_corpus
 from torch.utils._python_dispatch import TorchDispatchMode
+from training.grid import Axes, plan_ladders
+from training.probe import expected_seconds
+from training.study import RunResult, planned_record, report_failures, run_jobs
+from training.tracking import Tracking
 from transformers import GPT2LMHeadModel
 
-import training.grid
 import training.loop
 import training.run
 from cli import UserError
 from files import write_json
 from training.evaluation import held_out_losses, token_losses
-from training.grid import Axes, plan_ladders
 from training.loop import ExecutionConfig, Plan
-from training.probe import expected_seconds
 from training.record import read_record
 from training.runs_table import read_runs_table
-from training.study import RunResult, planned_record, report_failures, run_jobs
 from training.sweep import plan_sweep, shared_fields
-from training.tracking import Tracking
 from training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent

@@ -19,6 +19,8 @@ from forks import has_ended
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from small_runs import build_model, made_config, train, with_config, with_corpus
+from training.checkpoint import BEFORE as BEFORE_LATEST
+from training.checkpoint import LATEST, as_os_error
 from transformers import AutoModelForCausalLM
 
 import training.run
@@ -26,8 +28,6 @@ from cli import UserError, read_arguments
 from preprocessing.corpus import Corpus
 from training import loop, ngram
 from training.batches import WindowBatches
-from training.checkpoint import BEFORE as BEFORE_LATEST
-from training.checkpoint import LATEST, as_os_error
 from training.config import BEFORE, RunConfig, learning_rate_at
 from training.evaluation import summarise, token_losses
 from training.learning_rate import RULES, learning_rate
