@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import product
 from multiprocessing import get_context
@@ -50,7 +50,7 @@ from transformers.utils import logging
 from modeling.configuration_abc_lstm import AbcLstmConfig
 from modeling.models import model_config, new_model
 from modeling.shapes import SIZES, count_flops, shape_of
-from training.config import STANDARD, new_config
+from training.config import RunConfig
 from training.execution import Tracking
 from training.measurements import hardware
 from training.record import FINISHED, read_runs
@@ -180,9 +180,9 @@ def make_model(case: Case) -> PreTrainedModel:
 def make_run(case: Case, stream: np.ndarray, compiled: bool) -> Engine:
     """Return the engine under test."""
     shape = shape_of(case.architecture, case.size, VOCABULARY, CONTEXT)
-    values = {"batch_size": case.batch_size, "precision": case.precision, "context": CONTEXT, "tokens": 10**9}
-    made = {"corpus": "made", "n_keys": 1, "learning_rate": LEARNING_RATE}
-    config = new_config(case.architecture, case.size, shape, **values, **made)
+    values = {"architecture": case.architecture, "size": case.size, "corpus": "made", "n_keys": 1, **asdict(shape)}
+    values |= {"batch_size": case.batch_size, "precision": case.precision, "context": CONTEXT, "tokens": 10**9}
+    config = RunConfig(**values, learning_rate=LEARNING_RATE)
     return Engine(config, stream, make_model(case), Tracking().accelerator(Path()), case.batch_size, compiled)
 
 
@@ -200,7 +200,7 @@ def bare_step(run: Engine) -> Way:
         with autocast(run.config.precision):
             loss = run.model(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
-        clip_grad_norm_(parameters, STANDARD["clip_norm"])
+        clip_grad_norm_(parameters, RunConfig.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -221,7 +221,7 @@ def make_plain(model: PreTrainedModel) -> nn.Module:
 def plain_step(plain: nn.Module, case: Case, stream: np.ndarray) -> Way:
     """Return a step of the plain loop."""
     parameters = list(plain.parameters())
-    betas = (STANDARD["beta1"], STANDARD["beta2"])
+    betas = (RunConfig.beta1, RunConfig.beta2)
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=betas, weight_decay=0.1, fused=True)
 
     def crops(starts: Tensor) -> Tensor:
@@ -234,7 +234,7 @@ def plain_step(plain: nn.Module, case: Case, stream: np.ndarray) -> Way:
         with autocast(case.precision):
             loss = plain(inputs, targets)
         loss.backward()
-        clip_grad_norm_(parameters, STANDARD["clip_norm"])
+        clip_grad_norm_(parameters, RunConfig.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

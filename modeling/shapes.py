@@ -52,9 +52,9 @@ class Shape:
 def shape_of(architecture: str, size: str, vocabulary_size: int, context: int) -> Shape:
     """Return the shape of a size, for an architecture ("gpt" or "lstm").
 
-    A GPT's weights are N(0, 1/width): a token's embedding then has unit length at any width. The LSTM matches the GPT of
-    its size in all parameters and in those without embeddings, within MATCH. As it has no position embedding, its token
-    embedding is wider than its state in small models, with a projection from the state to the tied head.
+    A GPT's weights are N(0, 1/width): a token's embedding then has unit length at any width. The LSTM matches the GPT
+    of its size in all parameters and in those without embeddings, within MATCH. As it has no position embedding, its
+    token embedding is wider than its state in small models, with a projection from the state to the tied head.
     """
     layers, width = SIZES[size].n_layer, SIZES[size].n_embd
     gpt = Shape(layers, width, max(1, width // HEAD_WIDTH), width, 1 / sqrt(width))

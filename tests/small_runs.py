@@ -6,7 +6,7 @@ from zlib import crc32
 from modeling.shapes import SIZES, shape_of
 from training import models, single_run
 from training.arguments import StudyArguments
-from training.config import RunConfig, new_config
+from training.config import RunConfig
 from training.execution import ExecutionConfig
 from training.planning import PlannedRun, plan_run
 
@@ -18,8 +18,9 @@ def made_config(architecture="gpt", size="15k", *, corpus="0123456789abcdef", co
     shape = shape_of(architecture, size if size in SIZES else "15k", VOCABULARY, context)
     if size not in SIZES:
         shape = replace(shape, width=crc32(size.encode()))
-    short = {"tokens": 12_000, "learning_rate": 5e-3, "warmup_tokens": 252, "context": context, "n_keys": 1}
-    return new_config(architecture, size, shape, corpus=corpus, **short | changes)
+    short = {"tokens": 12_000, "learning_rate": 5e-3, "warmup_tokens": 252, "n_keys": 1}
+    fixed = {"architecture": architecture, "size": size, "corpus": corpus, "context": context}
+    return RunConfig(**short | asdict(shape) | fixed | changes)
 
 
 def with_corpus(config, corpus):
@@ -52,16 +53,9 @@ def build_model(config, corpus):
 
 def made_study(output_dir="data", **changes) -> StudyArguments:
     """The arguments of a small study, as made_config has its runs."""
-    short = {
-        "context": 64,
-        "warmup_tokens": 252,
-        "precision": "fp32",
-        "tokens": [50_000],
-        "output_dir": str(output_dir),
-    }
-    if "flops" in changes:
-        del short["tokens"]
-    return StudyArguments(**short | {"gpt_sizes": ["15k", "30k"], "lstm_sizes": ["15k"]} | changes)
+    short = {"context": 64, "warmup_tokens": 252, "precision": "fp32", "output_dir": str(output_dir)}
+    short |= {"gpt_sizes": ["15k", "30k"], "lstm_sizes": ["15k"], "tokens": [] if "flops" in changes else [50_000]}
+    return StudyArguments(**short | changes)
 
 
 def with_config(record, **changes):

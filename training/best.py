@@ -67,10 +67,8 @@ def plan_search(best: BestArguments, corpus: Corpus) -> list[PlannedRun]:
         product(best.learning_rate_factors, best.dropouts, best.weight_decays)
     ):
         rate = float(f"{factor * start.learning_rate:.3g}")
-        config = with_warmup(
-            replace(further, learning_rate=rate, dropout=dropout, weight_decay=decay), best.search_tokens
-        )
-        runs.append(plan_run(config, root / BEST / SEARCH / f"{i:02d}", corpus))
+        config = replace(further, learning_rate=rate, dropout=dropout, weight_decay=decay)
+        runs.append(plan_run(with_warmup(config, best.search_tokens), root / BEST / SEARCH / f"{i:02d}", corpus))
     return runs
 
 
@@ -118,6 +116,7 @@ def run(best: BestArguments, execution: ExecutionArguments) -> None:
 
 
 def main() -> None:
+    """Run the command."""
     cli.main(run, BestArguments, ExecutionArguments, about=__doc__)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, cast
 
 from cli import UserError
@@ -19,19 +19,18 @@ NAMES = ("size", "init_from")  # not in the hash: the shape and the hash of the 
 class RunConfig:
     """Everything that decides a run: the same configuration, machine and versions give the same weights.
 
-    No constant elsewhere changes the weights. `config_hash` is the only test of "the same run". A field that is added
-    later needs a default, the value that older runs had: they stay readable and keep their hash. Raises UserError for
-    an invalid value.
+    No constant elsewhere changes the weights. `config_hash` is the only test of "the same run": a field that is added
+    later must be left out of it at the value that older runs had. Raises UserError for an invalid value.
     """
 
     # data
     corpus: str  # hash of the vocabulary and of all splits
     n_keys: int  # keys of the training tunes; 1: not transposed
-    data_fraction: float  # of the families of training tunes; smaller fractions are parts of larger ones
-    sequences: str  # windows: cut anywhere; streams: contiguous, with the LSTM's state passed on
-    stream_groups: int  # groups of contiguous streams that take turns, a step each
-    context: int  # tokens of a training sequence
-    batch_size: int  # sequences of a step
+    data_fraction: float = 1.0  # of the families of training tunes; smaller fractions are parts of larger ones
+    sequences: str = WINDOWS  # cut anywhere; streams: contiguous, with the LSTM's state passed on
+    stream_groups: int = 16  # groups of contiguous streams that take turns, a step each
+    context: int = 256  # tokens of a training sequence
+    batch_size: int = 4  # sequences of a step
     # model
     architecture: str  # gpt or lstm
     size: str  # name of the size, or of the model it starts from
@@ -40,26 +39,26 @@ class RunConfig:
     n_head: int  # 0: an LSTM
     embedding_size: int
     init_std: float  # of a GPT's weights, of an LSTM's tied embedding
-    activation: str  # of a GPT's feed-forward layers
-    slowest_wave: float  # ratio of the wavelengths in a GPT's initial position embedding
-    forget_bias: float  # of an LSTM, at initialisation
-    dropout: float
-    init_from: str | None  # folder or Hub id of the starting weights
-    init_sha256: str | None  # hash of them and of their model's configuration
+    activation: str = "gelu"  # of a GPT's feed-forward layers
+    slowest_wave: float = 100.0  # ratio of the wavelengths in a GPT's initial position embedding
+    forget_bias: float = 1.0  # of an LSTM, at initialisation
+    dropout: float = 0.0
+    init_from: str | None = None  # folder or Hub id of the starting weights
+    init_sha256: str | None = None  # hash of them and of their model's configuration
     # optimisation
-    tokens: int  # training tokens to predict; rounded to whole steps
-    learning_rate: float  # its peak
-    schedule: str
-    warmup_tokens: int
-    cooldown_tokens: int  # of a WSD run
-    final_lr_fraction: float  # last learning rate of a cosine run, as a fraction of the peak
-    weight_decay: float  # decoupled, on matrices only
-    beta1: float
-    beta2: float
-    adam_epsilon: float
-    clip_norm: float
-    precision: str
-    seed: int
+    tokens: int = 0  # training tokens to predict; rounded to whole steps
+    learning_rate: float = 0.0  # its peak
+    schedule: str = COSINE
+    warmup_tokens: int = 20_000
+    cooldown_tokens: int = 0  # of a WSD run
+    final_lr_fraction: float = 0.01  # last learning rate of a cosine run, as a fraction of the peak
+    weight_decay: float = 0.1  # decoupled, on matrices only
+    beta1: float = 0.9
+    beta2: float = 0.98
+    adam_epsilon: float = 1e-8
+    clip_norm: float = 1.0
+    precision: str = "fp32"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -115,11 +114,7 @@ class RunConfig:
     def config_hash(self) -> str:
         """The hash of all fields but NAMES. Trunks of any length have the same one, as they grow."""
         config = self.trunk() if self.schedule == TRUNK else self
-        values = {
-            f.name: getattr(config, f.name)
-            for f in fields(config)
-            if f.name not in NAMES and (f.default is MISSING or getattr(config, f.name) != f.default)
-        }
+        values = {name: value for name, value in config.to_dict().items() if name not in NAMES}
         return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
 
     def differences(self, other: "RunConfig") -> list[str]:
@@ -138,44 +133,12 @@ class RunConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
         """Return the configuration of a record. Raises UserError naming a field that is missing or unknown."""
-        if unknown := sorted(values.keys() - {f.name for f in fields(cls)}):
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(values.keys() - known):
             raise UserError(f"config: unknown fields {', '.join(unknown)}: written by a newer version")
-        if missing := [f.name for f in fields(cls) if f.name not in values and f.default is MISSING]:
+        if missing := sorted(known - values.keys()):
             raise UserError(f"config: no {', '.join(missing)}")
         return cls(**values)
-
-
-STANDARD: dict[str, Any] = {  # what new runs have unless a study says otherwise
-    "data_fraction": 1.0,
-    "sequences": WINDOWS,
-    "stream_groups": 16,
-    "context": 256,
-    "batch_size": 4,
-    "activation": "gelu",
-    "slowest_wave": 100.0,
-    "forget_bias": 1.0,
-    "dropout": 0.0,
-    "init_from": None,
-    "init_sha256": None,
-    "tokens": 0,
-    "learning_rate": 0.0,
-    "schedule": COSINE,
-    "warmup_tokens": 20_000,
-    "cooldown_tokens": 0,
-    "final_lr_fraction": 0.01,
-    "weight_decay": 0.1,
-    "beta1": 0.9,
-    "beta2": 0.98,
-    "adam_epsilon": 1e-8,
-    "clip_norm": 1.0,
-    "precision": "fp32",
-    "seed": 0,
-}
-
-
-def new_config(architecture: str, size: str, shape: Shape, **values: Any) -> RunConfig:
-    """Return the configuration of a model of a shape; `corpus` and `n_keys` have no standard value."""
-    return RunConfig(**STANDARD | {"architecture": architecture, "size": size} | asdict(shape) | values)
 
 
 def steps_of(tokens: int, tokens_per_step: int) -> int:

@@ -76,6 +76,7 @@ def run(given: list[tuple[StudyArguments, StudyExecutionArguments, ExportArgumen
 
 
 def main() -> None:
+    """Run the command."""
     cli.main(run, StudyArguments, StudyExecutionArguments, ExportArguments, about=__doc__, arms=True)
 
 

@@ -4,7 +4,7 @@ Build the corpus with the model's characters: preprocessing/run.py --vocabulary 
 and after.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cli
@@ -14,7 +14,7 @@ from modeling.shapes import ARCHITECTURE_OF, Shape
 from preprocessing.corpus import Corpus, warn_of_unknown
 from training.arguments import ExecutionArguments, check, option
 from training.best import with_warmup
-from training.config import RunConfig, new_config
+from training.config import RunConfig
 from training.costs import print_costs
 from training.evaluation import held_out_losses
 from training.execution import AUTO
@@ -73,10 +73,10 @@ def plan_fine_tuning(tuning: FineTuningArguments, corpus: Corpus) -> PlannedRun:
     else:
         shape = Shape(built.num_hidden_layers, built.hidden_size, 0, built.embedding_size, built.embedding_std)
         options = {"forget_bias": built.forget_bias}
-    config = new_config(
-        ARCHITECTURE_OF[built.model_type],
-        Path(source).name,
-        shape,
+    config = RunConfig(
+        architecture=ARCHITECTURE_OF[built.model_type],
+        size=Path(source).name,
+        **asdict(shape),
         corpus=corpus.digest(),
         n_keys=corpus.n_keys,
         precision=resolve_precision(tuning.precision, shape.width),
@@ -121,6 +121,7 @@ def run(tuning: FineTuningArguments, execution: ExecutionArguments) -> None:
 
 
 def main() -> None:
+    """Run the command."""
     cli.main(run, FineTuningArguments, ExecutionArguments, about=__doc__)
 
 

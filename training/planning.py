@@ -1,7 +1,7 @@
 """A study's axes → its runs: sizes × budgets × fractions of the data × seeds, for both architectures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from modeling.loading import load_config
 from modeling.shapes import SIZES, count_flops, count_parameters, shape_of
 from preprocessing.corpus import SPLITS, Corpus
 from training.arguments import MAX_TOKENS, RecipeArguments, StudyArguments
-from training.config import WSD, RunConfig, new_config, steps_of
+from training.config import WSD, RunConfig, steps_of
 from training.execution import AUTO
 from training.learning_rate import Rule, peak_learning_rate
 from training.processes import decide_together
@@ -119,10 +119,10 @@ def has_bf16() -> bool:
 
 def base_config(recipe: RecipeArguments, architecture: str, size: str, corpus: Corpus) -> RunConfig:
     """Return the configuration of a size on a corpus; budget, learning rate, seed and data fraction are still open."""
-    return new_config(
-        architecture,
-        size,
-        shape_of(architecture, size, len(corpus.vocabulary), recipe.context),
+    return RunConfig(
+        architecture=architecture,
+        size=size,
+        **asdict(shape_of(architecture, size, len(corpus.vocabulary), recipe.context)),
         corpus=corpus.digest(),
         n_keys=corpus.n_keys,
         precision=resolve_precision(recipe.precision, SIZES[size].n_embd),  # the same for a size's GPT and LSTM
@@ -167,9 +167,8 @@ def plan_study(study: StudyArguments, corpus: Corpus) -> list[PlannedRun]:
         for fraction in dict.fromkeys(study.data_fraction):
             for seed in dict.fromkeys(study.seeds):
                 config = replace(base, seed=seed, data_fraction=float(fraction))
-                runs += _branches(
-                    [with_budget(config, tokens, study.cooldown_fraction) for tokens in budgets], study, corpus
-                )
+                configs = [with_budget(config, tokens, study.cooldown_fraction) for tokens in budgets]
+                runs += _branches(configs, study, corpus)
     if not runs:
         raise UserError("no sizes: give --gpt_sizes or --lstm_sizes, or a study file such as studies/quick.yaml")
     by_precision = {run.config.precision: run.config.size for run in runs}

@@ -137,9 +137,8 @@ def earlier_runs(path: Path, runs: list[PlannedRun]) -> list[dict[str, Any]]:
         if row["n_params"] != expected:
             different.append(f"{row['size']} with {row['n_params']} parameters, not {expected}")
     if different:
-        raise UserError(
-            f"{path} holds another sweep ({'; '.join(dict.fromkeys(different))}): give another --sweep_file"
-        )
+        found = "; ".join(dict.fromkeys(different))
+        raise UserError(f"{path} holds another sweep ({found}): give another --sweep_file")
     return list(before["runs"])
 
 
@@ -197,6 +196,7 @@ def run(given: list[tuple[SweepArguments, ExecutionArguments]]) -> None:
 
 
 def main() -> None:
+    """Run the command."""
     cli.main(run, SweepArguments, ExecutionArguments, about=__doc__, arms=True)
 
 

@@ -50,7 +50,7 @@ class RunResult:
 def share_machine(num_parallel_runs: int) -> tuple[int, int]:
     """Return how many runs are trained side by side (0: the default), and the threads of each.
 
-    The default is a run for each core on a CPU, and one run on a GPU. Processes that accelerate launched share each run.
+    The default is a run for each core on a CPU, one run on a GPU. Processes that accelerate launched share each run.
     """
     state = PartialState()
     if state.num_processes > 1 or (state.device.type != "cpu" and num_parallel_runs < 2):
