@@ -133,7 +133,7 @@ def test_a_sweep_has_every_learning_rate_of_every_size_and_no_trunk(small_corpus
     assert [(run.config.size, run.config.learning_rate, run.trunk) for run in runs] == [
         (size, rate, None) for size in ("15k", "30k") for rate in (0.01, 0.02, 0.03)
     ]
-    with pytest.raises(UserError, match="--gpt_learning_rates .* at least three"):
+    with pytest.raises(UserError, match=r"--gpt_learning_rates .* at least three"):
         SweepArguments(gpt_sizes=["15k"], gpt_learning_rates=[0.01, 0.02])
 
 
@@ -178,7 +178,7 @@ def test_costs_are_printed_for_every_run_and_none_is_trained(small_corpus, tmp_p
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
-def train_runs(runs, corpus, tracking=None, num_parallel_runs=1):
+def train_runs(runs, corpus, tracking=None, num_parallel_runs=2):
     execution = ExecutionConfig(tracking=tracking or Tracking())
     return train_all(runs, corpus, execution, num_parallel_runs, "test")
 

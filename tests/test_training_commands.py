@@ -42,7 +42,7 @@ GRID = {
     "precision": "fp32",
     "checkpoint_seconds": 0,
     "log_with": "none",
-    "num_parallel_runs": 1,
+    "num_parallel_runs": os.cpu_count(),  # one thread each
 }
 
 
@@ -204,7 +204,7 @@ def two_arms(small_corpus, tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(
         f"corpus: {small_corpus.folder}\nstudy: mine\ngpt_sizes: [15k]\ntokens: 8000\ncontext: 64\n"
-        "warmup_tokens: 252\nprecision: fp32\nnum_parallel_runs: 1\nlog_with: none\n"
+        "warmup_tokens: 252\nprecision: fp32\nnum_parallel_runs: 2\nlog_with: none\n"
         f"arms:\n  - arm: one\n    output_dir: {tmp_path}/one\n"
         f"  - arm: two\n    output_dir: {tmp_path}/two\n    data_fraction: 0.5\n"
     )
