@@ -18,6 +18,7 @@ from training.record import (
     RECORD,
     Ladder,
     RunRecord,
+    baseline_file,
     ladders_of,
     read_ladders,
     read_runs,
@@ -66,7 +67,7 @@ def of_folders(root: Path, also: Sequence[Path], sweeps: Path) -> Evidence:
         others += [run for run in found if run.status == FINISHED]
         left_out += [_why(run) for run in found if run.status != FINISHED]
         _check_held_out(f"--also {folder}", ladders, others)
-    return _evidence(root, ladders, others, left_out, read_json(root / BASELINE), _read_sweeps(sweeps), None)
+    return _evidence(root, ladders, others, left_out, read_json(baseline_file(root)), _read_sweeps(sweeps), None)
 
 
 def of_table(path: Path, study: str) -> Evidence:

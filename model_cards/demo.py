@@ -21,7 +21,7 @@ from model_cards.card import licence_words
 from model_cards.releases import DATASET, MAIN, model_repository, releases
 from model_cards.results import CORPUS, CORPUS_FIELDS, STATS
 from model_cards.vendor import vendor_abcjs
-from training.record import BASELINE, read_ladders
+from training.record import baseline_file, read_ladders
 
 ROOT = Path(__file__).parent.parent
 SPACE = Path(__file__).parent / "space"
@@ -159,7 +159,7 @@ def _figures(root: Path) -> dict[str, Any]:
     fits = read_json(root / "comparison_analysis" / "fits.json", "fits")
     found = read_json(root / QUALITY_FOLDER / FINDINGS, "chosen", "metrics")
     valid, metrics = found["chosen"]["valid"], {metric["name"]: metric for metric in found["metrics"]}
-    baseline = read_json(root / BASELINE, *OF_BASELINE)
+    baseline = read_json(baseline_file(root), *OF_BASELINE)
     laws = {architecture: chosen_fit(fits, architecture) for architecture in fits["fits"]}
     return {
         "points": [

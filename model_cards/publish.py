@@ -15,7 +15,7 @@ from model_cards.paths import forget_paths, of_machine
 from model_cards.releases import MAIN, Release, releases
 from model_cards.results import CORPUS, STATS, Results
 from modeling.loading import WEIGHTS, load_model
-from training.record import BASELINE, BEST, RunRecord, read_ladders, read_record, write_record
+from training.record import BASELINE, BEST, RunRecord, baseline_file, read_ladders, read_record, write_record
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- findings:.*?-->\n).*?(<!-- end of findings -->)", re.DOTALL)
@@ -37,7 +37,7 @@ def publish(results: Results, folder: Path) -> None:
     make_folder(folder)
     shutil.copyfile(root / QUALITY_FOLDER / QUALITY, folder / QUALITY)
     shutil.copyfile(root / CORPUS / STATS, folder / CORPUS_STATS)
-    shutil.copyfile(root / BASELINE, folder / BASELINE)
+    shutil.copyfile(baseline_file(root), folder / BASELINE)
     with atomic_folder(folder / BEST, mark=CARD) as temporary:
         leave_out = shutil.ignore_patterns("*.wav", "*.html")
         shutil.copytree(root / BEST / "samples", temporary / "samples", ignore=leave_out)

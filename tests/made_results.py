@@ -14,7 +14,7 @@ from generation.quality_vs_size import analyse
 from generation.study import CELLS, FINDINGS, QUALITY, QUALITY_FOLDER, plan_cells
 from modeling.models import new_model
 from training.evaluation import held_out_losses
-from training.record import BASELINE, BEST, FINISHED, run_folder, write_record
+from training.record import BASELINE, BEST, FINISHED, baseline_file, run_folder, write_record
 from training.runs_table import read_runs_table
 from training.saving import save_model
 
@@ -54,7 +54,7 @@ def made_results(root, corpus):
         for file in files:
             shutil.copyfile(PUBLISHED / file, root / name / file)
     write_json(root / QUALITY_FOLDER / FINDINGS, analyse(read_json(root / QUALITY_FOLDER / QUALITY), 20, 0, "free"))
-    write_json(root / BASELINE, read_json(PUBLISHED / BASELINE))
+    write_json(baseline_file(root), read_json(PUBLISHED / BASELINE))
     for cell in plan_cells(root, [0.8, 0.9, 1.0], "free"):
         tunes = [{"abc": TUNE.format(note), "ended": True} for note in "FGA"]
         write_json(root / QUALITY_FOLDER / CELLS / f"{cell.name}.json", {"tunes": tunes})

@@ -8,7 +8,7 @@ from small_runs import made_config
 from analysis.runs import row_of
 from files import write_json
 from training.config import RunConfig
-from training.record import BASELINE, FINISHED, RunRecord, run_folder, write_record
+from training.record import FINISHED, RunRecord, baseline_file, run_folder, write_record
 
 SIZES = np.geomspace(2e4, 2e7, 8)
 SEEDS = (0, 1, 2)
@@ -113,4 +113,4 @@ def write_study(root, ladders, baseline=1.6):
         write_record(run_folder(root, record.config), record)
     orders = [{"order": n, "validation_loss": baseline + 0.1 * (5 - n), "bits_per_character": 2.0} for n in (3, 4, 5)]
     best = {"order": 5, "validation_loss": baseline, "bits_per_character": baseline / np.log(2)}
-    write_json(root / BASELINE, {"corpus": CORPUS, "smoothing": "Witten-Bell", **best, "orders": orders})
+    write_json(baseline_file(root), {"corpus": CORPUS, "smoothing": "Witten-Bell", **best, "orders": orders})

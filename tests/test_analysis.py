@@ -29,7 +29,7 @@ from analysis.runs import weights_of
 from analysis.study import Study, analyse, extrapolate, frontier, rates_used
 from cli import UserError
 from files import read_json
-from training.record import BASELINE, DIVERGED, read_ladders, run_folder
+from training.record import DIVERGED, baseline_file, read_ladders, run_folder
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -635,10 +635,10 @@ def test_a_damaged_record_is_refused_by_name(tmp_path, monkeypatch, capsys, dama
 def test_a_damaged_baseline_is_refused_by_name(tmp_path, monkeypatch, capsys, content):
     write_study(tmp_path, some_runs())
     if content is None:
-        (tmp_path / BASELINE).unlink()
+        baseline_file(tmp_path).unlink()
     else:
-        (tmp_path / BASELINE).write_text(content)
-    assert str(tmp_path / BASELINE) in refusal_of(monkeypatch, capsys, tmp_path)
+        baseline_file(tmp_path).write_text(content)
+    assert str(baseline_file(tmp_path)) in refusal_of(monkeypatch, capsys, tmp_path)
 
 
 def test_damaged_fits_are_refused_by_name(study, tmp_path, monkeypatch, capsys):
