@@ -49,7 +49,7 @@ from transformers.utils import logging
 
 from modeling.configuration_abc_lstm import AbcLstmConfig
 from modeling.models import model_config, new_model
-from modeling.shapes import SIZES, count_flops, shape_of
+from modeling.shapes import SIZES, count, shape_of
 from training.config import RunConfig
 from training.execution import Tracking
 from training.measurements import hardware
@@ -312,7 +312,7 @@ def measure(case: Case) -> dict[str, Any]:
         run = make_run(case, stream, compiled=False)
         plain = make_plain(run.bare)
         check_same_loss(run, plain)
-        flops = sum(count_flops(case.architecture, run.config.shape, VOCABULARY, CONTEXT).values())
+        flops = sum(count(case.architecture, run.config.shape, VOCABULARY, CONTEXT)[1].values())
         ways: dict[str, Way] = {
             "this project": run.advance,
             "bare step": bare_step(run),

@@ -60,93 +60,65 @@ def shape_of(architecture: str, size: str, vocabulary_size: int, context: int) -
     gpt = Shape(layers, width, max(1, width // HEAD_WIDTH), width, 1 / sqrt(width))
     if architecture == "gpt":
         return gpt
-    counted = count_parameters("gpt", gpt, vocabulary_size, context)
-    without_embeddings = counted["matrices"] + counted["vectors"]
-    least = (1 - MATCH) * counted["total"]
+    parameters, _ = count("gpt", gpt, vocabulary_size, context)
+    least, inner = (1 - MATCH) * parameters["total"], parameters["total"] - parameters["tables"]
 
-    def parameters(hidden: int, embedding: int) -> dict[str, int]:
-        return count_parameters("lstm", shaped(hidden, embedding), vocabulary_size, context)
-
-    def shaped(hidden: int, embedding: int) -> Shape:
+    def lstm(hidden: int, embedding: int) -> Shape:
         return Shape(SIZES[size].lstm_layers, hidden, 0, embedding, EMBEDDING_STD)
 
-    def widest(most: float, embedding: int | None = None) -> int:
-        """Return the largest hidden size with at most `most` parameters without embeddings."""
+    def total(hidden: int, embedding: int) -> int:
+        return count("lstm", lstm(hidden, embedding), vocabulary_size, context)[0]["total"]
 
-        def found(hidden: int) -> int:
-            counted = parameters(hidden, embedding or hidden)
-            return counted["matrices"] + counted["vectors"]
+    def widest(most: float, embedding: int = 0) -> int:
+        """Return the largest hidden size of at most `most` parameters without embeddings; 0: as wide as the state."""
+        sizes = range(1, 2**15)
+        return bisect_right(sizes, most, key=lambda h: total(h, embedding or h) - vocabulary_size * (embedding or h))
 
-        return bisect_right(range(1, 2**15), most, key=found)
-
-    for most in (without_embeddings, (1 + MATCH) * without_embeddings):
+    for most in (inner, (1 + MATCH) * inner):
         hidden = widest(most)
-        if parameters(hidden, hidden)["total"] >= least:
-            return shaped(hidden, hidden)
+        if total(hidden, hidden) >= least:
+            return lstm(hidden, hidden)
     embedding = ceil((least - most) / vocabulary_size)
     hidden = widest(most, embedding)
-    while parameters(hidden, embedding)["total"] < least:
+    while total(hidden, embedding) < least:
         embedding += 1
-    return shaped(hidden, embedding)
+    return lstm(hidden, embedding)
 
 
-def _products(architecture: str, shape: Shape, tied: bool, feed_forward: int | None) -> dict[str, int]:
-    """Return the weights in matrix products by kind, without the head, and the input width of the head."""
-    width, embedding, layers = shape.width, shape.embedding_size, shape.n_layer
-    if architecture == "gpt":
-        blocks = layers * (4 * width**2 + 2 * width * (feed_forward or 4 * width))
-        return {"matrices": blocks, "recurrence": 0, "head_width": width}
-    return {
-        "matrices": width * embedding if tied and width != embedding else 0,
-        "recurrence": 4 * width * (embedding + width) + (layers - 1) * 8 * width**2,
-        "head_width": embedding if tied else width,
-    }
-
-
-def count_parameters(
-    architecture: str,
-    shape: Shape,
-    vocabulary_size: int,
-    positions: int,
-    tied: bool = True,
-    feed_forward: int | None = None,
-) -> dict[str, int]:
-    """Return the trainable parameters by group, and their total.
-
-    `tables` are the embeddings of tokens and positions, and an untied head: without them a tied and an untied model
-    count alike. `total - tables` is `n_params_non_embedding` (Kaplan et al. 2020, section 2.1). `feed_forward` is the
-    inner width of a GPT's blocks, 4 · width by default; an LSTM has no `positions`.
-    """
-    width, layers = shape.width, shape.n_layer
-    products = _products(architecture, shape, tied, feed_forward)
-    if architecture == "gpt":
-        vectors = layers * (9 * width + (feed_forward or 4 * width)) + 2 * width
-        tables = (vocabulary_size + positions) * width
-    else:
-        vectors = layers * 8 * width
-        tables = vocabulary_size * shape.embedding_size
-    tables += 0 if tied else vocabulary_size * width
-    matrices = products["matrices"] + products["recurrence"]
-    return {"tables": tables, "matrices": matrices, "vectors": vectors, "total": tables + matrices + vectors}
-
-
-def count_flops(
+def count(
     architecture: str,
     shape: Shape,
     vocabulary_size: int,
     context: int,
+    positions: int | None = None,
     tied: bool = True,
     feed_forward: int | None = None,
-) -> dict[str, int]:
-    """Return training FLOPs per token, forward and backward, by kind of module, at a context of `context` tokens.
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return a model's parameters by group, and its training FLOPs per token by kind of module.
 
-    6 · weights of every matrix product, the head included; for a GPT also 6 · layers · context · width for causal
-    attention (Hoffmann et al. 2022, appendix F, halved for causality). 6·N·D is wrong by a third for small models.
+    Parameters: `tables` are the embeddings of tokens and positions (as many as `context` by default), and an untied
+    head: without them a tied and an untied model count alike, and `total - tables` is `n_params_non_embedding` (Kaplan
+    et al. 2020, section 2.1). `feed_forward` is the inner width of a GPT's blocks, 4 · width by default.
+
+    FLOPs, forward and backward, at a context of `context` tokens: 6 · weights of every matrix product, the head
+    included; for a GPT also 6 · layers · context · width for causal attention (Hoffmann et al. 2022, appendix F, halved
+    for causality). 6·N·D is wrong by a third for small models.
     """
-    products = _products(architecture, shape, tied, feed_forward)
-    return {
-        "matrices": 6 * products["matrices"],
-        "recurrence": 6 * products["recurrence"],
-        "attention": 6 * shape.n_layer * context * shape.width if architecture == "gpt" else 0,
-        "head": 6 * vocabulary_size * products["head_width"],
-    }
+    layers, width, embedding = shape.n_layer, shape.width, shape.embedding_size
+    if architecture == "gpt":
+        inner = feed_forward or 4 * width
+        matrices, recurrence = layers * (4 * width**2 + 2 * width * inner), 0
+        vectors = layers * (9 * width + inner) + 2 * width
+        tables, attention = (vocabulary_size + (positions or context)) * width, layers * context * width
+    else:
+        matrices = width * embedding if tied and width != embedding else 0  # the projection before a tied head
+        recurrence = 4 * width * (embedding + width) + (layers - 1) * 8 * width**2
+        vectors = layers * 8 * width
+        tables, attention = vocabulary_size * embedding, 0
+    head = vocabulary_size * (embedding if tied else width)
+    tables += 0 if tied else head
+    total = tables + matrices + recurrence + vectors
+    return (
+        {"tables": tables, "matrices": matrices + recurrence, "vectors": vectors, "total": total},
+        {"matrices": 6 * matrices, "recurrence": 6 * recurrence, "attention": 6 * attention, "head": 6 * head},
+    )

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from modeling.models import model_config, new_model
-from modeling.shapes import SIZES, count_flops, count_parameters, shape_of
+from modeling.shapes import SIZES, count, shape_of
 
 VOCABULARY, CONTEXT = 84, 256  # the bundled corpus's
 NAMED = {"tiny": 1e6, "small": 5e6, "medium": 20e6, "large": 50e6, "xl": 100e6}
@@ -19,7 +19,7 @@ ARCHITECTURES = ["gpt", "lstm"]
 
 
 def counted(architecture, size, vocabulary=VOCABULARY):
-    return count_parameters(architecture, shape_of(architecture, size, vocabulary, CONTEXT), vocabulary, CONTEXT)
+    return count(architecture, shape_of(architecture, size, vocabulary, CONTEXT), vocabulary, CONTEXT)[0]
 
 
 def test_a_gpt_has_the_parameters_its_name_says_and_sizes_grow():
@@ -68,8 +68,7 @@ def test_counts_are_those_of_the_model(architecture, size, changes):
     with torch.device("meta"):
         groups, flops = counts_of_modules(AutoModelForCausalLM.from_config(config))
     options = {"tied": config.tie_word_embeddings, "feed_forward": changes.get("n_inner")}
-    assert count_parameters(architecture, shape, VOCABULARY, CONTEXT, **options) == groups
-    assert count_flops(architecture, shape, VOCABULARY, CONTEXT, **options) == flops
+    assert count(architecture, shape, VOCABULARY, CONTEXT, **options) == (groups, flops)
 
 
 def test_shapes_are_imported_without_torch():

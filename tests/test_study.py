@@ -167,11 +167,11 @@ def test_the_expected_time_is_that_of_the_steps_and_of_the_evaluation(small_corp
 
 def test_costs_are_printed_for_every_run_and_none_is_trained(small_corpus, tmp_path, capsys):
     study = made_study(tmp_path, schedule="wsd", gpt_sizes=["15k"])
-    print_costs(plan_study(study, small_corpus), small_corpus, 1, "test")
+    print_costs(plan_study(study, small_corpus), small_corpus, 2, "test")
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["run", "N", "D", "FLOPs", "time", "disk,", "MB"]
     assert [line.split()[2] for line in lines[2:6]] == ["trunk", "tokens_50000-wsd", "trunk", "tokens_50000-wsd"]
-    assert lines[-1].startswith("runs: 4, 1 side by side; about 0:0")
+    assert lines[-1].startswith("runs: 4, 2 side by side; about 0:")
     assert not list(tmp_path.rglob("*"))
 
 
@@ -254,11 +254,10 @@ class Faulty(Tracking):
         super().start(accelerator, folder, config, step)
 
 
-@pytest.mark.parametrize("num_parallel_runs", [1, 2])
-def test_a_run_that_fails_or_is_killed_ends_alone(small_corpus, tmp_path, capfd, num_parallel_runs):
+def test_a_run_that_fails_or_is_killed_ends_alone(small_corpus, tmp_path):
     sizes = ["15k", "30k", "60k", "120k"]
     study = made_study(tmp_path, gpt_sizes=sizes, lstm_sizes=[], tokens=[3_000])
-    results = train_runs(plan_study(study, small_corpus), small_corpus, Faulty(), num_parallel_runs)
+    results = train_runs(plan_study(study, small_corpus), small_corpus, Faulty())
     failures = {result.run.config.size: result.failure for result in results}
     assert failures == {
         "15k": ("failed", "RuntimeError: CUDA error: device-side assert triggered"),
@@ -266,8 +265,7 @@ def test_a_run_that_fails_or_is_killed_ends_alone(small_corpus, tmp_path, capfd,
         "60k": None,
         "120k": ("failed", "the worker was killed from outside, as a system does that runs out of memory"),
     }
-    assert {r.run.config.size: read_record(r.run.folder).status for r in results}["120k"] == "failed"
-    assert "Traceback" in capfd.readouterr().err
+    assert [read_record(result.run.folder).status for result in results] == ["failed", "failed", "finished", "failed"]
 
 
 def test_a_branch_whose_trunk_diverged_has_diverged_for_that_reason(small_corpus, tmp_path):

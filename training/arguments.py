@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +13,16 @@ from training.execution import AUTO, COMPILE_CHOICES, TENSORBOARD, TRACKIO, Exec
 from training.learning_rate import Rule
 
 MAX_TOKENS = 10**10  # of a run: thousands of times the bundled corpus
-SMALLEST = 1e-12
+TINY = 1e-12
 RULE = "one value for all sizes, or coefficient and exponent of coefficient · N^-exponent, N non-embedding"
-RANGES = {
-    "seeds": (0, 2**31),
-    "tokens": (1, MAX_TOKENS),
-    "flops": (1, 1e30),
-    "data_fraction": (1e-9, 1),
-    "batch_size": (1, 2**20),
-    "context": (2, 2**20),
-    "warmup_tokens": (0, MAX_TOKENS),
-    "cooldown_fraction": (SMALLEST, 1),
-    "weight_decay": (0, 1e6),
-    "gpt_lr_rule": (SMALLEST, 1e6),
-    "lstm_lr_rule": (SMALLEST, 1e6),
-    "gpt_learning_rates": (SMALLEST, 1e6),
-    "lstm_learning_rates": (SMALLEST, 1e6),
-    "search_tokens": (1, MAX_TOKENS),
-    "learning_rate_factors": (SMALLEST, 1e6),
-    "dropouts": (0, 0.99),
-    "weight_decays": (0, 1e6),
-    "epochs": (0.01, 1e6),
-    "learning_rate_factor": (SMALLEST, 1e6),
-    "dropout": (0, 0.99),
-    "num_parallel_runs": (0, 1024),
-    "micro_batch_size": (0, 2**20),
-    "checkpoint_seconds": (0, 1e6),
-}
 
 
-def option(default: Any, about: str, choices: list[str] | None = None) -> Any:
-    """Return a dataclass field with its default, its help text and its choices."""
-    metadata = {"help": about} | ({"choices": choices} if choices else {})
+def option(
+    default: Any, about: str, choices: list[str] | None = None, low: float | None = None, high: float = 1e6
+) -> Any:
+    """Return a dataclass field with its default, its help text, and its choices or its range."""
+    metadata: dict[str, Any] = {"help": about} | ({"choices": choices} if choices else {})
+    metadata |= {} if low is None else {"range": (low, high)}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -53,16 +32,12 @@ def check(arguments: Any) -> None:
     """Raise UserError naming the field whose value is not in its range, or a size that does not exist."""
     for one in fields(arguments):
         given = getattr(arguments, one.name)
-        values = given if isinstance(given, list) else [given]
-        if one.name in RANGES:
-            low, high = RANGES[one.name]
-            for value in values:
-                if not low <= value <= high:  # false for NaN
-                    raise UserError(f"--{one.name} {value}: must be from {low:g} to {high:g}")
-        if one.name in ("gpt_sizes", "lstm_sizes"):
-            for value in values:
-                if value not in SIZES:
-                    raise UserError(f"--{one.name} {value}: no such size, there are {', '.join(SIZES)}")
+        low, high = one.metadata.get("range", (-inf, inf))
+        for value in given if isinstance(given, list) else [given]:
+            if "range" in one.metadata and not low <= value <= high:  # false for NaN
+                raise UserError(f"--{one.name} {value}: must be from {low:g} to {high:g}")
+            if one.name.endswith("_sizes") and value not in SIZES:
+                raise UserError(f"--{one.name} {value}: no such size, there are {', '.join(SIZES)}")
 
 
 @dataclass
@@ -70,10 +45,10 @@ class ExecutionArguments:
     """How runs are executed."""
 
     dry_run: bool = option(False, "print what the runs will cost, and train nothing")
-    num_parallel_runs: int = option(0, "runs side by side; 0: one a core on CPU, else one")
+    num_parallel_runs: int = option(0, "runs side by side; 0: one a core on CPU, else one", low=0, high=1024)
     compile: str = option(AUTO, "torch.compile; auto: GPTs on a GPU, where a run is long", COMPILE_CHOICES)
-    micro_batch_size: int = option(0, "sequences in a forward pass, the rest of a batch is accumulated; 0: what fits")
-    checkpoint_seconds: float = option(20.0, "how often a run is saved")
+    micro_batch_size: int = option(0, "sequences in a forward pass, the rest is accumulated; 0: what fits", low=0)
+    checkpoint_seconds: float = option(20.0, "how often a run is saved", low=0)
     log_with: list[str] = option([TRACKIO], "trackers", [TRACKIO, TENSORBOARD, "none"])
 
     def __post_init__(self) -> None:
@@ -105,12 +80,12 @@ class RecipeArguments:
     corpus: str = option("data/processed_music_data", "the corpus folder")
     output_dir: str = option("data", "the folder for the training folders")
     schedule: str = option(COSINE, "wsd: all budgets of a size branch off one trunk", [COSINE, WSD])
-    warmup_tokens: int = option(20_000, "tokens of linear warm-up of the learning rate, whatever the budget")
-    cooldown_fraction: float = option(0.2, "wsd: fraction of a run in which the learning rate falls")
+    warmup_tokens: int = option(20_000, "tokens of linear warm-up, whatever the budget", low=0, high=MAX_TOKENS)
+    cooldown_fraction: float = option(0.2, "wsd: fraction of a run in which the learning rate falls", low=TINY, high=1)
     sequences: str = option(WINDOWS, "streams: stateful training of LSTMs", [WINDOWS, STREAMS])
-    batch_size: int = option(4, "sequences in a step")
-    context: int = option(256, "characters in a sequence")
-    weight_decay: float = option(0.1, "decoupled, on matrices only")
+    batch_size: int = option(4, "sequences in a step", low=1)
+    context: int = option(256, "characters in a sequence", low=2)
+    weight_decay: float = option(0.1, "decoupled, on matrices only", low=0)
     precision: str = option(
         AUTO, "auto: bf16 for sizes at least 128 wide where the processor has it", [AUTO, "fp32", "tf32", "bf16"]
     )
@@ -127,12 +102,14 @@ class StudyArguments(RecipeArguments):
     arm: str = option("ladders", "the arm's name there; of a file with several arms, the one to train")
     gpt_sizes: list[str] = option([], f"of {list(SIZES)}")
     lstm_sizes: list[str] = option([], "names of the GPT sizes they match")
-    seeds: list[int] = option([0], "one run for each size, budget and seed")
-    tokens: list[int] = option([], "budgets: training tokens (characters) of a run; 2000000 if none is given")
-    flops: list[float] = option([], "budgets as training FLOPs instead (IsoFLOP): each size gets the tokens they buy")
-    data_fraction: list[float] = option([1.0], "fractions of the training tunes; 0.25 trains on tunes that are in 0.5")
-    gpt_lr_rule: list[float] = option([], f"peak learning rates of GPTs instead of the schedule's rule: {RULE}")
-    lstm_lr_rule: list[float] = option([], "the same for LSTMs")
+    seeds: list[int] = option([0], "one run for each size, budget and seed", low=0, high=2**31)
+    tokens: list[int] = option([], "budgets: training tokens (characters); default: 2000000", low=1, high=MAX_TOKENS)
+    flops: list[float] = option([], "budgets as training FLOPs: each size gets the tokens they buy", low=1, high=1e30)
+    data_fraction: list[float] = option(
+        [1.0], "fractions of the training tunes; 0.25 trains on tunes that are in 0.5", low=1e-9, high=1
+    )
+    gpt_lr_rule: list[float] = option([], f"peak learning rates of GPTs instead of the schedule's: {RULE}", low=TINY)
+    lstm_lr_rule: list[float] = option([], "the same for LSTMs", low=TINY)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,7 @@ import torch
 
 from cli import UserError
 from modeling.loading import load_config
-from modeling.shapes import SIZES, count_flops, count_parameters, shape_of
+from modeling.shapes import SIZES, count, shape_of
 from preprocessing.corpus import SPLITS, Corpus
 from training.arguments import MAX_TOKENS, RecipeArguments, StudyArguments
 from training.config import WSD, RunConfig, steps_of
@@ -79,13 +79,12 @@ class PlannedRun:
 
 def plan_run(config: RunConfig, folder: Path, corpus: Corpus, rule: Rule | None = None, **relations: Any) -> PlannedRun:
     """Return a planned run; a learning rate of 0 stands for that of `rule`, or of the schedule's own rule."""
-    positions, options = config.context, {}
-    if config.init_from is not None:
+    options: dict[str, Any] = {}
+    if config.init_from is not None:  # a model that may have been built otherwise
         built = load_config(config.init_from)
-        positions = getattr(built, "n_positions", config.context)
-        options = {"tied": built.tie_word_embeddings, "feed_forward": getattr(built, "n_inner", None)}
-    model = (config.architecture, config.shape, len(corpus.vocabulary))
-    parameters, flops = count_parameters(*model, positions, **options), count_flops(*model, config.context, **options)
+        options = {"positions": getattr(built, "n_positions", None), "feed_forward": getattr(built, "n_inner", None)}
+        options["tied"] = built.tie_word_embeddings
+    parameters, flops = count(config.architecture, config.shape, len(corpus.vocabulary), config.context, **options)
     if config.learning_rate == 0:
         non_embedding = parameters["total"] - parameters["tables"]
         rate = peak_learning_rate(config.architecture, non_embedding, config.schedule, rule)

@@ -4,7 +4,7 @@ Trains every size with several peak learning rates, finds the best of each size 
 The runs are added to those of the same kind in --sweep_file.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import cli
 from cli import UserError
 from files import read_json, write_json
 from preprocessing.corpus import Corpus
-from training.arguments import ExecutionArguments, RecipeArguments, option
+from training.arguments import MAX_TOKENS, TINY, ExecutionArguments, RecipeArguments, option
 from training.config import RunConfig
 from training.costs import print_costs
 from training.planning import PlannedRun, base_config, check_context, plan_run, with_budget
@@ -26,7 +26,6 @@ from training.workers import RunResult, report_failures, train_all
 FOLDER = "learning_rate_sweep"
 VARIED = ("architecture", "size", "seed", "learning_rate")  # fields in which the runs of a sweep differ
 BY_SIZE = ("n_layer", "width", "n_head", "embedding_size", "init_std")  # fields that follow from the size
-SHARED = tuple(f.name for f in fields(RunConfig) if f.name not in VARIED + BY_SIZE)
 
 
 @dataclass
@@ -36,11 +35,11 @@ class SweepArguments(RecipeArguments):
     arm: str = option("sweep", "of a file with several arms, the one to train")
     gpt_sizes: list[str] = option([], "GPT sizes")
     lstm_sizes: list[str] = option([], "LSTM sizes")
-    seeds: list[int] = option([0], "one run for each size, learning rate and seed")
-    tokens: int = option(2_000_000, "training tokens of each run")
-    data_fraction: float = option(1.0, "fraction of the training tunes")
-    gpt_learning_rates: list[float] = option([], "peak learning rates tried at every GPT size")
-    lstm_learning_rates: list[float] = option([], "the same for LSTMs")
+    seeds: list[int] = option([0], "one run for each size, learning rate and seed", low=0, high=2**31)
+    tokens: int = option(2_000_000, "training tokens of each run", low=1, high=MAX_TOKENS)
+    data_fraction: float = option(1.0, "fraction of the training tunes", low=1e-9, high=1)
+    gpt_learning_rates: list[float] = option([], "peak learning rates tried at every GPT size", low=TINY)
+    lstm_learning_rates: list[float] = option([], "the same for LSTMs", low=TINY)
     sweep_file: str = option("results/learning_rate_sweep.json", "the result, to which runs of the same kind are added")
 
     def __post_init__(self) -> None:
@@ -115,7 +114,7 @@ def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def shared_fields(config: RunConfig) -> dict[str, Any]:
     """Return the fields of a configuration that all runs of one sweep share."""
-    return {name: getattr(config, name) for name in SHARED}
+    return {name: value for name, value in config.to_dict().items() if name not in VARIED + BY_SIZE}
 
 
 def earlier_runs(path: Path, runs: list[PlannedRun]) -> list[dict[str, Any]]:
@@ -126,37 +125,31 @@ def earlier_runs(path: Path, runs: list[PlannedRun]) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     before = read_json(path, "config", "runs")
+    found = before["config"]
     different = [
-        f"{name} {before['config'].get(name)!r}, not {value!r}"
+        f"{name} {found.get(name)!r}, not {value!r}"
         for name, value in shared_fields(runs[0].config).items()
-        if before["config"].get(name) != value
+        if found.get(name) != value
     ]
     n_params = {(run.config.architecture, run.config.size): run.n_params for run in runs}
-    for row in before["runs"]:
-        expected = n_params.get((row["architecture"], row["size"]), row["n_params"])
-        if row["n_params"] != expected:
-            different.append(f"{row['size']} with {row['n_params']} parameters, not {expected}")
+    sizes = {(row["architecture"], row["size"]): row["n_params"] for row in before["runs"]}
+    different += [f"{size[1]} with {n} parameters" for size, n in sizes.items() if n_params.get(size, n) != n]
     if different:
-        found = "; ".join(dict.fromkeys(different))
-        raise UserError(f"{path} holds another sweep ({found}): give another --sweep_file")
+        raise UserError(f"{path} holds another sweep ({'; '.join(different)}): give another --sweep_file")
     return list(before["runs"])
 
 
 def write_sweep(results: list[RunResult], path: Path, earlier: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write all runs of a sweep, `earlier` ones too, and the rule of each architecture; return what was written.
+    """Write all runs of a sweep, `earlier` ones too, and return the rule of each architecture.
 
     A run that diverged has no loss. Raises UserError if a run failed, or if a rule cannot be fitted.
     """
     report_failures([result for result in results if result.record is None])
     records = [result.record for result in results if result.record is not None]
     rows = [
-        {
-            **{name: getattr(record.config, name) for name in VARIED},
-            "n_params": record.n_params,
-            "n_params_non_embedding": record.n_params_non_embedding,
-            "status": record.status,
-            "loss": record.validation_loss,
-        }
+        {name: getattr(record.config, name) for name in VARIED}
+        | {"n_params": record.n_params, "n_params_non_embedding": record.n_params_non_embedding}
+        | {"status": record.status, "loss": record.validation_loss}
         for record in records
     ]
     known = [[row[name] for name in VARIED] for row in rows]
@@ -167,13 +160,12 @@ def write_sweep(results: list[RunResult], path: Path, earlier: list[dict[str, An
         for architecture in dict.fromkeys(row["architecture"] for row in rows)
     }
     shared = shared_fields(records[0].config)
-    result = {"config": shared, "versions": records[0].versions, "rules": rules, "runs": rows}
-    write_json(path, result)
-    return result
+    write_json(path, {"config": shared, "versions": records[0].versions, "rules": rules, "runs": rows})
+    return rules
 
 
 def train_sweep(sweep: SweepArguments, execution: ExecutionArguments) -> None:
-    """Train the runs of a sweep and write its file."""
+    """Train the runs of a sweep and write its file, or print what it will cost."""
     corpus, root, path = Corpus.open(sweep.corpus), Path(sweep.output_dir), Path(sweep.sweep_file)
     runs = plan_sweep(sweep, corpus)
     if execution.dry_run:
@@ -183,7 +175,7 @@ def train_sweep(sweep: SweepArguments, execution: ExecutionArguments) -> None:
         earlier = earlier_runs(path, runs)
         results = train_all(runs, corpus, execution.config(root), execution.num_parallel_runs, sweep.arm)
     if PartialState().is_main_process:
-        for architecture, rule in write_sweep(results, path, earlier)["rules"].items():
+        for architecture, rule in write_sweep(results, path, earlier).items():
             print(f"{architecture}: learning rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}")
         print(f"the sweep: {path}")
 
