@@ -8,8 +8,8 @@ plain          the same network and weights in nanoGPT's style: random crops of 
 Trainer        transformers.Trainer with its defaults on a datasets.Dataset of windows; for a GPT also GPT2Config's
                defaults, dropout 0.1 and gelu_new among them. Its start is left out
 
-A process of its own for each line; in it the ways take turns, and before that the plain network's loss is held against
-the model's. A token is a token predicted. × is the median over the rounds of a way's speed beside the plain one's; the
+Each row is measured in a separate process, in which the ways take turns; before that the plain network's loss is
+compared with the model's. A token is a token predicted. × is the median over the rounds of a way's speed beside the plain one's; the
 peak is that of square matrix products just before (an nn.LSTM in fp32 can exceed it on a CPU: its kernel is oneDNN's,
 torch's product is MKL's); the loop's share is what the bare step does not need.
 """
@@ -148,7 +148,7 @@ class PlainLSTM(nn.Module):
 
 
 def finish() -> None:
-    """Wait until the device has done what it was told."""
+    """Wait until the device has finished."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
@@ -267,7 +267,7 @@ class Turns(TrainerCallback):
         self.seconds["Trainer"].append(time.perf_counter() - self._since)
         for name, way in self.ways:
             self.seconds[name].append(seconds_of(way, self.steps))
-        self.ways.rotate()  # whoever comes after the Trainer finds the caches cold
+        self.ways.rotate()  # the way after the Trainer finds cold caches
         self._since = time.perf_counter()
 
 
@@ -346,7 +346,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def print_table(cases: Sequence[Case]) -> None:
-    """Measure the cases of an architecture, one line each."""
+    """Measure the cases of an architecture and print a row for each."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for i, (case, found) in enumerate(zip(cases, pool.map(measure, cases), strict=True)):
             ways = [way for way in found["speed"] if way != "bare step"]

@@ -1,8 +1,8 @@
 """Loads the model and the tokenizer of a folder, or of a copy from the Hub.
 
-Whatever is not a model of this project is refused here, with an error message of one line: other formats than
-safetensors, files that contradict each other, numbers that no training gives. Nothing is run or unpickled, and code
-beside a model is neither fetched nor read.
+Anything but a model of this project is refused here with a UserError: other formats than safetensors, files that
+contradict each other, numbers that no training gives. Nothing is run or unpickled, and code beside a model is neither
+fetched nor read.
 """
 
 import hashlib

@@ -1,6 +1,5 @@
 """One run: what it records, how it resumes, and how it fails."""
 
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -304,5 +303,5 @@ def test_without_memory_for_one_sequence_a_run_fails(small_corpus, tmp_path, mon
     monkeypatch.setattr(GPT2LMHeadModel, "forward", exhausted_above(0))
     with pytest.raises(single_run.OutOfMemoryError):
         train(SHORT, tmp_path, small_corpus)
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
     assert planned(SHORT, tmp_path, small_corpus).record(small_corpus).status == "not run"

@@ -17,7 +17,7 @@ from training.config import COSINE, RunConfig
 from training.costs import print_costs
 from training.planning import PlannedRun, plan_run
 from training.processes import decide_together, launched, locked, say
-from training.record import BEST, SEARCH, RunRecord, read_ladders, run_folder
+from training.record import BEST, SEARCH, read_ladders, run_folder
 from training.workers import report_failures, train_all
 
 SEED_OFFSET = 1000  # so that the data come in another order
@@ -42,18 +42,16 @@ class BestArguments:
         check(self)
 
 
-def best_run(root: Path) -> RunConfig:
-    """Return the configuration of the finished run with the lowest validation loss."""
-    runs = [run for ladder in read_ladders(root).values() for run in ladder.finished]
-    if not runs:
-        raise UserError(f"{root}: no run of the study finished, so there is no best one")
-    return min(runs, key=lambda run: run.measured_loss).config
-
-
 def plan_search(best: BestArguments, corpus: Corpus) -> list[PlannedRun]:
-    """Return the short runs that continue the best run with every combination of the settings."""
+    """Return the short runs that continue the study's run of lowest validation loss with all settings.
+
+    Raises UserError if no run has finished.
+    """
     root = Path(best.output_dir)
-    start = best_run(root)
+    finished = [run for ladder in read_ladders(root).values() for run in ladder.finished]
+    if not finished:
+        raise UserError(f"{root}: no run of the study has finished, so there is no best one")
+    start = min(finished, key=lambda run: run.measured_loss).config
     folder = run_folder(root, start)
     further = replace(
         start,
@@ -84,26 +82,8 @@ def plan_long(chosen: RunConfig, best: BestArguments, corpus: Corpus) -> Planned
     return plan_run(with_warmup(chosen, best.tokens), Path(best.output_dir) / BEST, corpus, score_test=True)
 
 
-def train_best(
-    search: list[PlannedRun], best: BestArguments, corpus: Corpus, execution: ExecutionArguments
-) -> RunRecord:
-    """Run the search, then the long run with its best setting; return the long run's record.
-
-    Raises UserError if a run does not finish.
-    """
-    config = execution.config(Path(best.output_dir))
-    found = train_all(search, corpus, config, execution.num_parallel_runs, "best model, search")
-    report_failures(found)
-    records = [result.record for result in found if result.record is not None]
-    chosen = min(records, key=lambda record: record.measured_loss).config
-    [result] = train_all([plan_long(chosen, best, corpus)], corpus, config, 1, "best model, long run")
-    report_failures([result])
-    assert result.record is not None
-    return result.record
-
-
 def run(best: BestArguments, execution: ExecutionArguments) -> None:
-    """Train the best model, or print what it will cost."""
+    """Run the search and the long run with its best setting, or print what they will cost."""
     corpus, root = Corpus.open(best.corpus), Path(best.output_dir)
     with launched():
         search = plan_search(best, corpus)
@@ -113,8 +93,14 @@ def run(best: BestArguments, execution: ExecutionArguments) -> None:
             return
         with locked(root):
             decide_together(lambda: warn_of_unknown(corpus.stats))
-            record = train_best(search, best, corpus, execution)
-        say(f"{root / BEST}: test loss {record.test_loss:.4f} nats per character")
+            config = execution.config(root)
+            results = train_all(search, corpus, config, execution.num_parallel_runs, "best model, search")
+            report_failures(results)
+            chosen = min((result.record for result in results if result.record), key=lambda found: found.measured_loss)
+            [result] = train_all([plan_long(chosen.config, best, corpus)], corpus, config, 1, "best model, long run")
+            report_failures([result])
+        assert result.record is not None
+        say(f"{root / BEST}: test loss {result.record.test_loss:.4f} nats per character")
 
 
 def main() -> None:

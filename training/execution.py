@@ -29,7 +29,7 @@ class Tracking:
 
     def accelerator(self, folder: Path) -> Accelerator:
         """Return the Accelerator of the run in `folder`."""
-        # Without a GPU Accelerate has to be told so, or processes launched together would each train alone.
+        # Without cpu=True and a GPU, processes that were launched together would each train alone.
         options: dict[str, Any] = {"cpu": not torch.accelerator.is_available(), "mixed_precision": "no"}
         if not self.log_with:
             return Accelerator(**options)

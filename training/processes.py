@@ -43,7 +43,7 @@ def launched() -> Iterator[None]:
 
     A process that leaves early takes down what another is still in; a UserError is raised on all of them.
     """
-    # Without a GPU Accelerate has to be told so, or processes launched together would each train alone.
+    # Without cpu=True and a GPU, processes that were launched together would each train alone.
     state = PartialState(cpu=not torch.accelerator.is_available())
     failure = None
     try:

@@ -22,7 +22,7 @@ from training.learning_rate import learning_rate_at
 from training.models import build_optimizer, make_trainable
 from training.saving import State, whole
 
-STATES = "carried"  # in a checkpoint: [batch, groups of streams, 2 (h and c), layers, hidden]
+STATES = "states"  # in a checkpoint: [batch, groups of streams, 2 (h and c), layers, hidden]
 
 
 def rows_per_process(config: RunConfig, accelerator: Accelerator) -> int:
