@@ -9,9 +9,9 @@ Trainer        transformers.Trainer with its defaults on a datasets.Dataset of w
                defaults, dropout 0.1 and gelu_new among them. Its start is left out
 
 Each row is measured in a separate process, in which the ways take turns; before that the plain network's loss is
-compared with the model's. A token is a token predicted. × is the median over the rounds of a way's speed beside the plain one's; the
-peak is that of square matrix products just before (an nn.LSTM in fp32 can exceed it on a CPU: its kernel is oneDNN's,
-torch's product is MKL's); the loop's share is what the bare step does not need.
+compared with the model's. A token is a token predicted. × is the median over the rounds of a way's speed divided by
+the plain one's; the peak is that of square matrix products just before (an nn.LSTM in fp32 can exceed it on a CPU: its
+kernel is oneDNN's, torch's product is MKL's); the loop's share is the time that the bare step does not need.
 """
 
 import argparse

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,28 @@ TINY = 1e-12
 RULE = "one value for all sizes, or coefficient and exponent of coefficient · N^-exponent, N non-embedding"
 
 
-def option(
-    default: Any, about: str, choices: list[str] | None = None, low: float | None = None, high: float = 1e6
-) -> Any:
-    """Return a dataclass field with its default, its help text, and its choices or its range."""
-    metadata: dict[str, Any] = {"help": about} | ({"choices": choices} if choices else {})
-    metadata |= {} if low is None else {"range": (low, high)}
+RANGES = {
+    **dict.fromkeys(("tokens", "search_tokens"), (1, MAX_TOKENS)),
+    "warmup_tokens": (0, MAX_TOKENS),
+    "flops": (1, 1e30),
+    "data_fraction": (1e-9, 1),
+    "cooldown_fraction": (TINY, 1),
+    "seeds": (0, 2**31),
+    "context": (2, 2**20),
+    "batch_size": (1, 2**20),
+    "micro_batch_size": (0, 2**20),
+    "num_parallel_runs": (0, 1024),
+    "epochs": (0.01, 1e6),
+    **dict.fromkeys(("dropout", "dropouts"), (0, 0.99)),
+    **dict.fromkeys(("weight_decay", "weight_decays", "checkpoint_seconds"), (0, 1e6)),
+    **dict.fromkeys(("gpt_lr_rule", "lstm_lr_rule", "gpt_learning_rates", "lstm_learning_rates"), (TINY, 1e6)),
+    **dict.fromkeys(("learning_rate_factor", "learning_rate_factors"), (TINY, 1e6)),
+}
+
+
+def option(default: Any, about: str, choices: list[str] | None = None) -> Any:
+    """Return a dataclass field with its default, its help text and its choices."""
+    metadata = {"help": about} | ({"choices": choices} if choices else {})
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -30,14 +45,13 @@ def option(
 
 def check(arguments: Any) -> None:
     """Raise UserError naming the field whose value is not in its range, or a size that does not exist."""
-    for one in fields(arguments):
-        given = getattr(arguments, one.name)
-        low, high = one.metadata.get("range", (-inf, inf))
+    for name in (one.name for one in fields(arguments)):
+        given = getattr(arguments, name)
         for value in given if isinstance(given, list) else [given]:
-            if "range" in one.metadata and not low <= value <= high:  # false for NaN
-                raise UserError(f"--{one.name} {value}: must be from {low:g} to {high:g}")
-            if one.name.endswith("_sizes") and value not in SIZES:
-                raise UserError(f"--{one.name} {value}: no such size, there are {', '.join(SIZES)}")
+            if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:  # NaN is in no range
+                raise UserError(f"--{name} {value}: must be from {RANGES[name][0]:g} to {RANGES[name][1]:g}")
+            if name in ("gpt_sizes", "lstm_sizes") and value not in SIZES:
+                raise UserError(f"--{name} {value}: no such size, there are {', '.join(SIZES)}")
 
 
 @dataclass
@@ -45,10 +59,10 @@ class ExecutionArguments:
     """How runs are executed."""
 
     dry_run: bool = option(False, "print what the runs will cost, and train nothing")
-    num_parallel_runs: int = option(0, "runs side by side; 0: one a core on CPU, else one", low=0, high=1024)
+    num_parallel_runs: int = option(0, "runs side by side; 0: one a core on CPU, else one")
     compile: str = option(AUTO, "torch.compile; auto: GPTs on a GPU, where a run is long", COMPILE_CHOICES)
-    micro_batch_size: int = option(0, "sequences in a forward pass, the rest is accumulated; 0: what fits", low=0)
-    checkpoint_seconds: float = option(20.0, "how often a run is saved", low=0)
+    micro_batch_size: int = option(0, "sequences in a forward pass, the rest is accumulated; 0: what fits")
+    checkpoint_seconds: float = option(20.0, "how often a run is saved")
     log_with: list[str] = option([TRACKIO], "trackers", [TRACKIO, TENSORBOARD, "none"])
 
     def __post_init__(self) -> None:
@@ -80,12 +94,12 @@ class RecipeArguments:
     corpus: str = option("data/processed_music_data", "the corpus folder")
     output_dir: str = option("data", "the folder for the training folders")
     schedule: str = option(COSINE, "wsd: all budgets of a size branch off one trunk", [COSINE, WSD])
-    warmup_tokens: int = option(20_000, "tokens of linear warm-up, whatever the budget", low=0, high=MAX_TOKENS)
-    cooldown_fraction: float = option(0.2, "wsd: fraction of a run in which the learning rate falls", low=TINY, high=1)
+    warmup_tokens: int = option(20_000, "tokens of linear warm-up, whatever the budget")
+    cooldown_fraction: float = option(0.2, "wsd: fraction of a run in which the learning rate falls")
     sequences: str = option(WINDOWS, "streams: stateful training of LSTMs", [WINDOWS, STREAMS])
-    batch_size: int = option(4, "sequences in a step", low=1)
-    context: int = option(256, "characters in a sequence", low=2)
-    weight_decay: float = option(0.1, "decoupled, on matrices only", low=0)
+    batch_size: int = option(4, "sequences in a step")
+    context: int = option(256, "characters in a sequence")
+    weight_decay: float = option(0.1, "decoupled, on matrices only")
     precision: str = option(
         AUTO, "auto: bf16 for sizes at least 128 wide where the processor has it", [AUTO, "fp32", "tf32", "bf16"]
     )
@@ -102,14 +116,14 @@ class StudyArguments(RecipeArguments):
     arm: str = option("ladders", "the arm's name there; of a file with several arms, the one to train")
     gpt_sizes: list[str] = option([], f"of {list(SIZES)}")
     lstm_sizes: list[str] = option([], "names of the GPT sizes they match")
-    seeds: list[int] = option([0], "one run for each size, budget and seed", low=0, high=2**31)
-    tokens: list[int] = option([], "budgets: training tokens (characters); default: 2000000", low=1, high=MAX_TOKENS)
-    flops: list[float] = option([], "budgets as training FLOPs: each size gets the tokens they buy", low=1, high=1e30)
+    seeds: list[int] = option([0], "one run for each size, budget and seed")
+    tokens: list[int] = option([], "budgets: training tokens (characters); default: 2000000")
+    flops: list[float] = option([], "budgets as training FLOPs: each size gets the tokens they buy")
     data_fraction: list[float] = option(
         [1.0], "fractions of the training tunes; 0.25 trains on tunes that are in 0.5", low=1e-9, high=1
     )
-    gpt_lr_rule: list[float] = option([], f"peak learning rates of GPTs instead of the schedule's: {RULE}", low=TINY)
-    lstm_lr_rule: list[float] = option([], "the same for LSTMs", low=TINY)
+    gpt_lr_rule: list[float] = option([], f"peak learning rates of GPTs instead of the schedule's: {RULE}")
+    lstm_lr_rule: list[float] = option([], "the same for LSTMs")
 
     def __post_init__(self) -> None:
         super().__post_init__()

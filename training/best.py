@@ -12,7 +12,7 @@ import cli
 from cli import UserError
 from modeling.loading import model_sha256
 from preprocessing.corpus import Corpus, warn_of_unknown
-from training.arguments import MAX_TOKENS, TINY, ExecutionArguments, check, option
+from training.arguments import ExecutionArguments, check, option
 from training.config import COSINE, RunConfig
 from training.costs import print_costs
 from training.planning import PlannedRun, plan_run
@@ -30,13 +30,11 @@ class BestArguments:
 
     corpus: str = option("data/processed_music_data", "the corpus folder")
     output_dir: str = option("data", "the folder of the study, which gets the folder best_model")
-    search_tokens: int = option(300_000, "training tokens of each run of the search", low=1, high=MAX_TOKENS)
-    learning_rate_factors: list[float] = option(
-        [0.03, 0.1, 0.3], "learning rates tried, times the best run's", low=TINY
-    )
-    dropouts: list[float] = option([0.0, 0.1], "dropouts tried", low=0, high=0.99)
-    weight_decays: list[float] = option([0.01, 0.1], "weight decays tried", low=0)
-    tokens: int = option(4_000_000, "training tokens of the long run", low=1, high=MAX_TOKENS)
+    search_tokens: int = option(300_000, "training tokens of each run of the search")
+    learning_rate_factors: list[float] = option([0.03, 0.1, 0.3], "learning rates tried, times the best run's")
+    dropouts: list[float] = option([0.0, 0.1], "dropouts tried")
+    weight_decays: list[float] = option([0.01, 0.1], "weight decays tried")
+    tokens: int = option(4_000_000, "training tokens of the long run")
 
     def __post_init__(self) -> None:
         check(self)

@@ -12,7 +12,7 @@ from cli import UserError
 from modeling.loading import load_config, load_model, load_tokenizer, model_sha256
 from modeling.shapes import ARCHITECTURE_OF, Shape
 from preprocessing.corpus import Corpus, warn_of_unknown
-from training.arguments import TINY, ExecutionArguments, check, option
+from training.arguments import ExecutionArguments, check, option
 from training.best import with_warmup
 from training.config import RunConfig
 from training.costs import print_costs
@@ -31,14 +31,12 @@ class FineTuningArguments:
     model: str = option("data/best_model", "the model to train further, a folder or a Hub id")
     corpus: str = option("data/processed_music_data", "the corpus folder")
     output_dir: str = option("data", "the folder that gets the folder fine_tuned_model")
-    epochs: float = option(4.0, "passes over the corpus; for many tunes, or a GPT, 8 are better", low=0.01)
-    learning_rate_factor: float = option(
-        0.5, "peak learning rate, times the rule's; for many tunes 1 is better", low=TINY
-    )
-    dropout: float = option(0.0, "dropout", low=0, high=0.99)
-    batch_size: int = option(4, "sequences in a step", low=1)
-    context: int = option(256, "characters in a sequence", low=2)
-    weight_decay: float = option(0.1, "decoupled, on matrices only", low=0)
+    epochs: float = option(4.0, "passes over the corpus; for many tunes, or a GPT, 8 are better")
+    learning_rate_factor: float = option(0.5, "peak learning rate, times the rule's; for many tunes 1 is better")
+    dropout: float = option(0.0, "dropout")
+    batch_size: int = option(4, "sequences in a step")
+    context: int = option(256, "characters in a sequence")
+    weight_decay: float = option(0.1, "decoupled, on matrices only")
     precision: str = option(
         AUTO, "auto: bf16 for models at least 128 wide where the processor has it", [AUTO, "fp32", "tf32", "bf16"]
     )

@@ -15,7 +15,7 @@ import cli
 from cli import UserError
 from files import read_json, write_json
 from preprocessing.corpus import Corpus
-from training.arguments import MAX_TOKENS, TINY, ExecutionArguments, RecipeArguments, option
+from training.arguments import ExecutionArguments, RecipeArguments, option
 from training.config import RunConfig
 from training.costs import print_costs
 from training.planning import PlannedRun, base_config, check_context, plan_run, with_budget
@@ -35,11 +35,11 @@ class SweepArguments(RecipeArguments):
     arm: str = option("sweep", "of a file with several arms, the one to train")
     gpt_sizes: list[str] = option([], "GPT sizes")
     lstm_sizes: list[str] = option([], "LSTM sizes")
-    seeds: list[int] = option([0], "one run for each size, learning rate and seed", low=0, high=2**31)
-    tokens: int = option(2_000_000, "training tokens of each run", low=1, high=MAX_TOKENS)
+    seeds: list[int] = option([0], "one run for each size, learning rate and seed")
+    tokens: int = option(2_000_000, "training tokens of each run")
     data_fraction: float = option(1.0, "fraction of the training tunes", low=1e-9, high=1)
-    gpt_learning_rates: list[float] = option([], "peak learning rates tried at every GPT size", low=TINY)
-    lstm_learning_rates: list[float] = option([], "the same for LSTMs", low=TINY)
+    gpt_learning_rates: list[float] = option([], "peak learning rates tried at every GPT size")
+    lstm_learning_rates: list[float] = option([], "the same for LSTMs")
     sweep_file: str = option("results/learning_rate_sweep.json", "the result, to which runs of the same kind are added")
 
     def __post_init__(self) -> None:
