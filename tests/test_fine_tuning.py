@@ -18,6 +18,7 @@ from small_runs import made_config, quiet, train
 from transformers import AutoModelForCausalLM, GPTNeoConfig
 
 import training.finetune
+import training.workers
 from cli import UserError
 from generation.study import load_pipeline
 from preprocessing.corpus import Corpus, read_vocabulary
@@ -65,6 +66,7 @@ def test_the_loss_on_new_tunes_falls_and_the_output_says_how_to_continue(
     given = ["--model", source, "--corpus", new_tunes.folder, "--output_dir", tmp_path, "--context", 64]
     given += ["--precision", "fp32", "--epochs", 3, "--log_with", "none"]
     monkeypatch.setattr(sys, "argv", ["finetune.py", *map(str, given)])
+    monkeypatch.setattr(training.workers, "share_machine", lambda _: (1, 1))  # one thread is faster beside other tests
     training.finetune.main()
     result, command = capsys.readouterr().out.splitlines()
     before, after = map(float, re.findall(r"\d\.\d{4}", result))

@@ -22,6 +22,7 @@ import training.best
 import training.export
 import training.run
 import training.sweep
+import training.workers
 from cli import UserError, read_arguments
 from files import write_json
 from training.arguments import StudyArguments, StudyExecutionArguments
@@ -42,7 +43,6 @@ GRID = {
     "precision": "fp32",
     "checkpoint_seconds": 0,
     "log_with": "none",
-    "num_parallel_runs": os.cpu_count(),  # one thread each
 }
 
 
@@ -55,6 +55,7 @@ def flags(**fields):
 def command(module, *arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        patch.setattr(training.workers, "share_machine", lambda _: (2, 1))
         module.main()
 
 
@@ -204,7 +205,7 @@ def two_arms(small_corpus, tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(
         f"corpus: {small_corpus.folder}\nstudy: mine\ngpt_sizes: [15k]\ntokens: 8000\ncontext: 64\n"
-        "warmup_tokens: 252\nprecision: fp32\nnum_parallel_runs: 2\nlog_with: none\n"
+        "warmup_tokens: 252\nprecision: fp32\nlog_with: none\n"
         f"arms:\n  - arm: one\n    output_dir: {tmp_path}/one\n"
         f"  - arm: two\n    output_dir: {tmp_path}/two\n    data_fraction: 0.5\n"
     )

@@ -119,9 +119,7 @@ class StudyArguments(RecipeArguments):
     seeds: list[int] = option([0], "one run for each size, budget and seed")
     tokens: list[int] = option([], "budgets: training tokens (characters); default: 2000000")
     flops: list[float] = option([], "budgets as training FLOPs: each size gets the tokens they buy")
-    data_fraction: list[float] = option(
-        [1.0], "fractions of the training tunes; 0.25 trains on tunes that are in 0.5", low=1e-9, high=1
-    )
+    data_fraction: list[float] = option([1.0], "fractions of the training tunes; 0.25 trains on tunes that are in 0.5")
     gpt_lr_rule: list[float] = option([], f"peak learning rates of GPTs instead of the schedule's: {RULE}")
     lstm_lr_rule: list[float] = option([], "the same for LSTMs")
 

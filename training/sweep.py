@@ -37,7 +37,7 @@ class SweepArguments(RecipeArguments):
     lstm_sizes: list[str] = option([], "LSTM sizes")
     seeds: list[int] = option([0], "one run for each size, learning rate and seed")
     tokens: int = option(2_000_000, "training tokens of each run")
-    data_fraction: float = option(1.0, "fraction of the training tunes", low=1e-9, high=1)
+    data_fraction: float = option(1.0, "fraction of the training tunes")
     gpt_learning_rates: list[float] = option([], "peak learning rates tried at every GPT size")
     lstm_learning_rates: list[float] = option([], "the same for LSTMs")
     sweep_file: str = option("results/learning_rate_sweep.json", "the result, to which runs of the same kind are added")
