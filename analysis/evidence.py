@@ -25,7 +25,7 @@ from training.record import (
 )
 from training.runs_table import read_runs_table
 
-SWEEPS = "rate_sweep_*.json"
+SWEEPS = "learning_rate_sweep_*.json"
 QUALITY = "quality.json"  # written by generation, which this room does not import
 
 
@@ -98,7 +98,7 @@ def of_table(path: Path, study: str) -> Evidence:
         for (name, arm), n in missing.items()
     ]
     if not (path.parent / BASELINE).is_file():
-        raise UserError(f"{path.parent / BASELINE} is missing: a study's training leaves it in {FOLDERS['gpt']}")
+        raise UserError(f"{path.parent / BASELINE} is missing: training/run.py writes it")
     quality = read_json(path.parent / QUALITY) if (path.parent / QUALITY).is_file() else None
     said = quality and {name: quality[name] for name in ("findings", "headlines")}
     baseline = read_json(path.parent / BASELINE)

@@ -25,8 +25,8 @@ from transformers.utils import logging
 
 from generation.decoding import Decoder
 from generation.logits_processors import StrictBars
-from modeling.counting import count_parameters
-from modeling.ladder import ARCHITECTURE_OF, LADDER, ladder_config, new_model
+from modeling.models import model_config, new_model
+from modeling.shapes import ARCHITECTURE_OF, SIZES, shape_of
 from preprocessing.tokens import BOUNDARY, PAD, build_tokenizer, build_vocabulary
 from training.measurements import hardware
 
@@ -60,7 +60,8 @@ def make_pipeline(architecture: str, size: str, device: torch.device) -> TextGen
     tokenizer = build_tokenizer(build_vocabulary([TEXT]), CONTEXT)
     boundary, pad = tokenizer.convert_tokens_to_ids([BOUNDARY, PAD])
     torch.manual_seed(0)
-    model = new_model(ladder_config(architecture, size, len(tokenizer), CONTEXT, boundary, pad)).eval()
+    shape = shape_of(architecture, size, len(tokenizer), CONTEXT)
+    model = new_model(model_config(architecture, shape, len(tokenizer), CONTEXT, boundary, pad)).eval()
     model.generation_config.eos_token_id = None
     return TextGenerationPipeline(model=model, tokenizer=tokenizer, device=device)
 
@@ -123,7 +124,7 @@ def main() -> None:
     parser.add_argument(
         "--architectures", nargs="+", default=[*ARCHITECTURE_OF.values()], choices=[*ARCHITECTURE_OF.values()]
     )
-    parser.add_argument("--size", default="tiny", choices=list(LADDER))
+    parser.add_argument("--size", default="tiny", choices=list(SIZES))
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
@@ -136,7 +137,7 @@ def main() -> None:
     print(f"{hardware(device)}; Python {platform.python_version()}, ", end="")
     print(", ".join(f"{name} {version(name)}" for name in ("torch", "transformers")))
     print(f"{NEW} characters after a header of {len(HEADER)}; tokens/s, medians of {options.rounds} rounds; ", end="")
-    print(", ".join(f"{name} {count_parameters(pipe.model)['total']:,}" for name, pipe in pipes.items()))
+    print(", ".join(f"{name} {pipe.model.num_parameters():,}" for name, pipe in pipes.items()))
     print("\n| | threads | batch | sampling | pipeline | Decoder | × |\n|---|---|---|---|---|---|---|")
     for name, pipe in pipes.items():
         for threads in options.threads:

@@ -1,11 +1,9 @@
-"""Train runs of the published table again from their rows alone: python -m benchmarks.retrain --corpus DIR [--runs 3]
+"""Train published runs again from their rows alone: python -m benchmarks.retrain --corpus DIR [--num_runs 3]
 
-Each run drawn is trained from its first step to its last, by its recipe, with its threads and windows at once; a branch
-of a trunk is trained without one. It agrees if its validation loss lies within 3 standard deviations of seeds of the
-loss in its row. That deviation is pooled over all settings (budget, part of the tunes) of its architecture, size and
-corpus; runs without one are not drawn. The same seed means the same first weights and order of data, so on the same
-kind of machine with the same versions the difference should be 0; elsewhere it is what rounding grows to. Ends with 1
-if a run does not agree.
+A run agrees if its validation loss is within 3 standard deviations of seeds of the loss in its row. The deviation is
+pooled over all settings (budget, fraction of the tunes) of its architecture, size and corpus. The same seed gives the
+same first weights and order of data: on the same kind of machine with the same versions the difference should be 0,
+elsewhere it is rounding. A branch of a trunk is trained without one. Exits with 1 if a run does not agree.
 """
 
 import argparse
@@ -22,10 +20,12 @@ from cli import UserError, report_errors
 from files import write_json
 from preprocessing.corpus import Corpus
 from training.config import RunConfig
-from training.loop import ExecutionConfig, Plan, train
+from training.execution import ExecutionConfig
 from training.measurements import hardware, library_versions
+from training.planning import plan_run
 from training.record import FINISHED, RunRecord, run_folder
 from training.runs_table import read_runs_table
+from training.single_run import train
 
 TABLE = Path(__file__).parent.parent / "results" / "runs.parquet"
 DEVIATIONS = 3  # of seeds
@@ -49,7 +49,7 @@ class Again:
 
 
 def candidates(finished: list[RunRecord], corpus: str, max_params: float, max_tokens: float) -> list[RunRecord]:
-    """Return the finished runs on a corpus, of new models, that are no larger and no longer than asked.
+    """Return the finished runs on a corpus that start from new weights, are small and short enough and have seeds.
 
     Raises UserError if there is none.
     """
@@ -68,7 +68,7 @@ def candidates(finished: list[RunRecord], corpus: str, max_params: float, max_to
         and seeds_of(run, mine)[1] > 0
     ]
     if not some:
-        raise UserError("--max_params, --max_tokens: no finished run as small as that has seeds to compare it with")
+        raise UserError("--max_params, --max_tokens: no finished run as small as that has other seeds")
     return some
 
 
@@ -81,14 +81,15 @@ def seeds_of(run: RunRecord, finished: list[RunRecord]) -> tuple[float, int, int
     for other in finished:
         if all(getattr(other.config, name) == getattr(run.config, name) for name in ("architecture", "size", "corpus")):
             settings[replace(other.config, seed=0)].append(other.measured_loss)
-    freedom = sum(len(losses) - 1 for losses in settings.values())
+    degrees_of_freedom = sum(len(losses) - 1 for losses in settings.values())
     squares = sum(float(np.var(losses)) * len(losses) for losses in settings.values())
-    return (squares / freedom) ** 0.5 if freedom else float("inf"), freedom, len(settings[replace(run.config, seed=0)])
+    deviation = (squares / degrees_of_freedom) ** 0.5 if degrees_of_freedom else float("inf")
+    return deviation, degrees_of_freedom, len(settings[replace(run.config, seed=0)])
 
 
 def train_again(run: RunRecord, finished: list[RunRecord], corpus: Corpus, root: Path) -> Again:
     """Train a run again below `root` and compare it with its row."""
-    deviation, freedom, seeds = seeds_of(run, finished)
+    deviation, degrees_of_freedom, seeds = seeds_of(run, finished)
     name = str(run_folder(Path(), run.config))
     torch.set_num_threads(run.threads or 1)
     compiled = "on" if run.compiled else "off"
@@ -98,10 +99,11 @@ def train_again(run: RunRecord, finished: list[RunRecord], corpus: Corpus, root:
         def progress(done: int, _: float | None) -> None:
             bar.update(done - bar.n)
 
-        now = train(Plan(run.config, run_folder(root, run.config)), corpus, progress, execution).validation_loss
+        planned = plan_run(run.config, run_folder(root, run.config), corpus)
+        now = train(planned, corpus, progress, execution).validation_loss
     difference = None if now is None else now - run.measured_loss
     agrees = difference is not None and abs(difference) <= DEVIATIONS * deviation
-    return Again(name, run.measured_loss, now, difference, deviation, freedom, seeds, agrees)
+    return Again(name, run.measured_loss, now, difference, deviation, degrees_of_freedom, seeds, agrees)
 
 
 def line(again: Again) -> str:
@@ -118,18 +120,18 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True, help="the folder of the corpus that the runs were trained on")
-    parser.add_argument("--table", type=Path, default=TABLE)
-    parser.add_argument("--runs", type=int, default=3, help="so many are drawn")
+    parser.add_argument("--runs", type=Path, default=TABLE, help="the table of runs")
+    parser.add_argument("--num_runs", type=int, default=3, help="runs drawn")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--max_params", type=float, default=float("inf"))
     parser.add_argument("--max_tokens", type=float, default=float("inf"))
-    parser.add_argument("--folder", type=Path, help="keeps the runs; those finished there are not trained again")
+    parser.add_argument("--output_dir", type=Path, help="keeps the runs; those finished there are not trained again")
     parser.add_argument("--out", type=Path, help="a JSON file of the table")
     options = parser.parse_args()
     corpus = Corpus.open(options.corpus)
-    finished = [row.record for row in read_runs_table(options.table) if row.record.status == FINISHED]
+    finished = [row.record for row in read_runs_table(options.runs) if row.record.status == FINISHED]
     some = candidates(finished, corpus.digest(), options.max_params, options.max_tokens)
-    drawn = np.random.default_rng(options.seed).choice(len(some), min(options.runs, len(some)), replace=False)
+    drawn = np.random.default_rng(options.seed).choice(len(some), min(options.num_runs, len(some)), replace=False)
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     versions = library_versions()
     print(f"{hardware(device)}; {', '.join(f'{name} {number}' for name, number in versions.items())}")
@@ -139,7 +141,7 @@ def main() -> None:
     found = []
     with tempfile.TemporaryDirectory() as temporary:
         for run in (some[i] for i in drawn):
-            found.append(train_again(run, finished, corpus, options.folder or Path(temporary)))
+            found.append(train_again(run, finished, corpus, options.output_dir or Path(temporary)))
             print(line(found[-1]), flush=True)
     if options.out is not None:
         made = {"hardware": hardware(device), "versions": versions, "seed": options.seed, "candidates": len(some)}

@@ -8,10 +8,10 @@ plain          the same network and weights in nanoGPT's style: random crops of 
 Trainer        transformers.Trainer with its defaults on a datasets.Dataset of windows; for a GPT also GPT2Config's
                defaults, dropout 0.1 and gelu_new among them. Its start is left out
 
-A process of its own for each line; in it the ways take turns, and before that the plain network's loss is held against
-the model's. A token is a token predicted. × is the median over the rounds of a way's speed beside the plain one's; the
-peak is that of square matrix products just before (an nn.LSTM in fp32 can exceed it on a CPU: its kernel is oneDNN's,
-torch's product is MKL's); the loop's share is what the bare step does not need.
+Each row is measured in a separate process, in which the ways take turns; before that the plain network's loss is
+compared with the model's. A token is a token predicted. × is the median over the rounds of a way's speed divided by
+the plain one's; the peak is that of square matrix products just before (an nn.LSTM in fp32 can exceed it on a CPU: its
+kernel is oneDNN's, torch's product is MKL's); the loop's share is the time that the bare step does not need.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import product
 from multiprocessing import get_context
@@ -48,20 +48,19 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from modeling.configuration_abc_lstm import AbcLstmConfig
-from modeling.counting import count_flops, count_parameters
-from modeling.ladder import LADDER, ladder_config, new_model, shape_of
-from training.grid import Recipe, base_config
+from modeling.models import model_config, new_model
+from modeling.shapes import SIZES, count, shape_of
+from training.config import RunConfig
+from training.execution import Tracking
 from training.measurements import hardware
 from training.record import FINISHED, read_runs
-from training.tracking import Tracking
 from training.trainer import Trainer as Engine
 
 VOCABULARY = 85  # of the bundled corpus
 FIRST = 2  # token id after the pad's and the boundary's
 CONTEXT = 256
-RATE = 1e-3
-RECIPE = Recipe()
-SIZES = {"gpt": ["120k", "tiny", "small", "medium"], "lstm": ["120k", "tiny", "small"]}
+LEARNING_RATE = 1e-3
+MEASURED = {"gpt": ["120k", "tiny", "small", "medium"], "lstm": ["120k", "tiny", "small"]}
 SAME_LOSS = 1e-4  # nats
 TRAINER_COSTS = 2  # times the plain step, to choose how many steps a round has
 
@@ -149,7 +148,7 @@ class PlainLSTM(nn.Module):
 
 
 def finish() -> None:
-    """Wait until the device has done what it was told."""
+    """Wait until the device has finished."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
@@ -174,15 +173,16 @@ def make_stream(folder: str) -> np.memmap:
 def make_model(case: Case) -> PreTrainedModel:
     """Return the untrained model of a case."""
     torch.manual_seed(0)
-    return new_model(ladder_config(case.architecture, case.size, VOCABULARY, CONTEXT, 1, 0))
+    shape = shape_of(case.architecture, case.size, VOCABULARY, CONTEXT)
+    return new_model(model_config(case.architecture, shape, VOCABULARY, CONTEXT, 1, 0))
 
 
 def make_run(case: Case, stream: np.ndarray, compiled: bool) -> Engine:
     """Return the engine under test."""
-    recipe = Recipe(batch_size=case.batch_size, context=CONTEXT, precision=case.precision)
     shape = shape_of(case.architecture, case.size, VOCABULARY, CONTEXT)
-    base = base_config(recipe, case.architecture, case.size, shape, "made", 1)
-    config = replace(base, tokens=10**9, learning_rate=RATE)
+    values = {"architecture": case.architecture, "size": case.size, "corpus": "made", "n_keys": 1, **asdict(shape)}
+    values |= {"batch_size": case.batch_size, "precision": case.precision, "context": CONTEXT, "tokens": 10**9}
+    config = RunConfig(**values, learning_rate=LEARNING_RATE)
     return Engine(config, stream, make_model(case), Tracking().accelerator(Path()), case.batch_size, compiled)
 
 
@@ -200,7 +200,7 @@ def bare_step(run: Engine) -> Way:
         with autocast(run.config.precision):
             loss = run.model(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
-        clip_grad_norm_(parameters, RECIPE.clip_norm)
+        clip_grad_norm_(parameters, RunConfig.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -221,7 +221,8 @@ def make_plain(model: PreTrainedModel) -> nn.Module:
 def plain_step(plain: nn.Module, case: Case, stream: np.ndarray) -> Way:
     """Return a step of the plain loop."""
     parameters = list(plain.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(RECIPE.beta1, RECIPE.beta2), weight_decay=0.1, fused=True)
+    betas = (RunConfig.beta1, RunConfig.beta2)
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=betas, weight_decay=0.1, fused=True)
 
     def crops(starts: Tensor) -> Tensor:
         batch = torch.stack([torch.from_numpy(stream[i : i + CONTEXT].astype(np.int64)) for i in starts])
@@ -233,7 +234,7 @@ def plain_step(plain: nn.Module, case: Case, stream: np.ndarray) -> Way:
         with autocast(case.precision):
             loss = plain(inputs, targets)
         loss.backward()
-        clip_grad_norm_(parameters, RECIPE.clip_norm)
+        clip_grad_norm_(parameters, RunConfig.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -266,7 +267,7 @@ class Turns(TrainerCallback):
         self.seconds["Trainer"].append(time.perf_counter() - self._since)
         for name, way in self.ways:
             self.seconds[name].append(seconds_of(way, self.steps))
-        self.ways.rotate()  # whoever comes after the Trainer finds the caches cold
+        self.ways.rotate()  # the way after the Trainer finds cold caches
         self._since = time.perf_counter()
 
 
@@ -311,7 +312,7 @@ def measure(case: Case) -> dict[str, Any]:
         run = make_run(case, stream, compiled=False)
         plain = make_plain(run.bare)
         check_same_loss(run, plain)
-        flops = sum(count_flops(run.bare, CONTEXT).values())
+        flops = sum(count(case.architecture, run.config.shape, VOCABULARY, CONTEXT)[1].values())
         ways: dict[str, Way] = {
             "this project": run.advance,
             "bare step": bare_step(run),
@@ -334,7 +335,7 @@ def measure(case: Case) -> dict[str, Any]:
     speeds = {way: turns.steps * case.batch_size * predicted[way] / seconds for way, seconds in taken.items()}
     own = float(np.median(speeds["this project"]))
     return {
-        "n_params": count_parameters(run.bare)["total"],
+        "n_params": run.bare.num_parameters(),
         "speed": {way: float(np.median(speed)) for way, speed in speeds.items()},
         "beside plain": {way: float(np.median(speed / speeds["plain"])) for way, speed in speeds.items()},
         "FLOP/s": flops * own,
@@ -345,7 +346,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def print_table(cases: Sequence[Case]) -> None:
-    """Measure the cases of an architecture, one line each."""
+    """Measure the cases of an architecture and print a row for each."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for i, (case, found) in enumerate(zip(cases, pool.map(measure, cases), strict=True)):
             ways = [way for way in found["speed"] if way != "bare step"]
@@ -362,7 +363,7 @@ def print_table(cases: Sequence[Case]) -> None:
 
 def print_evaluation_shares(root: Path) -> None:
     """Print which share of its time each architecture's runs in a study spent on evaluation."""
-    for architecture in SIZES:
+    for architecture in MEASURED:
         runs = [run for run in read_runs(root, architecture) if run.status == FINISHED]
         shares = [run.seconds_evaluation / (run.seconds + run.seconds_evaluation) for run in runs]
         if shares:
@@ -373,8 +374,8 @@ def print_evaluation_shares(root: Path) -> None:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architectures", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--sizes", nargs="+", choices=list(LADDER), help="default: GPTs to medium, LSTMs to small")
+    parser.add_argument("--architectures", nargs="+", default=list(MEASURED), choices=list(MEASURED))
+    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), help="default: GPTs to medium, LSTMs to small")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "tf32", "bf16"])
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
@@ -387,7 +388,7 @@ def main() -> None:
     print(f"batches {options.batch_size}×{CONTEXT}; tokens/s, medians of {options.rounds} rounds")
     shared = (options.batch_size, options.rounds, options.seconds, options.compiled)
     for architecture in options.architectures:
-        lines = product(options.sizes or SIZES[architecture], options.precisions)
+        lines = product(options.sizes or MEASURED[architecture], options.precisions)
         print_table([Case(architecture, size, precision, *shared) for size, precision in lines])
     if options.records:
         print()

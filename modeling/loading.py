@@ -1,8 +1,8 @@
-"""A trained model's folder, or its copy from the Hub → model and tokenizer.
+"""Loads the model and the tokenizer of a folder, or of a copy from the Hub.
 
-All that is refused of a model, is refused here, with one line: what is no model of this project, weights that are not
-safetensors, files that contradict each other, numbers that no training gives. Nothing of it is run or unpickled, and
-nothing is asked: code beside a model is neither fetched nor read.
+Anything but a model of this project is refused here with a UserError: other formats than safetensors, files that
+contradict each other, numbers that no training gives. Nothing is run or unpickled, and code beside a model is neither
+fetched nor read.
 """
 
 import hashlib
@@ -17,7 +17,6 @@ from httpx2 import HTTPError
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     GenerationConfig,
     PreTrainedConfig,
@@ -26,22 +25,22 @@ from transformers import (
 )
 
 from cli import UserError
-from modeling.ladder import ARCHITECTURE_OF
+from modeling.models import CONFIG_CLASSES
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
-TEXTS = (CONFIG, TOKENIZER, "tokenizer_config.json")  # what is read beside the weights
-ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+TEXTS = (CONFIG, TOKENIZER, "tokenizer_config.json")  # read beside the weights
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DROPOUTS = {"gpt2": ("resid_pdrop", "embd_pdrop"), "abc_lstm": ("dropout",)}
-KEPT = ("architectures", "header_fields")  # of a configuration, beside the fields of its class
-MOST = 10**7  # of any number in a configuration
-LARGEST = 1_000_000  # of any weight and of what they give; trained ones stay below a thousandth of it
+KEPT = ("architectures", "header_fields")  # fields of a configuration beside those of its class
+MOST = 10**7  # limit of any number in a configuration
+LARGEST = 1_000_000  # limit of weights and logits; trained ones stay below a thousandth of it
 
 
 def load_config(source: str | Path, revision: str | None = None, dropout: float = 0.0) -> PreTrainedConfig:
     """Return a model's configuration, with the dropout to train it with.
 
-    `source` is a folder or an id of the Hub. Only what the class of the configuration knows is taken from the file: no
-    kernel, quantisation or class of somebody else. Raises UserError if there is none, or one of another kind of model.
+    `source` is a folder or an id of the Hub. Only fields that the configuration's class knows are read, so no foreign
+    kernel, quantisation or class is used. Raises UserError if there is none, or if it is of another kind of model.
     """
     return _read_config(source, _texts(source, revision), dropout)
 
@@ -49,8 +48,8 @@ def load_config(source: str | Path, revision: str | None = None, dropout: float 
 def load_model(source: str | Path, revision: str | None = None, dropout: float = 0.0) -> PreTrainedModel:
     """Return a model in fp32, in evaluation mode. The arguments are those of `load_config`.
 
-    Raises UserError also if its weights are missing, no safetensors, damaged, not those of its configuration, or if
-    they hold or give a number that is not finite or beyond LARGEST.
+    Raises UserError also if the weights are missing, not safetensors, damaged, not those of the configuration, or if
+    weights or logits are not finite or beyond LARGEST.
     """
     folder = _texts(source, revision)
     config = _read_config(source, folder, dropout)
@@ -75,10 +74,10 @@ def load_model(source: str | Path, revision: str | None = None, dropout: float =
             one = torch.ones(1, 1, dtype=torch.long)
             logits = model(one, attention_mask=one).logits
             sane = all(bool(values.abs().max() <= LARGEST) for values in [*model.state_dict().values(), logits])
-    except Exception as error:  # whatever a configuration that nobody has trained makes a model raise
+    except Exception as error:  # an untested configuration can make a model raise anything
         raise _damaged(source, str(error) or type(error).__name__) from None
     if not sane:
-        raise _damaged(source, f"{WEIGHTS} holds or gives numbers beyond ±{LARGEST:,} or that are none")
+        raise _damaged(source, f"{WEIGHTS}: weights or logits beyond ±{LARGEST:,} or not finite")
     return model
 
 
@@ -92,7 +91,7 @@ def model_sha256(source: str | Path, revision: str | None = None) -> str:
 
 
 def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerFast:
-    """Return a model's tokenizer. Raises UserError if there is none, or if it is not one of the model's vocabulary."""
+    """Return a model's tokenizer. Raises UserError if there is none, or if its vocabulary is not the model's."""
     folder = _texts(source, revision)
     config = _read_config(source, folder)
     if not (folder / TOKENIZER).is_file():
@@ -103,18 +102,18 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTraine
     except Exception as error:  # tokenizers raises nothing narrower
         raise _damaged(source, f"{TOKENIZER}: {error or type(error).__name__}") from None
     if ids != list(range(config.vocab_size)):
-        raise _damaged(source, f"{TOKENIZER} has not the model's {config.vocab_size} tokens")
+        raise _damaged(source, f"{TOKENIZER} does not have the model's {config.vocab_size} tokens")
     if None in (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id):
-        raise _damaged(source, f"{TOKENIZER} has no token for the end, for padding or for what is unknown")
+        raise _damaged(source, f"{TOKENIZER} has no end, padding or unknown token")
     return tokenizer
 
 
 def _texts(source: str | Path, revision: str | None) -> Path:
-    """Return the folder of a model; of one on the Hub, that of its copy, which has no weights yet."""
+    """Return the folder of a model; for one on the Hub, the folder of its copy, still without weights."""
     if Path(source).is_dir():
         return Path(source)
-    if not ON_THE_HUB.fullmatch(str(source)):
-        raise _missing(source, "one is named OWNER/NAME")
+    if not HUB_ID.fullmatch(str(source)):
+        raise _missing(source, "a Hub id is OWNER/NAME")
     try:
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=[*TEXTS]))
     except (OSError, ValueError, HTTPError) as error:
@@ -122,7 +121,7 @@ def _texts(source: str | Path, revision: str | None) -> Path:
 
 
 def _weights(source: str | Path, folder: Path) -> Path:
-    """Return the file of a model's weights, fetched if it is one of the Hub: the folder's name is then its commit."""
+    """Return the file of a model's weights; it is fetched if the model is on the Hub, whose copy is named by commit."""
     path = folder / WEIGHTS
     if not path.is_file() and not Path(source).is_dir():
         try:
@@ -130,9 +129,9 @@ def _weights(source: str | Path, folder: Path) -> Path:
         except (OSError, ValueError, HTTPError) as error:
             raise _missing(source, f"{WEIGHTS}: {error}") from None
     if not path.is_file():
-        raise _damaged(source, f"no {WEIGHTS}; weights of another format are not read")
+        raise _damaged(source, f"no {WEIGHTS}; other formats are not read")
     if (folder / "adapter_config.json").exists():
-        raise _damaged(source, "adapter_config.json: an adapter has to be merged into its model first")
+        raise _damaged(source, "adapter_config.json: merge the adapter into its model first")
     return path
 
 
@@ -144,34 +143,33 @@ def _read_config(source: str | Path, folder: Path, dropout: float = 0.0) -> PreT
     except (ValueError, RecursionError):
         raise _missing(source, f"{CONFIG} is damaged") from None
     kind = given.get("model_type") if isinstance(given, dict) else None
-    if not isinstance(kind, str) or kind not in ARCHITECTURE_OF:
-        raise UserError(f"{source}: a {kind} model, not one of {', '.join(ARCHITECTURE_OF)}")
+    if not isinstance(kind, str) or kind not in CONFIG_CLASSES:
+        raise UserError(f"{source}: a {kind} model, not one of {', '.join(CONFIG_CLASSES)}")
     try:
-        config = AutoConfig.for_model(kind)
-        known = {field.name for field in fields(config)} - {"quantization_config", "auto_map"} | {*KEPT}
+        known = {field.name for field in fields(CONFIG_CLASSES[kind])} - {"quantization_config", "auto_map"} | {*KEPT}
         taken = {name: value for name, value in given.items() if name in known}
         if not isinstance(taken.get("header_fields", ""), str):
-            raise ValueError("header_fields is no text")
+            raise ValueError("header_fields is not a text")
         large = [name for name, value in taken.items() if isinstance(value, int | float) and not -MOST <= value <= MOST]
         if large:
-            raise ValueError(f"{large[0]} {taken[large[0]]:.3g} is no number of a model")
+            raise ValueError(f"{large[0]} {taken[large[0]]:.3g} is out of range")
         taken |= dict.fromkeys(DROPOUTS[kind], dropout)
-        return type(config)(**taken)
-    except Exception as error:  # of the many kinds that a field of another type gives
+        return CONFIG_CLASSES[kind](**taken)
+    except Exception as error:  # a field of a wrong type can raise anything
         raise _missing(source, f"{CONFIG}: {error}") from None
 
 
 def _check_shapes(config: PreTrainedConfig, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise ValueError unless a file's tensors are those of a model, whose size they bound before it takes memory."""
+    """Raise ValueError unless a file's tensors are those of the configuration's model; checked before it is built."""
     if config.num_hidden_layers > len(shapes):
         raise ValueError(f"{WEIGHTS} has {len(shapes)} tensors, too few for {config.num_hidden_layers} layers")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    wanted = {name: tuple(values.shape) for name, values in model.state_dict().items()}
+    expected = {name: tuple(values.shape) for name, values in model.state_dict().items()}
     tied = {*getattr(model, "all_tied_weights_keys", {})}
-    for name in sorted(wanted.keys() - tied | shapes.keys()):
-        if wanted.get(name) != shapes.get(name):
-            raise ValueError(f"{WEIGHTS}: {name} is {shapes.get(name)}, not {wanted.get(name)} as {CONFIG} says")
+    for name in sorted(expected.keys() - tied | shapes.keys()):
+        if expected.get(name) != shapes.get(name):
+            raise ValueError(f"{WEIGHTS}: {name} is {shapes.get(name)}, not {expected.get(name)} as {CONFIG} says")
 
 
 def _missing(source: str | Path, reason: str) -> UserError:

@@ -3,30 +3,24 @@
 from dataclasses import asdict, replace
 from zlib import crc32
 
-from modeling.ladder import LADDER, shape_of
-from training import loop, models, study
+from modeling.shapes import SIZES, shape_of
+from training import models, single_run
+from training.arguments import StudyArguments
 from training.config import RunConfig
-from training.grid import Recipe
+from training.execution import ExecutionConfig
+from training.planning import PlannedRun, plan_run
 
-VOCABULARY = 85  # of the bundled corpus; only what an LSTM's shape is matched with before a corpus is known
+VOCABULARY = 85  # of the bundled corpus; only an LSTM's shape depends on it
 
 
 def made_config(architecture="gpt", size="15k", *, corpus="0123456789abcdef", context=64, **changes) -> RunConfig:
-    """A configuration of a short run; a size that is no rung of the ladder has a shape that no model is built to."""
-    rung = size if size in LADDER else "15k"
-    values = {
-        "n_keys": 1, "data_fraction": 1.0, "sequences": "windows", "stream_groups": 16, "batch_size": 4,
-        "activation": "gelu", "slowest_wave": 100.0, "forget_bias": 1.0, "dropout": 0.0,
-        "init_from": None, "init_sha256": None,
-        "tokens": 12_000, "learning_rate": 5e-3, "schedule": "cosine", "warmup_tokens": 252, "cooldown_tokens": 0,
-        "final_lr_fraction": 0.01, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.98, "adam_epsilon": 1e-8,
-        "clip_norm": 1.0, "precision": "fp32", "seed": 0,
-    }  # fmt: skip
-    shape = asdict(shape_of(architecture, rung, VOCABULARY, context))
-    if rung != size:  # a shape of its own
-        shape["width"] = crc32(size.encode())
+    """A configuration of a short run; an unknown size gets a shape that no model is built to."""
+    shape = shape_of(architecture, size if size in SIZES else "15k", VOCABULARY, context)
+    if size not in SIZES:
+        shape = replace(shape, width=crc32(size.encode()))
+    short = {"tokens": 12_000, "learning_rate": 5e-3, "warmup_tokens": 252, "n_keys": 1}
     fixed = {"architecture": architecture, "size": size, "corpus": corpus, "context": context}
-    return RunConfig(**values | shape | fixed | changes)
+    return RunConfig(**short | asdict(shape) | fixed | changes)
 
 
 def with_corpus(config, corpus):
@@ -38,20 +32,30 @@ def with_corpus(config, corpus):
     return replace(config, **asdict(shape))
 
 
-def train(plan, corpus, progress, execution):
-    """training.loop.train, whatever corpus the plan was made for."""
-    return loop.train(replace(plan, config=with_corpus(plan.config, corpus)), corpus, progress, execution)
+def planned(config, folder, corpus, **relations) -> PlannedRun:
+    """The planned run of a configuration, on a corpus that it was not made for."""
+    return plan_run(with_corpus(config, corpus), folder, corpus, **relations)
+
+
+def quiet(tokens, loss):
+    pass
+
+
+def train(config, folder, corpus, execution=None, progress=quiet, **relations):
+    """Train one run and return its record."""
+    run = planned(config, folder, corpus, **relations)
+    return single_run.train(run, corpus, progress, execution or ExecutionConfig())
 
 
 def build_model(config, corpus):
     return models.build_model(with_corpus(config, corpus), corpus)
 
 
-def make_job(plan, corpus, rule=None):
-    return study.make_job(replace(plan, config=with_corpus(plan.config, corpus)), corpus, rule)
-
-
-RECIPE = Recipe(batch_size=4, context=64, warmup_tokens=252, precision="fp32")  # as made_config has it
+def made_study(output_dir="data", **changes) -> StudyArguments:
+    """The arguments of a small study, as made_config has its runs."""
+    short = {"context": 64, "warmup_tokens": 252, "precision": "fp32", "output_dir": str(output_dir)}
+    short |= {"gpt_sizes": ["15k", "30k"], "lstm_sizes": ["15k"], "tokens": [] if "flops" in changes else [50_000]}
+    return StudyArguments(**short | changes)
 
 
 def with_config(record, **changes):

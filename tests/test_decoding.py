@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from generation.decoding import Decoder, window
-from modeling import AbcLstmConfig
+from modeling.configuration_abc_lstm import AbcLstmConfig
 from preprocessing.tokens import build_tokenizer, build_vocabulary
 
 CONTEXT = 48

@@ -1,4 +1,4 @@
-"""Several processes train one run: by DDP, and by FSDP2, which Accelerate does not offer on a CPU but can be given."""
+"""Several processes train one run: by DDP and by FSDP2, which Accelerate offers on a CPU only by its plugin."""
 
 import os
 import signal
@@ -19,17 +19,16 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from filelock import FileLock
 from forks import FORKS
-from small_runs import train
-from test_study import exhausted_above
-from test_training import CONFIG, OFTEN, assert_same_run, quiet
+from small_runs import planned, quiet, train
+from test_single_run import CONFIG, OFTEN, assert_same_run, exhausted_above
 from torch.distributed import TCPStore
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
-from training.checkpoint import BEFORE
+from training import single_run
 from training.evaluation import token_losses
-from training.loop import ExecutionConfig, Plan
+from training.execution import ExecutionConfig, Tracking
 from training.record import read_record
-from training.tracking import Tracking
+from training.saving import PREVIOUS
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -46,28 +45,28 @@ def sharding_accelerator(*_):
     return accelerator
 
 
-def train_as(rank, port, sharded, plan, corpus, conduct):
-    """Train as one of two processes, told so as torchrun does."""
+def train_as(rank, port, sharded, run, corpus, execution):
+    """Train as one of two processes, with the environment that torchrun sets."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     address = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     os.environ |= {name: str(value) for name, value in {**place, **address}.items()}
     if sharded:
         os.environ["ACCELERATE_USE_FSDP"] = "true"
         Tracking.accelerator = sharding_accelerator
-    train(plan, corpus, quiet, conduct)
+    single_run.train(run, corpus, quiet, execution)
     torch.distributed.destroy_process_group()
 
 
-def train_by_two(plan, corpus, conduct=OFTEN, sharded=False, kill_at_second_checkpoint=False):
-    """Train by two processes; return how they ended."""
+def train_by_two(run, corpus, execution=OFTEN, sharded=False, kill_at_second_checkpoint=False):
+    """Train by two processes; return their exit codes."""
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    shared = (store.port, sharded, plan, corpus, conduct)
+    shared = (store.port, sharded, run, corpus, execution)
     processes = [FORKS.Process(target=train_as, args=(rank, *shared)) for rank in range(2)]
     try:
         for process in processes:
             process.start()
         deadline = time.monotonic() + 60
-        while kill_at_second_checkpoint and not (plan.folder / BEFORE).is_file():
+        while kill_at_second_checkpoint and not (run.folder / PREVIOUS).is_file():
             assert time.monotonic() < deadline
             assert all(process.is_alive() for process in processes)
             time.sleep(0.005)
@@ -91,7 +90,7 @@ def assert_close(found, expected):
 
 
 def launch(log, *arguments, hash_seed=0):
-    """Run the training command as the README says for two processes; return how it ended, and what it printed."""
+    """Run the documented training command with two processes; return its exit code and its output."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CPU, "--main_process_port", 0]
     command = [str(part) for part in (*command, ROOT / "training" / "run.py", *arguments)]
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
@@ -106,11 +105,11 @@ def launch(log, *arguments, hash_seed=0):
 
 
 @pytest.mark.parametrize("hash_seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
-def test_the_launch_of_the_readme_trains_as_one_process_does(small_corpus, tmp_path, hash_seed):
+def test_the_documented_launch_trains_as_one_process_does(small_corpus, tmp_path, hash_seed):
     """With all defaults: only the corpus and what makes the runs short is given."""
     ended, output = launch(
         tmp_path / "log",
-        *("--corpus", small_corpus.folder, "--output_root", tmp_path / "two"),
+        *("--corpus", small_corpus.folder, "--output_dir", tmp_path / "two"),
         *("--gpt_sizes", "15k", "--lstm_sizes", "15k", "--tokens", 5_000, "--context", 64, "--warmup_tokens", 252),
         hash_seed=hash_seed,
     )
@@ -120,37 +119,36 @@ def test_the_launch_of_the_readme_trains_as_one_process_does(small_corpus, tmp_p
     assert sorted(record.config.architecture for record in records) == ["gpt", "lstm"]
     for record in records:
         assert record.processes == 2
-        plan = Plan(record.config, tmp_path / record.config.architecture)
-        assert_close(record, train(plan, small_corpus, quiet, ExecutionConfig()))
+        assert_close(record, train(record.config, tmp_path / record.config.architecture, small_corpus))
 
 
 @pytest.mark.long
-def test_a_dry_run_launched_in_two_processes_says_what_the_runs_cost_once(small_corpus, tmp_path):
+def test_a_dry_run_launched_in_two_processes_prints_its_table_once(small_corpus, tmp_path):
     ended, output = launch(
         tmp_path / "log",
-        *("--corpus", small_corpus.folder, "--output_root", tmp_path / "two", "--dry_run"),
+        *("--corpus", small_corpus.folder, "--output_dir", tmp_path / "two", "--dry_run"),
         *("--gpt_sizes", "15k", "30k", "--lstm_sizes", "15k", "--context", 64),
     )
     assert ended == 0, output
     assert output.count("disk, MB") == 1
 
 
-def test_what_is_wrong_for_one_process_is_wrong_for_all(small_corpus, tmp_path):
+def test_a_batch_that_two_processes_cannot_share_is_refused(small_corpus, tmp_path):
     ended, output = launch(
         tmp_path / "log",
-        *("--corpus", small_corpus.folder, "--output_root", tmp_path / "two", "--gpt_sizes", "15k", "--batch_size", 3),
+        *("--corpus", small_corpus.folder, "--output_dir", tmp_path / "two", "--gpt_sizes", "15k", "--batch_size", 3),
     )
     assert ended == 1
     assert "--batch_size 3" in output
 
 
 @pytest.mark.long
-def test_a_study_that_another_is_training_ends_in_one_message_on_every_process(small_corpus, tmp_path):
+def test_a_study_in_a_folder_in_use_ends_on_every_process(small_corpus, tmp_path):
     (tmp_path / "two").mkdir()
     with FileLock(tmp_path / "two" / ".training.lock"):
         ended, output = launch(
             tmp_path / "log",
-            *("--corpus", small_corpus.folder, "--output_root", tmp_path / "two", "--gpt_sizes", "15k"),
+            *("--corpus", small_corpus.folder, "--output_dir", tmp_path / "two", "--gpt_sizes", "15k"),
             *("--context", 64),
         )
     assert ended == 1
@@ -167,24 +165,27 @@ class LittleMemory(Tracking):
         return super().accelerator(folder)
 
 
-def test_where_one_process_is_short_of_memory_all_take_fewer_sequences_at_once(small_corpus, tmp_path):
-    plan = Plan(replace(CONFIG, tokens=3_000), tmp_path / "two")
-    assert train_by_two(plan, small_corpus, ExecutionConfig(tracking=LittleMemory())) == [0, 0]
-    record = read_record(plan.folder)
+def test_if_one_process_is_short_of_memory_all_take_fewer_sequences(small_corpus, tmp_path):
+    run = planned(replace(CONFIG, tokens=3_000), tmp_path / "two", small_corpus)
+    assert train_by_two(run, small_corpus, ExecutionConfig(tracking=LittleMemory())) == [0, 0]
+    record = read_record(run.folder)
     assert record.micro_batch_size == 1
-    assert_close(record, train(Plan(plan.config, tmp_path / "one"), small_corpus, quiet, ExecutionConfig()))
+    assert_close(record, train(run.config, tmp_path / "one", small_corpus))
+
+
+def assert_killed(exit_codes):
+    assert -signal.SIGKILL in exit_codes
+    assert 0 not in exit_codes  # the other process may have noticed first that it is alone
 
 
 def test_a_killed_run_of_two_processes_ends_with_the_same_bits(small_corpus, tmp_path):
     config = replace(CONFIG, dropout=0.1, tokens=6_000)
-    conduct = replace(OFTEN, micro_batch_size=1)  # of two that each process has: gradients are accumulated
-    whole, killed = Plan(config, tmp_path / "whole"), Plan(config, tmp_path / "killed")
-    assert train_by_two(whole, small_corpus, conduct) == [0, 0]
-    ends = train_by_two(killed, small_corpus, conduct, kill_at_second_checkpoint=True)
-    assert -signal.SIGKILL in ends
-    assert 0 not in ends  # the other may have noticed first that it is alone
+    execution = replace(OFTEN, micro_batch_size=1)  # of two sequences of a process: gradients are accumulated
+    whole, killed = (planned(config, tmp_path / name, small_corpus) for name in ("whole", "killed"))
+    assert train_by_two(whole, small_corpus, execution) == [0, 0]
+    assert_killed(train_by_two(killed, small_corpus, execution, kill_at_second_checkpoint=True))
     assert read_record(killed.folder) is None
-    assert train_by_two(killed, small_corpus, conduct) == [0, 0]
+    assert train_by_two(killed, small_corpus, execution) == [0, 0]
     assert_same_run(killed.folder, whole.folder)
     assert read_record(killed.folder).micro_batch_size == 1
 
@@ -194,21 +195,19 @@ def test_a_sharded_run_that_was_killed_trains_as_one_process_does_and_its_model_
     small_corpus, tmp_path, architecture
 ):
     config = replace(CONFIG, architecture=architecture, tokens=4_000)
-    plan = Plan(config, tmp_path / "sharded")
-    ends = train_by_two(plan, small_corpus, sharded=True, kill_at_second_checkpoint=True)
-    assert -signal.SIGKILL in ends
-    assert 0 not in ends  # the other may have noticed first that it is alone
-    assert train_by_two(plan, small_corpus, sharded=True) == [0, 0]
-    record = read_record(plan.folder)
+    run = planned(config, tmp_path / "sharded", small_corpus)
+    assert_killed(train_by_two(run, small_corpus, sharded=True, kill_at_second_checkpoint=True))
+    assert train_by_two(run, small_corpus, sharded=True) == [0, 0]
+    record = read_record(run.folder)
     assert record.processes == 2
-    assert_close(record, train(Plan(config, tmp_path / "one"), small_corpus, quiet, ExecutionConfig()))
-    model = AutoModelForCausalLM.from_pretrained(plan.folder)
+    assert_close(record, train(config, tmp_path / "one", small_corpus))
+    model = AutoModelForCausalLM.from_pretrained(run.folder)
     losses = token_losses(model, np.asarray(small_corpus.tokens("validation")), 64)
     assert losses.mean() == pytest.approx(record.validation_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_a_launch_configuration_says_nothing_that_accelerate_does_not_know(config):
+def test_accelerate_knows_every_field_of_a_launch_configuration(config):
     kind = load_config_from_file(str(config)).distributed_type  # raises for unknown fields
     fields = yaml.safe_load(config.read_text())
     parser = launch_command_parser()

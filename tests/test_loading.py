@@ -1,4 +1,4 @@
-"""What is refused of a model's folder: each with one line, by the command that people run, before anything can act."""
+"""Models that are refused, each with an error message and before anything can act."""
 
 import io
 import json
@@ -15,7 +15,6 @@ from made_models import made_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-import generation.run
 from cli import UserError
 from modeling.loading import load_config, load_model, load_tokenizer
 
@@ -39,19 +38,22 @@ def folder(request, tmp_path):
     return tmp_path / "model"
 
 
-def refusal(folder, monkeypatch, capsys, tmp_path):
-    """Return the line that generation/run.py ends with; whoever asks on standard input is told yes."""
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
-    monkeypatch.setattr(sys, "argv", ["run.py", "--model", str(folder), "--output_dir", str(tmp_path / "out")])
-    with pytest.raises(SystemExit) as ending:
-        generation.run.main()
-    assert ending.value.code == 1
-    assert not (tmp_path / "out").exists()
-    assert sys.stdin.read() == "y\n" * 9
-    [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line.lower()]
-    assert line.startswith(f"error: {folder}: ")
-    assert len(line) < 600
-    return line
+@pytest.fixture
+def refusal(folder, monkeypatch):
+    """Return the error message of a model that is refused; nobody is asked on standard input."""
+
+    def load():
+        monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
+        with pytest.raises(UserError) as refused:
+            (load_model(folder), load_tokenizer(folder))
+        assert sys.stdin.read() == "y\n" * 9
+        message = str(refused.value)
+        assert message.startswith(f"{folder}: ")
+        assert len(message.splitlines()) == 1
+        assert len(message) < 600
+        return message
+
+    return load
 
 
 def change_config(folder, **changes):
@@ -91,24 +93,24 @@ def test_a_model_is_loaded_as_it_was_saved_with_the_dropout_to_train_it_with(fol
 @pytest.mark.parametrize(
     "name", ["pytorch_model.bin", "model.pt", "training_args.bin", "pytorch_model.bin.index.json", "flax_model.msgpack"]
 )
-def test_weights_that_are_no_safetensors_are_refused_and_not_read(folder, name, monkeypatch, capsys, tmp_path):
+def test_weights_that_are_no_safetensors_are_refused_and_not_read(folder, refusal, name, tmp_path):
     mark = tmp_path / "mark"
     (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(pickle.dumps({"x": Bomb(mark)}))
     torch.save({"x": Bomb(mark)}, folder / "adapter_model.bin")
-    assert "no model.safetensors" in refusal(folder, monkeypatch, capsys, tmp_path)
+    assert "no model.safetensors" in refusal()
     assert not mark.exists()
 
 
-def test_a_pickle_that_is_called_safetensors_is_refused(folder, monkeypatch, capsys, tmp_path):
+def test_a_pickle_that_is_called_safetensors_is_refused(folder, refusal, tmp_path):
     mark = tmp_path / "mark"
     (folder / "model.safetensors").write_bytes(pickle.dumps({"x": Bomb(mark)}))
-    assert "model.safetensors" in refusal(folder, monkeypatch, capsys, tmp_path)
+    assert "model.safetensors" in refusal()
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("kind", ["abc_lstm", "gpt2", "stranger"])
-def test_code_beside_a_model_is_never_run_nor_asked_about(folder, kind, monkeypatch, capsys, tmp_path):
+def test_code_beside_a_model_is_never_run(folder, refusal, kind, tmp_path):
     mark = tmp_path / "mark"
     places = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M", "AutoTokenizer": ["evil.T", "evil.T"]}
     change_config(folder, model_type=kind, auto_map=places)
@@ -121,7 +123,7 @@ def test_code_beside_a_model_is_never_run_nor_asked_about(folder, kind, monkeypa
         load_model(folder)
         load_tokenizer(folder)
     else:
-        refusal(folder, monkeypatch, capsys, tmp_path)
+        refusal()
     assert not mark.exists()
 
 
@@ -147,10 +149,10 @@ def test_code_beside_a_model_is_never_run_nor_asked_about(folder, kind, monkeypa
         {"header_fields": 5},
     ],
 )
-def test_a_configuration_that_no_model_has_is_refused_at_once(folder, changes, monkeypatch, capsys, tmp_path):
+def test_an_impossible_configuration_is_refused_within_seconds(folder, refusal, changes):
     change_config(folder, **changes)
     start = time.perf_counter()
-    refusal(folder, monkeypatch, capsys, tmp_path)
+    refusal()
     assert time.perf_counter() - start < 5
 
 
@@ -168,18 +170,18 @@ def test_a_configuration_that_no_model_has_is_refused_at_once(folder, changes, m
         lambda weights: weights | {max(weights): torch.zeros(0)},
     ],
 )
-def test_weights_that_no_training_gives_are_refused(folder, change, monkeypatch, capsys, tmp_path):
+def test_weights_that_no_training_gives_are_refused(folder, refusal, change):
     change_weights(folder, change)
-    refusal(folder, monkeypatch, capsys, tmp_path)
+    refusal()
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("text", ["{}", "[]", "", "null", "[" * 50_000, '{"a":' * 50_000, "\x00", '"model"', None])
-def test_a_file_that_is_damaged_or_missing_is_one_line(folder, name, text, monkeypatch, capsys, tmp_path):
+def test_a_damaged_or_missing_file_is_refused(folder, refusal, name, text):
     (folder / name).unlink()
     if text is not None:
         (folder / name).write_text(text)
-    refusal(folder, monkeypatch, capsys, tmp_path)
+    refusal()
 
 
 @pytest.mark.parametrize(
@@ -193,20 +195,20 @@ def test_a_file_that_is_damaged_or_missing_is_one_line(folder, name, text, monke
         lambda tokens: tokens.update(model=None),
     ],
 )
-def test_a_tokenizer_of_another_vocabulary_is_refused(folder, change, monkeypatch, capsys, tmp_path):
+def test_a_tokenizer_of_another_vocabulary_is_refused(folder, refusal, change):
     tokens = json.loads((folder / "tokenizer.json").read_text())
     change(tokens)
     (folder / "tokenizer.json").write_text(json.dumps(tokens))
-    assert "tokenizer.json" in refusal(folder, monkeypatch, capsys, tmp_path)
+    assert "tokenizer.json" in refusal()
 
 
-def test_an_adapter_beside_a_model_is_refused(folder, monkeypatch, capsys, tmp_path):
+def test_an_adapter_beside_a_model_is_refused(folder, refusal):
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "somebody/else"}')
-    assert "adapter" in refusal(folder, monkeypatch, capsys, tmp_path)
+    assert "adapter" in refusal()
 
 
 @pytest.mark.parametrize("name", ["nowhere", "a/b/c", "../x", "https://host/x", "", "band/no..ne"])
-def test_what_is_neither_a_folder_nor_a_name_of_the_hub_is_one_line(name, tmp_path, monkeypatch):
+def test_a_name_that_is_neither_a_folder_nor_a_hub_id_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for load in (load_model, load_config, load_tokenizer):
         with pytest.raises(UserError, match="no folder with a model") as refused:
@@ -228,7 +230,7 @@ for name in ("pickled", "stranger", "none"):
 """
 
 
-def test_of_a_model_on_the_hub_nothing_is_fetched_but_what_is_read(tmp_path):
+def test_only_the_files_that_are_read_are_fetched_from_the_hub(tmp_path):
     for name in ("gpt", "pickled", "stranger"):
         for part in made_model("gpt"):
             part.save_pretrained(tmp_path / "band" / name)

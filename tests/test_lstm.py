@@ -1,4 +1,4 @@
-"""The LSTM as a Hugging Face model: its recurrence, its padding, its initialisation and its travels."""
+"""The LSTM as a Hugging Face model: recurrence, padding, generation, initialisation, saving and loading."""
 
 import ast
 import copy
@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
-from modeling import AbcLstmConfig, AbcLstmForCausalLM
-from modeling.modeling_abc_lstm import AbcLstmCache
+from modeling.configuration_abc_lstm import AbcLstmConfig
+from modeling.models import AbcLstmForCausalLM
 
 VOCAB, PAD = 20, 0
-TRAVELLERS = {"configuration_abc_lstm.py", "modeling_abc_lstm.py"}
+SAVED_CODE = {"configuration_abc_lstm.py", "modeling_abc_lstm.py"}
 
 
 def build(seed: int = 0, **changes) -> AbcLstmForCausalLM:
@@ -55,12 +55,7 @@ def test_a_whole_sequence_equals_the_same_sequence_split_with_carried_state(mode
     torch.testing.assert_close(second.past_key_values.h, whole.past_key_values.h)
     torch.testing.assert_close(second.past_key_values.c, whole.past_key_values.c)
     assert second.past_key_values.get_seq_length() == ids.shape[1]
-
-
-def test_the_state_is_layers_by_batch_by_hidden_and_is_made_only_on_request(model, ids):
-    cache = model(ids).past_key_values
-    assert cache.h.shape == cache.c.shape == (2, 3, 16)
-    assert (len(cache), cache.batch_size) == (2, 3)
+    assert second.past_key_values.h.shape == (2, 3, 16)  # layers, batch, hidden
     assert model(ids, use_cache=False).past_key_values is None
 
 
@@ -110,11 +105,6 @@ def test_carried_state_survives_columns_that_are_padding_for_a_whole_row(model, 
     assert torch.equal(again.logits, second.logits)
 
 
-def test_nothing_is_packed_without_padding(model, ids, monkeypatch):
-    monkeypatch.delattr("modeling.modeling_abc_lstm.pack_padded_sequence")
-    assert torch.equal(model(ids, attention_mask=torch.ones_like(ids)).logits, model(ids).logits)
-
-
 def test_a_mask_shorter_than_the_tokens_is_refused(model, ids):
     with pytest.raises(ValueError, match="attention_mask has 8 columns for 9 tokens"):
         model(ids, attention_mask=torch.ones_like(ids)[:, 1:])
@@ -149,14 +139,6 @@ def test_a_ragged_batch_continues_each_row_as_if_alone(model, ids):
     together = model.generate(padded, attention_mask=mask, max_new_tokens=12)[:, padded.shape[1] :]
     for generated, row in zip(together, rows, strict=True):
         assert torch.equal(generated, model.generate(row[None], max_new_tokens=12)[0, len(row) :])
-
-
-def test_generation_continues_from_a_returned_state(model, ids):
-    settings = {"return_dict_in_generate": True, "max_new_tokens": 6}
-    first = model.generate(ids, **settings)
-    assert isinstance(first.past_key_values, AbcLstmCache)
-    second = model.generate(first.sequences, past_key_values=first.past_key_values, **settings)
-    assert torch.equal(second.sequences, model.generate(ids, max_new_tokens=12))
 
 
 def test_one_prompts_state_serves_several_continuations(model, ids):
@@ -218,7 +200,7 @@ def test_bf16_autocast_carries_its_state(ids):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_dropout_acts_before_between_and_after_the_layers_in_training_only(ids, layers):
+def test_dropout_acts_before_between_and_after_the_layers_only_in_training(ids, layers):
     model = build(dropout=0.5, num_hidden_layers=layers)
     zeros = {}
 
@@ -296,11 +278,6 @@ def test_the_initialisation_is_the_documented_one(tied):
         assert torch.equal(getattr(model.model.lstm, f"bias_hh_l{layer}"), torch.zeros(4 * units))
 
 
-def test_a_seed_determines_the_initialisation(model):
-    assert all(torch.equal(a, b) for a, b in zip(build(0).parameters(), model.parameters(), strict=True))
-    assert not torch.equal(build(1).lm_head.weight, model.lm_head.weight)
-
-
 def test_loading_initialises_what_is_missing_and_nothing_else(tmp_path):
     model = build()
     with torch.no_grad():
@@ -328,29 +305,23 @@ def test_an_impossible_configuration_is_refused_by_the_name_of_its_field(field, 
 # Travels
 
 
-def test_the_auto_classes_know_the_lstm():
-    config = AutoConfig.for_model("abc_lstm", hidden_size=8)
-    assert type(config) is AbcLstmConfig
-    assert type(AutoModelForCausalLM.from_config(config)) is AbcLstmForCausalLM
-
-
 @pytest.fixture(scope="module")
 def hub_folder(model, tmp_path_factory) -> Path:
-    """The model saved with its code, as it is pushed to the Hub."""
+    """The model saved with its code, as on the Hub."""
     folder = tmp_path_factory.mktemp("hub")
     # A copy is saved, for saving writes the code's names into the model's configuration.
     copy.deepcopy(model).save_pretrained(folder)
     return folder
 
 
-def test_the_code_that_travels_is_two_files_that_import_only_torch_transformers_and_each_other(hub_folder):
-    assert {path.name for path in hub_folder.glob("**/*.py")} == TRAVELLERS
-    for name in TRAVELLERS:
+def test_a_saved_model_has_two_files_of_code_that_import_only_torch_transformers_and_each_other(hub_folder):
+    assert {path.name for path in hub_folder.glob("**/*.py")} == SAVED_CODE
+    for name in SAVED_CODE:
         for node in ast.walk(ast.parse((hub_folder / name).read_text())):
             if isinstance(node, ast.Import):
                 assert {alias.name.split(".")[0] for alias in node.names} <= {"torch", "transformers"}
             elif isinstance(node, ast.ImportFrom) and node.level:
-                assert (node.level, f"{node.module}.py" in TRAVELLERS) == (1, True)
+                assert (node.level, f"{node.module}.py" in SAVED_CODE) == (1, True)
             elif isinstance(node, ast.ImportFrom):
                 assert node.module.split(".")[0] in {"torch", "transformers"}
 
@@ -367,23 +338,23 @@ expected = load_file(expected)
 def agrees(model):
     return torch.equal(model(expected["ids"]).logits, expected["logits"])
 
-travelled = AutoModelForCausalLM.from_pretrained(hub, trust_remote_code=True)
-assert "modeling" not in sys.modules and agrees(travelled)
+remote = AutoModelForCausalLM.from_pretrained(hub, trust_remote_code=True)
+assert "modeling" not in sys.modules and agrees(remote)
 
-import modeling
+import modeling.models
 assert agrees(AutoModelForCausalLM.from_pretrained(plain))
-assert type(AutoModelForCausalLM.from_pretrained(hub)) is modeling.AbcLstmForCausalLM
+assert type(AutoModelForCausalLM.from_pretrained(hub)) is modeling.models.AbcLstmForCausalLM
 """
 
 
-def test_a_fresh_process_computes_the_same_logits_with_this_package_and_with_the_code_that_travelled(
+def test_a_fresh_process_computes_the_same_logits_with_this_package_and_with_the_saved_code(
     model, ids, hub_folder, tmp_path
 ):
     model.save_pretrained(tmp_path / "plain")
     save_file({"ids": ids, "logits": model(ids).logits.detach()}, tmp_path / "expected.safetensors")
     environment = {
         **os.environ,
-        "HF_HOME": str(tmp_path / "home"),  # where transformers puts code that travelled
+        "HF_HOME": str(tmp_path / "home"),  # where transformers copies saved code to
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(torch.get_num_threads()),  # sums in the same order, for equality to the bit
     }

@@ -1,4 +1,4 @@
-"""Which runs may be trained again, and what their losses are held against."""
+"""Which runs are trained again, and what their losses are compared with."""
 
 import importlib.util
 from dataclasses import replace
@@ -31,9 +31,9 @@ def runs_of(losses, n_params=15_000, **changes):
 
 def test_the_deviation_is_pooled_over_the_settings_of_one_size(benchmark):
     runs = runs_of([1.0, 1.2, 1.4]) + runs_of([0.5, 0.7], tokens=2_000_000) + runs_of([9.0], architecture="lstm")
-    deviation, freedom, seeds = benchmark.seeds_of(runs[0], runs + runs_of([5.0, 6.0], corpus="another"))
+    deviation, degrees_of_freedom, seeds = benchmark.seeds_of(runs[0], runs + runs_of([5.0, 6.0], corpus="another"))
     assert deviation == pytest.approx(((0.04 + 0.04 + 0.02) / 3) ** 0.5)
-    assert (freedom, seeds) == (3, 3)
+    assert (degrees_of_freedom, seeds) == (3, 3)
 
 
 def test_runs_of_other_corpora_without_seeds_or_larger_than_asked_are_not_drawn(benchmark):
@@ -42,15 +42,16 @@ def test_runs_of_other_corpora_without_seeds_or_larger_than_asked_are_not_drawn(
     longer, foreign = runs_of([1.0, 1.1], tokens=2_000_000), runs_of([1.0, 1.2], corpus="another")
     runs = small + large + lonely + tuned + longer + foreign
     assert benchmark.candidates(runs, "mine", 10**5, 1e6) == small
-    with pytest.raises(UserError, match=r"--corpus: its hash is third, the runs are of another, mine: give"):
+    with pytest.raises(UserError, match=r"--corpus: .*third.*another, mine"):
         benchmark.candidates(runs, "third", 10**5, 1e6)
-    with pytest.raises(UserError, match="--max_params, --max_tokens: no finished run"):
+    with pytest.raises(UserError, match="--max_params, --max_tokens"):
         benchmark.candidates(runs, "mine", 10, 1e6)
 
 
 @pytest.mark.parametrize(("loss", "agrees"), [(1.29, True), (1.45, False), (None, False)])
 def test_a_run_agrees_within_three_deviations_and_never_if_it_diverges(benchmark, monkeypatch, tmp_path, loss, agrees):
     runs = runs_of([1.0, 1.2])
+    monkeypatch.setattr(benchmark, "plan_run", lambda *_: None)
     monkeypatch.setattr(benchmark, "train", lambda *_: replace(runs[0], validation_loss=loss))
     again = benchmark.train_again(runs[0], runs, None, tmp_path)
     assert again.agrees is agrees

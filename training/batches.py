@@ -1,4 +1,4 @@
-"""Windows of a token stream as batches, in an order that depends on the seed and the step alone."""
+"""Batches of training sequences, in an order that depends on seed and step alone."""
 
 import numpy as np
 import torch
@@ -7,9 +7,9 @@ from cli import UserError
 
 
 class WindowBatches:
-    """Batches of windows, each [batch, context]; every token of an epoch is predicted once, then the cut moves.
+    """Batches of windows, each [batch, context]; an epoch predicts every token once, the next one cuts elsewhere.
 
-    The order of an epoch is a permutation drawn from (seed, epoch), so any step can be had without the ones before it.
+    The order of an epoch is a permutation drawn from (seed, epoch): a batch does not need the ones before it.
     """
 
     def __init__(self, stream: np.ndarray, context: int, batch_size: int, seed: int) -> None:
@@ -33,8 +33,8 @@ class WindowBatches:
 
     def batch(self, step: int) -> torch.Tensor:
         """Return the token ids of a step: [batch, context], int64."""
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        starts = np.array([self._starts_of(int(p) // self.per_epoch)[int(p) % self.per_epoch] for p in places])
+        windows = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        starts = np.array([self._starts_of(int(w) // self.per_epoch)[int(w) % self.per_epoch] for w in windows])
         return torch.from_numpy(self.stream[starts[:, None] + np.arange(self.context)].astype(np.int64))
 
 
@@ -42,10 +42,10 @@ class StreamBatches(WindowBatches):
     """Batches of sequences, each [batch, context], whose rows are contiguous streams of text.
 
     A stream's next sequence starts with the last token of the one before, so every token of a stream is predicted once.
-    `groups` groups of streams take turns, a step each: of neighbouring steps on adjoining text a model learns less
-    (docs/log.md). An epoch gives every stream as many sequences. Its streams are equal stretches of the data, which
-    continue from their end to their start: both are the same boundary. Where the first one begins is drawn from (seed,
-    epoch). Raises UserError if the data hold no sequence for each row.
+    `groups` groups of streams take turns, a step each: a model learns less from neighbouring steps on adjoining text
+    (docs/log.md). The streams of an epoch are equal stretches of the data, which continue from their end to their start
+    (both are the same boundary); the start of the first stream is drawn from (seed, epoch). Raises UserError if the
+    data have fewer sequences than a batch has rows.
     """
 
     def __init__(self, stream: np.ndarray, context: int, batch_size: int, seed: int, groups: int) -> None:
@@ -54,22 +54,22 @@ class StreamBatches(WindowBatches):
         self.groups = min(groups, sequences // batch_size)
         if self.groups < 1:
             raise UserError(
-                f"--batch_size {batch_size}: {len(stream)} training tokens hold no sequence of {context} for each row: "
-                "give a smaller one"
+                f"--batch_size {batch_size}: {len(stream)} training tokens are too few for sequences of {context}: "
+                "give a smaller batch"
             )
         self.per_stream = sequences // (batch_size * self.groups)
         self.steps_per_epoch = self.groups * self.per_stream
 
     def turn(self, step: int) -> tuple[int, int]:
-        """Return the group of streams of a step, and which of its sequences it is, counted from its epoch's first."""
-        place, group = divmod(step % self.steps_per_epoch, self.groups)
-        return group, place
+        """Return the group of streams of a step, and the number of its sequence in the epoch."""
+        sequence, group = divmod(step % self.steps_per_epoch, self.groups)
+        return group, sequence
 
     def batch(self, step: int) -> torch.Tensor:
         """Return the token ids of a step: [batch, context], int64."""
-        group, place = self.turn(step)
-        round_trip = len(self.stream) - 1
-        begin = np.random.default_rng((self.seed, step // self.steps_per_epoch)).integers(round_trip)
+        group, sequence = self.turn(step)
+        length = len(self.stream) - 1
+        begin = np.random.default_rng((self.seed, step // self.steps_per_epoch)).integers(length)
         streams = group + self.groups * np.arange(self.batch_size)
-        starts = begin + self.stride * (streams * self.per_stream + place)
-        return torch.from_numpy(self.stream[(starts[:, None] + np.arange(self.context)) % round_trip].astype(np.int64))
+        starts = begin + self.stride * (streams * self.per_stream + sequence)
+        return torch.from_numpy(self.stream[(starts[:, None] + np.arange(self.context)) % length].astype(np.int64))

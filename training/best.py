@@ -1,133 +1,110 @@
-"""The best model: the ladders' best run trained further, after a small search; and any model trained on other tunes."""
+"""The best model: accelerate launch training/best.py [studies/cpu_best.yaml]
 
-from dataclasses import replace
+Trains the study's run of lowest validation loss further: short runs search its learning rate, dropout and weight decay,
+then a long run uses the best setting. The test split is scored once, at the end.
+"""
+
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+import cli
 from cli import UserError
-from modeling.ladder import ARCHITECTURE_OF, Shape
-from modeling.loading import load_config, load_model, load_tokenizer, model_sha256
-from preprocessing.corpus import Corpus
+from modeling.loading import model_sha256
+from preprocessing.corpus import Corpus, warn_of_unknown
+from training.arguments import ExecutionArguments, check, option
 from training.config import COSINE, RunConfig
-from training.evaluation import held_out_losses
-from training.grid import Recipe, base_config, resolve_precision
-from training.learning_rate import learning_rate
-from training.loop import ExecutionConfig, Plan
-from training.record import BEST, FINE_TUNED, SEARCH, RunRecord, read_ladders, run_folder
-from training.study import Job, make_job, measure, report_failures, run_jobs
+from training.costs import print_costs
+from training.planning import PlannedRun, plan_run
+from training.processes import decide_together, launched, locked, say
+from training.record import BEST, SEARCH, read_ladders, run_folder
+from training.workers import report_failures, train_all
 
-NEW_ORDER = 1000  # added to the seed, so that the data come in an order that the run has not seen
+SEED_OFFSET = 1000  # so that the data come in another order
 WARMUP_FRACTION = 0.02  # of the budget of a run that starts from trained weights
 
 
-def best_run(root: Path) -> RunConfig:
-    """Return the configuration of the finished ladder run with the lowest validation loss."""
-    runs = [run for ladder in read_ladders(root).values() for run in ladder.finished]
-    if not runs:
-        raise UserError(f"{root}: no ladder run finished, so there is no best one")
-    return min(runs, key=lambda run: run.measured_loss).config
+@dataclass
+class BestArguments:
+    """The search and the long run."""
+
+    corpus: str = option("data/processed_music_data", "the corpus folder")
+    output_dir: str = option("data", "the folder of the study, which gets the folder best_model")
+    search_tokens: int = option(300_000, "training tokens of each run of the search")
+    learning_rate_factors: list[float] = option([0.03, 0.1, 0.3], "learning rates tried, times the best run's")
+    dropouts: list[float] = option([0.0, 0.1], "dropouts tried")
+    weight_decays: list[float] = option([0.01, 0.1], "weight decays tried")
+    tokens: int = option(4_000_000, "training tokens of the long run")
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
-def plan_search(
-    root: Path, corpus: Corpus, tokens: int, rates: list[float], dropouts: list[float], decays: list[float]
-) -> list[Job]:
-    """Return the short runs that continue the best ladder run with every combination of the three."""
-    start = best_run(root)
+def plan_search(best: BestArguments, corpus: Corpus) -> list[PlannedRun]:
+    """Return the short runs that continue the study's run of lowest validation loss with all settings.
+
+    Raises UserError if no run has finished.
+    """
+    root = Path(best.output_dir)
+    finished = [run for ladder in read_ladders(root).values() for run in ladder.finished]
+    if not finished:
+        raise UserError(f"{root}: no run of the study has finished, so there is no best one")
+    start = min(finished, key=lambda run: run.measured_loss).config
     folder = run_folder(root, start)
     further = replace(
         start,
         corpus=corpus.digest(),
         n_keys=corpus.n_keys,
-        seed=start.seed + NEW_ORDER,
+        seed=start.seed + SEED_OFFSET,
         schedule=COSINE,
         init_from=str(folder),
         init_sha256=model_sha256(str(folder)),
     )
-    jobs = []
-    for i, (factor, dropout, decay) in enumerate(product(rates, dropouts, decays)):
+    runs = []
+    for i, (factor, dropout, decay) in enumerate(
+        product(best.learning_rate_factors, best.dropouts, best.weight_decays)
+    ):
         rate = float(f"{factor * start.learning_rate:.3g}")
-        config = _with_budget(replace(further, learning_rate=rate, dropout=dropout, weight_decay=decay), tokens)
-        jobs.append(make_job(Plan(config, root / BEST / SEARCH / f"{i:02d}"), corpus))
-    return jobs
+        config = replace(further, learning_rate=rate, dropout=dropout, weight_decay=decay)
+        runs.append(plan_run(with_warmup(config, best.search_tokens), root / BEST / SEARCH / f"{i:02d}", corpus))
+    return runs
 
 
-def _with_budget(config: RunConfig, tokens: int) -> RunConfig:
+def with_warmup(config: RunConfig, tokens: int) -> RunConfig:
+    """Return the configuration with a budget, for a run that starts from trained weights."""
     return replace(config, tokens=tokens, warmup_tokens=round(WARMUP_FRACTION * tokens), cooldown_tokens=0)
 
 
-def plan_long(chosen: Job, root: Path, corpus: Corpus, tokens: int) -> Job:
+def plan_long(chosen: RunConfig, best: BestArguments, corpus: Corpus) -> PlannedRun:
     """Return the long run of the best model with the setting of one run of the search."""
-    return make_job(Plan(_with_budget(chosen.plan.config, tokens), root / BEST, score_test=True), corpus)
+    return plan_run(with_warmup(chosen, best.tokens), Path(best.output_dir) / BEST, corpus, score_test=True)
 
 
-def train_best(
-    search: list[Job],
-    root: Path,
-    corpus: Corpus,
-    tokens: int,
-    num_parallel: int,
-    threads: int,
-    execution: ExecutionConfig,
-) -> RunRecord:
-    """Run the search, then the long run with its best setting, and return that run's record.
-
-    The test split is scored once, at the end of the long run. Raises UserError if a run does not finish.
-    """
-    found = run_jobs(search, corpus, num_parallel, threads, execution, "best model, search")
-    report_failures(found)
-    chosen, _ = min(
-        ((result.job, result.record.measured_loss) for result in found if result.record is not None),
-        key=lambda pair: pair[1],
-    )
-    job = plan_long(chosen, root, corpus, tokens)
-    [result] = run_jobs([job], corpus, 1, num_parallel * threads, execution, "best model, long run")
-    report_failures([result])
-    assert result.record is not None
-    return result.record
+def run(best: BestArguments, execution: ExecutionArguments) -> None:
+    """Run the search and the long run with its best setting, or print what they will cost."""
+    corpus, root = Corpus.open(best.corpus), Path(best.output_dir)
+    with launched():
+        search = plan_search(best, corpus)
+        if execution.dry_run:
+            runs = [*search, plan_long(search[0].config, best, corpus)]
+            print_costs(runs, corpus, execution.num_parallel_runs, "best model")
+            return
+        with locked(root):
+            decide_together(lambda: warn_of_unknown(corpus.stats))
+            config = execution.config(root)
+            results = train_all(search, corpus, config, execution.num_parallel_runs, "best model, search")
+            report_failures(results)
+            chosen = min((result.record for result in results if result.record), key=lambda found: found.measured_loss)
+            [result] = train_all([plan_long(chosen.config, best, corpus)], corpus, config, 1, "best model, long run")
+            report_failures([result])
+        assert result.record is not None
+        say(f"{root / BEST}: test loss {result.record.test_loss:.4f} nats per character")
 
 
-def plan_fine_tuning(recipe: Recipe, source: str, corpus: Corpus, root: Path, epochs: float, rate_share: float) -> Job:
-    """Return the run that trains the model `source`, a folder or a Hub id, further on another corpus.
-
-    The peak learning rate is `rate_share` times the rule's. Raises UserError if the model cannot be loaded, or if the
-    corpus was not built with its vocabulary or is read in longer sequences than it takes.
-    """
-    try:
-        built = load_config(source)  # before its weights come, which may be many gigabytes
-        load_model(source)
-        vocabulary = load_tokenizer(source).get_vocab()
-    except UserError as error:
-        raise UserError(f"--init_from {error}") from None
-    if vocabulary != corpus.vocabulary:
-        raise UserError(
-            f"{corpus.folder} has another vocabulary than {source}: "
-            f"build it with preprocessing/run.py --vocabulary {source}"
-        )
-    longest = getattr(built, "n_positions", recipe.context)
-    if recipe.context > longest:
-        raise UserError(f"--context {recipe.context}: {source} takes {longest} characters at most")
-    stream, _ = corpus.part()
-    shape = (
-        Shape(built.n_layer, built.n_embd, built.n_head, built.n_embd, built.initializer_range)
-        if built.model_type == "gpt2"
-        else Shape(built.num_hidden_layers, built.hidden_size, 0, built.embedding_size, built.embedding_std)
-    )
-    recipe = resolve_precision(recipe, shape.width)
-    recipe = (
-        replace(recipe, activation=built.activation_function)
-        if built.model_type == "gpt2"
-        else replace(recipe, forget_bias=built.forget_bias)
-    )
-    name, architecture = Path(source).name, ARCHITECTURE_OF[built.model_type]
-    base = base_config(recipe, architecture, name, shape, corpus.digest(), corpus.n_keys)
-    config = replace(base, init_from=source, init_sha256=model_sha256(source))
-    rate = float(f"{rate_share * learning_rate(config.architecture, measure(config, corpus)[1]):.3g}")
-    config = _with_budget(replace(config, learning_rate=rate), round(epochs * (len(stream) - 1)))
-    return make_job(Plan(config, root / FINE_TUNED, score_test=True), corpus)
+def main() -> None:
+    """Run the command."""
+    cli.main(run, BestArguments, ExecutionArguments, about=__doc__)
 
 
-def loss_before(job: Job, corpus: Corpus) -> float:
-    """Return the validation loss of the model that a fine-tuning starts from, in nats per character."""
-    config = job.plan.config
-    model = load_model(str(config.init_from))
-    return held_out_losses(model, corpus, "validation", config.context, config.stateful).whole.loss
+if __name__ == "__main__":
+    main()

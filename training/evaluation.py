@@ -1,4 +1,4 @@
-"""The loss on a held-out split: every token predicted once, its error from the spread over tunes."""
+"""The loss on a held-out split: every token is predicted once, the standard error is over tunes."""
 
 from dataclasses import dataclass
 
@@ -24,9 +24,9 @@ class HeldOutLoss:
 
 @torch.inference_mode()
 def token_losses(model: PreTrainedModel, stream: np.ndarray, context: int, stateful: bool = False) -> np.ndarray:
-    """Return the loss of each token but the first, in windows of `context`, in nats: [tokens - 1], float32.
+    """Return the loss in nats of each token but the first, in windows of `context`: [tokens - 1], float32.
 
-    With `stateful` it is one pass: the state that a piece ends in is the next one's first, also across tunes.
+    With `stateful` it is one pass in pieces, each from the state at the end of the one before, also across tunes.
     """
     stride = context - 1
     whole = (len(stream) - 1) // stride
@@ -55,7 +55,7 @@ def token_losses(model: PreTrainedModel, stream: np.ndarray, context: int, state
 
 @dataclass(frozen=True)
 class HeldOutLosses:
-    """The loss of a whole split, of its headers and its bodies, and by place in the window: [context - 1]."""
+    """The loss of a whole split, of its headers and its bodies, and by position in the window: [context - 1]."""
 
     whole: HeldOutLoss
     headers: float
@@ -68,8 +68,8 @@ def held_out_losses(
 ) -> HeldOutLosses:
     """Return the losses of a split, in nats per character.
 
-    The place in the window says how many tokens a prediction could see: place 0 saw one. Only whole windows count
-    there, to six decimals. With `stateful` a prediction could see all tokens before it, at every place.
+    At position 0 of a window a prediction sees one token, at position 1 two, and so on; whole windows only. With
+    `stateful` it sees all tokens before it at every position.
     """
     stream = np.asarray(corpus.tokens(split))
     losses = token_losses(model, stream, context, stateful).astype(np.float64)

@@ -1,9 +1,8 @@
-"""What a record says about a run beside its configuration: counts, costs, losses, and the machine."""
+"""The measured fields of a run's record: counts, costs, losses, memory, and the machine."""
 
 import platform
 import subprocess
 import threading
-import time
 from functools import cache
 from importlib.metadata import version
 from math import log
@@ -14,7 +13,6 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
-from modeling.counting import count_flops, count_parameters
 from preprocessing.corpus import Corpus
 from training.config import RunConfig
 from training.evaluation import held_out_losses
@@ -24,25 +22,10 @@ LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "numpy")
 SAMPLING_SECONDS = 0.02
 
 
-class Stopwatch:
-    """The seconds that a run spends on training, evaluation and saving."""
-
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self.seconds = dict(seconds)
-        self._since = time.perf_counter()
-
-    def lap(self, name: str) -> float:
-        """Count the time since the last lap as `name`; return the seconds of `name` so far."""
-        now = time.perf_counter()
-        self.seconds[name] += now - self._since
-        self._since = now
-        return self.seconds[name]
-
-
 class PeakMemory:
     """The memory of one run: its largest resident set above that at its start, sampled; on a GPU the allocator's peak.
 
-    The system's own peak is that of the process: a run after a larger one in the same process would inherit it.
+    The system reports the peak of the whole process, which may be of an earlier run.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -75,42 +58,36 @@ class PeakMemory:
         }
 
 
-def counts(trainer: Trainer, unique_tokens: int) -> dict[str, Any]:
-    """Return what a run's record says of its size, data and FLOPs."""
-    groups = count_parameters(trainer.bare)
-    flops = count_flops(trainer.bare, trainer.config.context)
+def run_fields(trainer: Trainer, seconds: dict[str, float], flops_per_token: int, n_params: int) -> dict[str, Any]:
+    """Return the fields of a record that say what a run has done, in what time and on what machine."""
     tokens = trainer.step * trainer.config.tokens_per_step
+    flops = flops_per_token * tokens
     return {
-        "n_params": groups["total"],
-        "n_params_non_embedding": groups["total"] - groups["tables"],
-        "n_params_by_group": groups,
         "steps": trainer.step,
         "tokens": tokens,
-        "unique_tokens": unique_tokens,
         "epochs": tokens / (len(trainer.batches.stream) - 1),
-        "flops_per_token": sum(flops.values()),
-        "flops_per_token_by_module": flops,
-        "flops": sum(flops.values()) * tokens,
-        "flops_6nd": 6 * groups["total"] * tokens,
-    }
-
-
-def costs(seconds: dict[str, float], flops: float, tokens: int) -> dict[str, Any]:
-    """Return what a run's record says of its times."""
-    return {
+        "flops": flops,
+        "flops_6nd": 6 * n_params * tokens,
         "seconds": seconds["training"],
         "seconds_evaluation": seconds["evaluation"],
         "seconds_saving": seconds["saving"],
         "tokens_per_second": tokens / seconds["training"],
         "flops_per_second": flops / seconds["training"],
+        "threads": torch.get_num_threads(),
+        "processes": trainer.accelerator.num_processes,
+        "micro_batch_size": trainer.micro_batch_size,
+        "versions": library_versions(),
+        "hardware": hardware(trainer.accelerator.device),
+        "git_commit": git_commit(),
+        "model_config": trainer.model_config.to_diff_dict(),
     }
 
 
-def losses(split: str, model: PreTrainedModel, corpus: Corpus, config: RunConfig) -> dict[str, Any]:
-    """Return what a run's record says of its loss on a split."""
+def held_out_fields(split: str, model: PreTrainedModel, corpus: Corpus, config: RunConfig) -> dict[str, Any]:
+    """Return the losses on a split, as a record names them."""
     found = held_out_losses(model, corpus, split, config.context, config.stateful)
     reset = {}
-    if config.stateful:  # scored as the other runs are
+    if config.stateful:  # measured as in the other runs
         reset[f"{split}_loss_reset"] = held_out_losses(model, corpus, split, config.context).whole.loss
     return reset | {
         f"{split}_loss": found.whole.loss,
@@ -124,13 +101,13 @@ def losses(split: str, model: PreTrainedModel, corpus: Corpus, config: RunConfig
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of what a run is computed with."""
+    """Return the versions of Python and the libraries."""
     return {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
 
 
 @cache
 def git_commit() -> str | None:
-    """Return the commit of the code that runs, with `+` if it was changed since, or None outside a repository."""
+    """Return the commit of the running code, with `+` if files were changed since, or None outside a repository."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
@@ -139,7 +116,7 @@ def git_commit() -> str | None:
 
 
 def hardware(device: torch.device) -> str:
-    """Return the device in words."""
+    """Return the name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{cpu_name()}, {psutil.cpu_count(logical=False) or psutil.cpu_count()} cores"

@@ -1,4 +1,4 @@
-"""The run record: one self-describing JSON a run. This module is its only writer and reader, and imports no torch."""
+"""The run record: one self-describing JSON file a run, written and read by this module alone. Imports no torch."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What a run is and what came of it. Losses are in nats per character, times in seconds, memory in bytes.
+    """A run and its results. Losses are in nats per character, times in seconds, memory in bytes.
 
     A planned run has only what is known before training; a run that failed or diverged has a `reason` and no losses.
     A new field needs a default, so that older records stay readable.
@@ -32,15 +32,15 @@ class RunRecord:
     reason: str | None = None
     config: RunConfig
     config_hash: str
-    split_hashes: dict[str, str] | None = None  # of every split of the corpus; not in records of before version 1
+    split_hashes: dict[str, str] | None = None  # of every split of the corpus; None in the oldest
     # counts
     n_params: int
     n_params_non_embedding: int
     n_params_by_group: dict[str, int] | None = None
     flops_per_token: float  # training, forward and backward
     flops_per_token_by_module: dict[str, int] | None = None
-    steps: int  # done; of a planned or failed run, to do
-    tokens: int  # predicted in these steps
+    steps: int  # done; of a planned or failed run: to do
+    tokens: int
     unique_tokens: int | None = None
     epochs: float | None = None
     flops: float
@@ -52,12 +52,12 @@ class RunRecord:
     seconds_saving: float | None = None
     tokens_per_second: float | None = None
     flops_per_second: float | None = None
-    peak_memory_bytes: int | None = None  # of the run itself: above what its process held before
+    peak_memory_bytes: int | None = None  # above the memory of its process before the run
     peak_device_memory_bytes: int | None = None
     # circumstances
     threads: int | None = None
     processes: int | None = None
-    micro_batch_size: int | None = None  # sequences of a batch that go through the model at once
+    micro_batch_size: int | None = None  # sequences in one forward pass
     compiled: bool | None = None
     started: str | None = None
     hardware: str | None = None
@@ -68,7 +68,7 @@ class RunRecord:
     train_curve: dict[str, Any] | None = None
     validation_curve: dict[str, Any] | None = None
     validation_loss: float | None = None
-    validation_loss_reset: float | None = None  # of a stateful run: the loss where every sequence starts without state
+    validation_loss_reset: float | None = None  # of a stateful run: every sequence starts without state
     validation_loss_standard_error: float | None = None
     validation_bits_per_character: float | None = None
     validation_tokens: int | None = None
@@ -85,12 +85,12 @@ class RunRecord:
     test_loss_by_position: list[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as it is written: a mapping of fields, the configuration a mapping too."""
+        """Return the record as JSON holds it."""
         return vars(self) | {"config": self.config.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
-        """Return the record that was written. Raises UserError saying what is missing, unknown or contradictory."""
+        """Return the record that JSON holds. Raises UserError saying what is missing, unknown or contradictory."""
         known = {f.name: f for f in fields(cls)}
         needed = [name for name, f in known.items() if f.default is MISSING]
         if missing := [name for name in needed if values.get(name) is None]:
@@ -122,18 +122,18 @@ class RunRecord:
 
 
 def _kinds(declared: Any) -> tuple[type, ...]:
-    """Return what a field of a declared type may hold, as isinstance takes it; a float may be a whole number."""
+    """Return the classes that a field of a declared type may hold; a float may be a whole number."""
     kinds = tuple(get_origin(kind) or kind for kind in get_args(declared) or (declared,))
     return (*kinds, int) if float in kinds else kinds
 
 
 def run_folder(root: Path, config: RunConfig) -> Path:
-    """Return the folder of a run of the ladder below `root`."""
+    """Return the folder of a study's run below `root`."""
     return root / FOLDERS[config.architecture] / config.size / variant_of(config) / f"seed_{config.seed}"
 
 
 def variant_of(config: RunConfig) -> str:
-    """Return what sets a run apart from others of its size and seed: tokens_2000000-wsd-fraction_0.25, or trunk."""
+    """Return the part of a run's name beside size and seed: tokens_2000000-wsd-fraction_0.25, or trunk."""
     name = TRUNK if config.schedule == TRUNK else f"tokens_{config.tokens}"
     name += "" if config.schedule in (COSINE, TRUNK) else f"-{config.schedule}"
     name += f"-fraction_{config.data_fraction}" if config.data_fraction < 1 else ""
@@ -142,11 +142,11 @@ def variant_of(config: RunConfig) -> str:
 
 def baseline_file(root: Path) -> Path:
     """Return the path of the n-gram baseline."""
-    return root / FOLDERS["gpt"] / BASELINE
+    return root / BASELINE
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write a run's record atomically; it is written last, so a folder with one is complete."""
+    """Write a run's record atomically. It is written last: a folder that has one is complete."""
     write_json(folder / RECORD, record.to_dict())
 
 
@@ -164,19 +164,16 @@ def read_record(folder: Path) -> RunRecord | None:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The runs of one architecture: finished ones of the main budget, and the others.
-
-    Those of the main budget are on all of the training data and not stateful.
-    """
+    """The runs of one architecture; `finished` are those of the main budget, on all training data and not stateful."""
 
     architecture: str
     finished: list[RunRecord]
     unfinished: list[RunRecord]  # diverged or failed: reported, never fitted
-    others: list[RunRecord]  # finished, of other budgets, on a fraction of the training data or stateful
+    others: list[RunRecord]  # finished runs of other budgets, on a fraction of the training data, or stateful
 
 
 def read_runs(root: Path, architecture: str) -> list[RunRecord]:
-    """Return the records of all runs of an architecture's ladder below `root`, smallest first, without the trunks."""
+    """Return the records of an architecture's runs below `root`, smallest first, without the trunks."""
     records = [read_record(path.parent) for path in sorted((root / FOLDERS[architecture]).rglob(RECORD))]
     runs = [record for record in records if record is not None and record.config.schedule != TRUNK]
     return sorted(runs, key=lambda run: (run.n_params, run.config.tokens, run.config.seed))
@@ -189,34 +186,27 @@ def read_ladders(root: Path) -> dict[str, Ladder]:
     """
     runs = [run for architecture in FOLDERS for run in read_runs(root, architecture)]
     if not runs:
-        raise UserError(f"{root} holds no finished run: train the ladders with accelerate launch training/run.py")
+        raise UserError(f"{root} holds no finished run: train a study with accelerate launch training/run.py")
     corpora = sorted({run.config.corpus for run in runs})
     if len(corpora) > 1:
-        raise UserError(f"{root} mixes runs of different corpora ({corpora}): keep one kind there")
+        raise UserError(f"{root} mixes runs of different corpora ({', '.join(corpora)}): keep one corpus in a folder")
     return ladders_of(runs)
 
 
 def ladders_of(runs: Sequence[RunRecord]) -> dict[str, Ladder]:
-    """Sort the runs of one corpus into a ladder for each architecture; the main budget is the one most runs have.
+    """Sort the runs of one corpus by architecture; the main budget is the most frequent one, of several the largest."""
 
-    Of equally frequent budgets the largest counts, and only runs on all of the training data that are not stateful.
-    """
-    budgets = Counter(run.config.tokens for run in runs if _is_main(run))
+    def is_main(run: RunRecord) -> bool:
+        return run.config.data_fraction == 1 and not run.config.stateful
+
+    budgets = Counter(run.config.tokens for run in runs if is_main(run))
     budget = max(budgets, key=lambda tokens: (budgets[tokens], tokens), default=0)
-    groups = {name: [run for run in runs if run.config.architecture == name] for name in FOLDERS}
-    return {architecture: _ladder(architecture, members, budget) for architecture, members in groups.items() if members}
-
-
-def _is_main(run: RunRecord) -> bool:
-    return run.config.data_fraction == 1 and not run.config.stateful
-
-
-def _ladder(architecture: str, runs: Sequence[RunRecord], budget: int) -> Ladder:
-    finished = [run for run in runs if run.status == FINISHED]
-    main = [run for run in finished if run.config.tokens == budget and _is_main(run)]
-    return Ladder(
-        architecture,
-        main,
-        [run for run in runs if run.status != FINISHED],
-        [run for run in finished if run not in main],
-    )
+    ladders = {}
+    for architecture in FOLDERS:
+        mine = [run for run in runs if run.config.architecture == architecture]
+        finished = [run for run in mine if run.status == FINISHED]
+        main = [run for run in finished if run.config.tokens == budget and is_main(run)]
+        unfinished = [run for run in mine if run.status != FINISHED]
+        if mine:
+            ladders[architecture] = Ladder(architecture, main, unfinished, [run for run in finished if run not in main])
+    return ladders

@@ -1,4 +1,4 @@
-"""All runs of the studies as one table, a parquet file with a row a run; this module is its only writer and reader."""
+"""All runs of a study as one table, a parquet file with a row a run, written and read by this module alone."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from cli import UserError
 from files import atomic_write
 from training.record import NOT_RUN, RunRecord
 
-MODEL_CONFIG = "model_config"  # its fields differ from one architecture to the next: JSON, in one column
+MODEL_CONFIG = "model_config"  # JSON in one column, as its fields differ between the architectures
 MAPPINGS = (
     *("config", "split_hashes", "versions", "n_params_by_group", "flops_per_token_by_module"),
     *("trunk", "train_curve", "validation_curve"),
@@ -22,7 +22,7 @@ MAPPINGS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: the run's place in the studies, and its record."""
+    """A row of the table: a record, and the study and arm that the run belongs to."""
 
     study: str
     arm: str
@@ -43,25 +43,24 @@ def read_runs_table(path: Path) -> list[Row]:
     try:
         values = pq.read_table(path).to_pylist()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: training/run.py STUDY.yaml --runs_file {path} writes it") from None
+        raise UserError(f"{path} is missing: training/export.py STUDY.yaml --runs {path} writes it") from None
     except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is no table of runs ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
     rows = []
     for number, one in enumerate(values):
         try:
             rows.append(_nest(one))
         except (UserError, KeyError, ValueError) as error:
             raise UserError(
-                f"{path}, row {number}: not a run's record ({error}); training/run.py STUDY.yaml --runs_file writes one"
+                f"{path}, row {number}: not a run's record ({error}); training/export.py writes one"
             ) from None
     return rows
 
 
-def replace_arm(path: Path, rows: Sequence[Row]) -> None:
-    """Put rows in the place of those of the same studies and arms.
+def replace_arms(path: Path, rows: Sequence[Row]) -> None:
+    """Replace the rows of the same studies and arms.
 
-    The row of a run that has ended gives way to a record of the same run, but not to one that says that it has not been
-    run: it was trained elsewhere.
+    A run that ended is not replaced by a row that says that it has not been run: it was trained elsewhere.
     """
     ours = {(row.study, row.arm) for row in rows}
     before = read_runs_table(path) if path.is_file() else []
@@ -92,7 +91,7 @@ def _nest(flat: dict[str, Any]) -> Row:
             record.setdefault(outer, {})[inner] = value
         else:
             record[name] = json.loads(value) if name == MODEL_CONFIG and value is not None else value
-    for name in MAPPINGS:  # a mapping that this run lacks has columns all the same, for the other runs
+    for name in MAPPINGS:  # a mapping that only other runs have is columns of None here
         if name != "config" and all(value is None for value in record.get(name, {}).values()):
             record[name] = None
     return Row(record.pop("study"), record.pop("arm"), RunRecord.from_dict(record))

@@ -1,48 +1,75 @@
-"""Sweeps of the learning rate: every size with several peaks, the best of each size, the rule LR(N) through them."""
+"""Learning-rate sweep: accelerate launch training/sweep.py studies/learning_rate_sweep.yaml [--arm wsd]
 
-from dataclasses import fields, replace
+Trains every size with several peak learning rates, finds the best of each size and fits the rule LR(N) through them.
+The runs are added to those of the same kind in --sweep_file.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 
+import cli
 from cli import UserError
 from files import read_json, write_json
-from training.config import TRUNK, RunConfig
-from training.loop import Plan
-from training.study import Job, RunResult, report_failures
+from preprocessing.corpus import Corpus
+from training.arguments import ExecutionArguments, RecipeArguments, option
+from training.config import RunConfig
+from training.costs import print_costs
+from training.planning import PlannedRun, base_config, check_context, plan_run, with_budget
+from training.processes import launched, locked
+from training.record import variant_of
+from training.workers import RunResult, report_failures, train_all
 
-SWEEP = "rate_sweep"
-RUN = ("architecture", "size", "seed", "learning_rate")  # what runs of one sweep differ in
-OF_SIZE = ("n_layer", "width", "n_head", "embedding_size", "init_std")  # and what follows from the size
-SHARED = tuple(f.name for f in fields(RunConfig) if f.name not in RUN + OF_SIZE)  # what they have in common
-
-
-def plan_sweep(jobs: list[Job], rates: dict[str, list[float]], root: Path) -> list[Job]:
-    """Return each job (architecture, size and seed) with each rate of its architecture; a WSD run has no trunk here.
-
-    Raises UserError unless all jobs share one budget and fraction of the
-    data and every architecture has three rates.
-    """
-    jobs = [job for job in jobs if job.plan.config.schedule != TRUNK]
-    for architecture in {job.plan.config.architecture: None for job in jobs}:
-        if len(set(rates[architecture])) < 3:
-            raise UserError(f"--{architecture}_rates {rates[architecture]}: an optimum needs at least three")
-    variants = dict.fromkeys(job.plan.folder.parent.name for job in jobs)
-    if len(variants) > 1:
-        raise UserError(f"--part sweep: one budget and fraction of the data, not {', '.join(sorted(variants))}")
-    plans = []
-    for job in jobs:
-        config = job.plan.config
-        base = root / SWEEP / job.plan.folder.parent.name / config.architecture / config.size
-        for rate in rates[config.architecture]:
-            folder = base / f"rate_{rate}" / f"seed_{config.seed}"
-            plans.append(replace(job, plan=Plan(replace(config, learning_rate=rate), folder)))
-    return plans
+FOLDER = "learning_rate_sweep"
+VARIED = ("architecture", "size", "seed", "learning_rate")  # fields in which the runs of a sweep differ
+BY_SIZE = ("n_layer", "width", "n_head", "embedding_size", "init_std")  # fields that follow from the size
 
 
-def best_rate(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float] | None:
-    """Return the rate of lowest loss by a parabola in log rate through the lowest run and its neighbours, and its bend.
+@dataclass
+class SweepArguments(RecipeArguments):
+    """Sizes and the peak learning rates tried for each."""
+
+    arm: str = option("sweep", "of a file with several arms, the one to train")
+    gpt_sizes: list[str] = option([], "GPT sizes")
+    lstm_sizes: list[str] = option([], "LSTM sizes")
+    seeds: list[int] = option([0], "one run for each size, learning rate and seed")
+    tokens: int = option(2_000_000, "training tokens of each run")
+    data_fraction: float = option(1.0, "fraction of the training tunes")
+    gpt_learning_rates: list[float] = option([], "peak learning rates tried at every GPT size")
+    lstm_learning_rates: list[float] = option([], "the same for LSTMs")
+    sweep_file: str = option("results/learning_rate_sweep.json", "the result, to which runs of the same kind are added")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for architecture in ("gpt", "lstm"):
+            rates = getattr(self, f"{architecture}_learning_rates")
+            if getattr(self, f"{architecture}_sizes") and len(set(rates)) < 3:
+                raise UserError(f"--{architecture}_learning_rates {rates}: an optimum needs at least three")
+
+
+def plan_sweep(sweep: SweepArguments, corpus: Corpus) -> list[PlannedRun]:
+    """Return a run for each size, learning rate and seed; WSD runs have no trunk here."""
+    check_context(sweep.context, corpus)
+    runs = []
+    for architecture in ("gpt", "lstm"):
+        for size in dict.fromkeys(getattr(sweep, f"{architecture}_sizes")):
+            base = replace(base_config(sweep, architecture, size, corpus), data_fraction=sweep.data_fraction)
+            base = with_budget(base, sweep.tokens, sweep.cooldown_fraction)
+            folder = Path(sweep.output_dir) / FOLDER / variant_of(base) / architecture / size
+            for seed in dict.fromkeys(sweep.seeds):
+                for rate in dict.fromkeys(getattr(sweep, f"{architecture}_learning_rates")):
+                    config = replace(base, seed=seed, learning_rate=rate)
+                    runs.append(plan_run(config, folder / f"learning_rate_{rate}" / f"seed_{seed}", corpus))
+    if not runs:
+        raise UserError("no sizes: give --gpt_sizes or --lstm_sizes, or studies/learning_rate_sweep.yaml")
+    return runs
+
+
+def best_learning_rate(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float] | None:
+    """Return the best learning rate by a parabola in its log through the lowest run and its neighbours, and its bend.
 
     The loss is that of the best rate plus bend · log(rate / best)². None if the lowest run is at an edge of the grid or
     beside a run that diverged, whose loss is infinite.
@@ -57,10 +84,10 @@ def best_rate(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float] | No
 
 
 def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return `rate = coefficient · N^-exponent` through the best rates of the sizes, and what it was fitted to.
+    """Return the rule coefficient · N^-exponent through the best learning rates of the sizes of one architecture.
 
-    A run without a loss has diverged. Raises UserError if there are fewer than two sizes, or if a size's best rate is
-    on the grid's edge: a rule through an edge would follow the grid, not the models.
+    A run without a loss has diverged. Raises UserError if there are fewer than two sizes, or if a best learning rate is
+    on the grid's edge.
     """
     optima, edges = [], []
     for size in dict.fromkeys(row["size"] for row in rows):
@@ -68,17 +95,16 @@ def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
         rates = np.unique([row["learning_rate"] for row in mine])
         pairs = [(run["learning_rate"], np.inf if run["loss"] is None else run["loss"]) for run in mine]
         losses = np.array([np.mean([loss for at, loss in pairs if at == rate]) for rate in rates])
-        best = best_rate(rates, losses)
+        best = best_learning_rate(rates, losses)
         if best is None:
             edges.append(f"{size} at {rates[np.argmin(losses)]:g}")
         else:
-            optimum, bend = best
-            optima.append({"size": size, "n": mine[0]["n_params_non_embedding"], "rate": optimum, "bend": bend})
+            optima.append({"size": size, "n": mine[0]["n_params_non_embedding"], "rate": best[0], "bend": best[1]})
     architecture = rows[0]["architecture"]
     if edges:
         raise UserError(
-            f"--{architecture}_rates: the best rate is on the grid's edge, or beside one that diverged "
-            f"({', '.join(edges)}): widen them, or give more between"
+            f"--{architecture}_learning_rates: the best one is on the grid's edge, or beside one that diverged "
+            f"({', '.join(edges)}): widen the grid, or give more between"
         )
     if len(optima) < 2:
         raise UserError(f"--{architecture}_sizes: a rule needs at least two sizes")
@@ -86,67 +112,85 @@ def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"coefficient": float(np.exp(intercept)), "exponent": float(-slope), "optima": optima}
 
 
-def earlier_runs(path: Path, jobs: list[Job]) -> list[dict[str, Any]]:
-    """Return the runs that a sweep's file holds already, beside which those of the jobs will stand; [] without a file.
+def shared_fields(config: RunConfig) -> dict[str, Any]:
+    """Return the fields of a configuration that all runs of one sweep share."""
+    return {name: value for name, value in config.to_dict().items() if name not in VARIED + BY_SIZE}
 
-    Raises UserError if they differ in anything but architecture, size, seed and learning rate.
+
+def earlier_runs(path: Path, runs: list[PlannedRun]) -> list[dict[str, Any]]:
+    """Return the runs of a sweep's file, [] if there is none.
+
+    Raises UserError if they differ from the given runs in anything but VARIED.
     """
     if not path.is_file():
         return []
-    before, wanted = read_json(path, "config", "runs"), shared_fields(jobs[0].plan.config)
+    before = read_json(path, "config", "runs")
     found = before["config"]
     different = [
-        f"{name} {found.get(name)!r}, not {value!r}" for name, value in wanted.items() if found.get(name) != value
+        f"{name} {found.get(name)!r}, not {value!r}"
+        for name, value in shared_fields(runs[0].config).items()
+        if found.get(name) != value
     ]
+    n_params = {(run.config.architecture, run.config.size): run.n_params for run in runs}
+    sizes = {(row["architecture"], row["size"]): row["n_params"] for row in before["runs"]}
+    different += [f"{size[1]} with {n} parameters" for size, n in sizes.items() if n_params.get(size, n) != n]
     if different:
         raise UserError(f"{path} holds another sweep ({'; '.join(different)}): give another --sweep_file")
-    n_params = {(job.plan.config.architecture, job.plan.config.size): job.n_params for job in jobs}
-    for row in before["runs"]:
-        wanted_n = n_params.get((row["architecture"], row["size"]), row["n_params"])
-        if row["n_params"] != wanted_n:
-            raise UserError(
-                f"{path}: {row['size']} has {row['n_params']} parameters, not {wanted_n}: give another --sweep_file"
-            )
     return list(before["runs"])
 
 
-def shared_fields(config: RunConfig) -> dict[str, Any]:
-    """Return the fields of a configuration that all runs of one sweep share."""
-    return {name: getattr(config, name) for name in SHARED}
-
-
 def write_sweep(results: list[RunResult], path: Path, earlier: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write all runs of a sweep, `earlier` ones too, and the rule of each architecture; return what was written.
+    """Write all runs of a sweep, `earlier` ones too, and return the rule of each architecture.
 
     A run that diverged has no loss. Raises UserError if a run failed, or if a rule cannot be fitted.
     """
     report_failures([result for result in results if result.record is None])
     records = [result.record for result in results if result.record is not None]
     rows = [
-        {
-            "architecture": record.config.architecture,
-            "size": record.config.size,
-            "seed": record.config.seed,
-            "n_params": record.n_params,
-            "n_params_non_embedding": record.n_params_non_embedding,
-            "learning_rate": record.config.learning_rate,
-            "status": record.status,
-            "loss": record.validation_loss,
-        }
+        {name: getattr(record.config, name) for name in VARIED}
+        | {"n_params": record.n_params, "n_params_non_embedding": record.n_params_non_embedding}
+        | {"status": record.status, "loss": record.validation_loss}
         for record in records
     ]
-    ours = {_run(row) for row in rows}
-    rows += [row for row in earlier if _run(row) not in ours]
+    known = [[row[name] for name in VARIED] for row in rows]
+    rows += [row for row in earlier if [row[name] for name in VARIED] not in known]
     rows.sort(key=lambda row: (row["architecture"], row["n_params"], row["seed"], row["learning_rate"]))
     rules = {
         architecture: fit_rule([row for row in rows if row["architecture"] == architecture])
         for architecture in dict.fromkeys(row["architecture"] for row in rows)
     }
     shared = shared_fields(records[0].config)
-    result = {"config": shared, "versions": records[0].versions, "rules": rules, "runs": rows}
-    write_json(path, result)
-    return result
+    write_json(path, {"config": shared, "versions": records[0].versions, "rules": rules, "runs": rows})
+    return rules
 
 
-def _run(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in RUN)
+def train_sweep(sweep: SweepArguments, execution: ExecutionArguments) -> None:
+    """Train the runs of a sweep and write its file, or print what it will cost."""
+    corpus, root, path = Corpus.open(sweep.corpus), Path(sweep.output_dir), Path(sweep.sweep_file)
+    runs = plan_sweep(sweep, corpus)
+    if execution.dry_run:
+        print_costs(runs, corpus, execution.num_parallel_runs, sweep.arm)
+        return
+    with locked(root):
+        earlier = earlier_runs(path, runs)
+        results = train_all(runs, corpus, execution.config(root), execution.num_parallel_runs, sweep.arm)
+    if PartialState().is_main_process:
+        for architecture, rule in write_sweep(results, path, earlier).items():
+            print(f"{architecture}: learning rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}")
+        print(f"the sweep: {path}")
+
+
+def run(given: list[tuple[SweepArguments, ExecutionArguments]]) -> None:
+    """Train the arms of a sweep one after another."""
+    with launched():
+        for sweep, execution in given:
+            train_sweep(sweep, execution)
+
+
+def main() -> None:
+    """Run the command."""
+    cli.main(run, SweepArguments, ExecutionArguments, about=__doc__, arms=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""A model in training: one optimiser step at a time, the same whatever the number of processes.
+"""One optimiser step of a model, the same for any number of processes.
 
 Axes: rows (sequences of a batch), context (tokens of a sequence), layers, hidden (units of an LSTM's layer).
 """
@@ -15,23 +15,14 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from cli import UserError
-from modeling.attention import UNPADDED_CAUSAL
 from modeling.modeling_abc_lstm import AbcLstmCache
 from training.batches import StreamBatches, WindowBatches
-from training.checkpoint import State, whole
-from training.config import RunConfig, learning_rate_at
-from training.models import build_optimizer
+from training.config import RunConfig
+from training.learning_rate import learning_rate_at
+from training.models import build_optimizer, make_trainable
+from training.saving import State, whole
 
-CARRIED = "carried"  # states in a checkpoint: [batch, groups of streams, 2 (h and c), layers, hidden]
-
-
-def make_trainable(model: PreTrainedModel) -> None:
-    """Set what makes the training of a model fast: unpadded causal attention, and no search for padding."""
-    model.loss_type = "ForCausalLM"  # GPT2LMHeadModel's name does not tell transformers which loss it takes
-    model.config.pad_token_id = None  # or transformers looks for padding in every batch, and waits for the device
-    if model.config.model_type == "gpt2":
-        model.set_attn_implementation(UNPADDED_CAUSAL)
-    model.train()
+STATES = "states"  # in a checkpoint: [batch, groups of streams, 2 (h and c), layers, hidden]
 
 
 def rows_per_process(config: RunConfig, accelerator: Accelerator) -> int:
@@ -42,7 +33,7 @@ def rows_per_process(config: RunConfig, accelerator: Accelerator) -> int:
 
 
 class Trainer:
-    """A model in training: it knows its step, and each step is decided by configuration, data and step alone."""
+    """A model in training; a step depends on the configuration, the data and its number alone."""
 
     def __init__(
         self,
@@ -56,21 +47,21 @@ class Trainer:
         self.config, self.bare, self.accelerator = config, bare, accelerator
         if accelerator.device.type == "cuda":
             torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
-            torch.backends.cudnn.allow_tf32 = config.precision == "tf32"  # cuDNN's LSTM has another switch
+            torch.backends.cudnn.allow_tf32 = config.precision == "tf32"  # for the LSTM
         self.model_config = deepcopy(bare.config)  # as it is saved
         make_trainable(bare)
         self.model, wrapped = accelerator.prepare(bare, build_optimizer(bare, config))
-        # The wrapper costs 0.1 ms a step and serves the scaling of gradients, which bf16 has no need of.
+        # Accelerate's optimiser wrapper costs 0.1 ms a step and scales gradients, which bf16 does not need.
         self.state = State(dict(bare.named_parameters()), wrapped.optimizer)
         if compiled:
             self.model = torch.compile(self.model)
         self.batches: WindowBatches
-        self.carried: Tensor | None = None  # of this process's rows, as a checkpoint holds it
+        self.states: Tensor | None = None  # of this process's rows, in stateful training
         if config.stateful:
             self.batches = StreamBatches(stream, config.context, config.batch_size, config.seed, config.stream_groups)
             rows, lstm = rows_per_process(config, accelerator), self.model_config
             shape = (rows, self.batches.groups, 2, lstm.num_hidden_layers, lstm.hidden_size)
-            self.carried = torch.zeros(shape, device=accelerator.device)
+            self.states = torch.zeros(shape, device=accelerator.device)
         else:
             self.batches = WindowBatches(stream, config.context, config.batch_size, config.seed)
         self.micro_batch_size = micro_batch_size
@@ -79,21 +70,21 @@ class Trainer:
         self._norm = torch.zeros((), device=accelerator.device)
 
     def gather(self) -> dict[str, Tensor]:
-        """Return weights, moments and carried states whole, on the CPU; every process has to call this."""
+        """Return weights, moments and recurrent states, on the CPU; every process has to call this."""
         tensors = self.state.gather()
-        if self.carried is not None:
-            by_process = self.accelerator.gather(self.carried).unflatten(0, (self.accelerator.num_processes, -1))
-            tensors[CARRIED] = whole(by_process.transpose(0, 1).flatten(0, 1))
+        if self.states is not None:
+            by_process = self.accelerator.gather(self.states).unflatten(0, (self.accelerator.num_processes, -1))
+            tensors[STATES] = whole(by_process.transpose(0, 1).flatten(0, 1))
         return tensors
 
     def resume(self, step: int, tensors: dict[str, Tensor]) -> None:
-        """Continue at `step` with its weights, moments and carried states."""
+        """Continue at `step` with its weights, moments and recurrent states."""
         self.state.place(tensors)
-        if self.carried is not None:
-            self.carried.copy_(self._mine(tensors[CARRIED]))
+        if self.states is not None:
+            self.states.copy_(self._rows_of_process(tensors[STATES]))
         self.step = self._since = step
 
-    def _mine(self, batch: Tensor) -> Tensor:
+    def _rows_of_process(self, batch: Tensor) -> Tensor:
         """Return this process's rows of a batch, on its device."""
         accelerator = self.accelerator
         rows = batch[accelerator.process_index :: accelerator.num_processes]
@@ -104,12 +95,12 @@ class Trainer:
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, self.config.precision == "bf16")
 
     def advance(self) -> float:
-        """Do one step of the optimiser; return its learning rate."""
+        """Take one step of the optimiser and return its learning rate."""
         config, accelerator = self.config, self.accelerator
         process = accelerator.process_index
-        tokens = self._mine(self.batches.batch(self.step))
+        tokens = self._rows_of_process(self.batches.batch(self.step))
         pieces = tokens.split(self.micro_batch_size)
-        carried = self._states_of_step()
+        states = self._states_of_step()
         for number, piece in enumerate(pieces, 1):
             if config.dropout:  # masks depend on seed, step, process and piece: a resumed run draws the same
                 drawn = np.random.SeedSequence((config.seed, self.step, process, number)).generate_state(1, np.uint64)
@@ -117,40 +108,40 @@ class Trainer:
             # Processes exchange their gradients once a step.
             with nullcontext() if number == len(pieces) else accelerator.no_sync(self.model):
                 with self.autocast():
-                    loss = self._loss_of(piece, None if carried is None else carried[number - 1])
+                    loss = self._loss_of(piece, None if states is None else states[number - 1])
                 if len(pieces) > 1:
                     loss = loss * (len(piece) / len(tokens))
                 accelerator.backward(loss)
-            self._loss += loss.detach()  # read only where the curve has a point: each reading waits for the device
+            self._loss += loss.detach()  # read at points of the curve only: each reading waits for the device
         norm = accelerator.clip_grad_norm_(self.state.parameters.values(), config.clip_norm)
         self._norm += norm.full_tensor() if isinstance(norm, DTensor) else norm
-        rate = learning_rate_at(self.step, config)
+        learning_rate = learning_rate_at(self.step, config)
         for group in self.state.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate
         self.state.optimizer.step()
         self.state.optimizer.zero_grad()
         self.step += 1
-        return rate
+        return learning_rate
 
     def _states_of_step(self) -> Sequence[Tensor] | None:
-        """Return the states from which each piece of this step's rows starts: [rows, 2, layers, hidden], views."""
-        if not isinstance(self.batches, StreamBatches) or self.carried is None:
+        """Return the states that each piece of this step's rows starts from, views: [rows, 2, layers, hidden]."""
+        if not isinstance(self.batches, StreamBatches) or self.states is None:
             return None
         group, place = self.batches.turn(self.step)
-        states = self.carried[:, group]
+        states = self.states[:, group]
         if place == 0:
             states.zero_()
         return states.split(self.micro_batch_size)
 
     def _loss_of(self, tokens: Tensor, states: Tensor | None) -> Tensor:
-        """Return the mean loss of sequences [rows, context]; start from carried states, if any, and replace them."""
+        """Return the mean loss of sequences [rows, context]; in stateful training, `states` are updated."""
         if states is None:
             loss: Tensor = self.model(input_ids=tokens, labels=tokens, use_cache=False).loss
             return loss
         cache = AbcLstmCache()
         h, c = states.movedim(0, 2).clone(memory_format=torch.contiguous_format)  # the gradient reads them later
         cache.store((h, c), 0)
-        targets = tokens[:, 1:].contiguous()  # the last one is the next sequence's first input: it is not read here
+        targets = tokens[:, 1:].contiguous()  # the last one is the next sequence's first input
         loss = self.model(input_ids=tokens[:, :-1], labels=targets, shift_labels=targets, past_key_values=cache).loss
         assert cache.state is not None
         states.copy_(torch.stack(cache.state).detach().movedim(2, 0))

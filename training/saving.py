@@ -1,9 +1,10 @@
-"""Checkpoints: weights, optimiser, step and curves in one safetensors file, verified by hash. Nothing is unpickled."""
+"""What a run saves: checkpoints in one safetensors file, verified by hash, and its model. Nothing is unpickled."""
 
 import hashlib
 import json
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,41 +14,45 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from cli import UserError
-from files import atomic_write
+from files import atomic_folder, atomic_write
+from modeling.loading import WEIGHTS
+from preprocessing.corpus import Corpus
 
-LATEST, BEFORE = "checkpoint.safetensors", "checkpoint.before.safetensors"
+LATEST, PREVIOUS = "checkpoint.safetensors", "checkpoint.before.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, beside its step
 
 
 class DamagedError(Exception):
-    """A checkpoint that is not what was written; the text says in what."""
+    """A checkpoint that is not as it was written; the text gives the reason."""
 
 
 def as_os_error(error: SafetensorError, path: Path) -> Exception:
-    """Return the OSError that safetensors wraps (of a full disk, say), naming the file; or the error itself."""
+    """Return the OSError in an error of safetensors (such as a full disk), naming the file; or the error itself."""
     code = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(code[1]), os.strerror(int(code[1])), str(path)) if code else error
 
 
 def branch_point(trunk: Path, step: int) -> Path:
-    """Return where a trunk's run keeps its state of `step`, for budgets whose cooldown starts there."""
+    """Return the file in which a trunk keeps its state of `step`, for budgets whose cooldown starts there."""
     return trunk / f"step_{step}.safetensors"
 
 
 @dataclass(frozen=True)
 class State:
-    """What a run is made of: parameters by name, captured once, and the optimiser that moves them.
+    """A run's parameters by name, and their optimiser.
 
-    FSDP hands out other objects as parameters after an evaluation, under which the optimiser has no moments.
+    Parameters are captured once: after an evaluation FSDP returns other objects, for which the optimiser has no
+    moments.
     """
 
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
 
     def gather(self) -> dict[str, Tensor]:
-        """Return weights and moments whole, on the CPU; every process has to call this."""
+        """Return weights and moments, unsharded and on the CPU; every process has to call this."""
         return {
             f"{key}.{name}": whole(value)
             for name, parameter in self.parameters.items()
@@ -55,17 +60,17 @@ class State:
         }
 
     def place(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `gather` returned."""
+        """Set weights and moments to those that `gather` returned."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(_like(parameter, tensors[f"model.{name}"]))
                 moments = {key: _like(parameter, tensors[f"{key}.{name}"]) for key in MOMENTS}
-                step = tensors[f"step.{name}"].to(parameter.device)  # where fused AdamW wants it
+                step = tensors[f"step.{name}"].to(parameter.device)  # fused AdamW needs it there
                 self.optimizer.state[parameter] = {"step": step, **moments}
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor, gathered if it is sharded, contiguous on the CPU."""
+    """Return a tensor unsharded, contiguous and on the CPU."""
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).contiguous().cpu()
 
 
@@ -90,7 +95,7 @@ def write_state(path: Path, config_hash: str, step: int, curves: dict[str, Any],
 def read_state(path: Path, config_hash: str) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
     """Return the step, the curves and the tensors of a state.
 
-    Raises DamagedError if the file is not what was written, UserError if it is whole but another run's.
+    Raises DamagedError if the file is not as it was written, UserError if it is another run's.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -114,27 +119,27 @@ def _hash(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 
 
 class Checkpoints:
-    """The last two states of a run: where the last one is damaged, the one before it serves."""
+    """The last two states of a run: if the last one is damaged, the previous one is used."""
 
     def __init__(self, folder: Path, config_hash: str) -> None:
-        self.latest, self.before, self.config_hash = folder / LATEST, folder / BEFORE, config_hash
+        self.latest, self.previous, self.config_hash = folder / LATEST, folder / PREVIOUS, config_hash
 
     def save(self, step: int, curves: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Write the state; the last one becomes the one before."""
+        """Write the state; the last one becomes the previous one."""
         if self.latest.is_file():
-            self.latest.replace(self.before)
+            self.latest.replace(self.previous)
         write_state(self.latest, self.config_hash, step, curves, tensors)
 
     def last(self) -> tuple[tuple[int, dict[str, Any], dict[str, Tensor]] | None, list[str]]:
-        """Return the last whole state (None: there is none) and a line for every damaged one.
+        """Return the last undamaged state (None: there is none) and a message for every damaged one.
 
-        What killed processes have left half written is deleted. Raises UserError if a state is another run's.
+        Files that killed processes left half written are deleted. Raises UserError if a state is another run's.
         """
-        for name in (".*.????????.*", ".tmp??????"):  # as atomic_write and safetensors call what is not whole yet
-            for left in self.latest.parent.glob(name):
+        for pattern in (".*.????????.*", ".tmp??????"):  # temporary names of atomic_write and of safetensors
+            for left in self.latest.parent.glob(pattern):
                 left.unlink(missing_ok=True)
         damaged: list[str] = []
-        for path in (self.latest, self.before):
+        for path in (self.latest, self.previous):
             if path.is_file():
                 try:
                     return read_state(path, self.config_hash), damaged
@@ -145,4 +150,27 @@ class Checkpoints:
     def delete(self) -> None:
         """Delete both."""
         self.latest.unlink(missing_ok=True)
-        self.before.unlink(missing_ok=True)
+        self.previous.unlink(missing_ok=True)
+
+
+def save_model(config: PreTrainedConfig, weights: dict[str, Tensor], corpus: Corpus, folder: Path) -> None:
+    """Write weights, configuration and tokenizer so that from_pretrained(folder) loads them.
+
+    `header_fields` in the configuration names the header fields that the model has seen. Raises ValueError unless
+    `weights` are all of the model's, tied ones once.
+    """
+    model = AutoModelForCausalLM.from_config(config)  # the trained one may be sharded
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if unexpected or set(missing) - set(model.all_tied_weights_keys):
+        raise ValueError(f"not the weights of this model: missing {missing}, unexpected {unexpected}")
+    model.config.header_fields = corpus.header_fields
+    shutil.rmtree(folder / ".model", ignore_errors=True)  # half moved, by a process that was killed
+    with atomic_folder(folder / ".model", mark="config.json") as temporary:
+        try:
+            model.save_pretrained(temporary)
+        except SafetensorError as error:
+            raise as_os_error(error, folder / WEIGHTS) from None
+        corpus.tokenizer().save_pretrained(temporary)
+    for file in sorted((folder / ".model").iterdir()):
+        file.replace(folder / file.name)
+    (folder / ".model").rmdir()
