@@ -16,7 +16,7 @@ from model_cards.card import CARD, licence_words
 from model_cards.releases import DATASET, ROOT, Release, model_repository, releases
 from model_cards.results import CORPUS, CORPUS_FIELDS, FITS, NAMES, QUALITY_VS_SIZE, STATS, chosen_fits
 from model_cards.vendor import vendor_abcjs
-from training.record import baseline_file, read_ladders
+from training.record import BASELINE, read_ladders
 
 SPACE = Path(__file__).parent / "space"
 SPACE_CARD = Path(__file__).parent / "space_card.md.j2"
@@ -111,7 +111,7 @@ def _figures(root: Path) -> dict[str, Any]:
     """Return the runs at the main budget with the laws fitted to them, and the share of valid tunes by size."""
     laws = chosen_fits(read_json(root / FITS, "fits"))
     found = read_json(root / QUALITY_VS_SIZE, "chosen", "metrics")
-    baseline = read_json(baseline_file(root), "order", "validation_loss")
+    baseline = read_json(root / BASELINE, "order", "validation_loss")
     valid = found["chosen"]["valid"]
     [metric] = [metric for metric in found["metrics"] if metric["name"] == "valid"]
     runs = [run for ladder in read_ladders(root).values() for run in ladder.finished]

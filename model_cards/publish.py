@@ -15,7 +15,7 @@ from model_cards.paths import forget_paths, of_machine
 from model_cards.releases import CONFIGURATION_FILES, MAIN, TOKENIZER_FILES, Release, add_code, releases
 from model_cards.results import PUBLISHED_STATS, QUALITY, SAMPLES, STATS, Results
 from modeling.loading import WEIGHTS, load_model
-from training.record import BASELINE, BEST, baseline_file, read_record, write_record
+from training.record import BASELINE, BEST, read_record, write_record
 
 MODEL = "model"
 MAX_BYTES = 3_000_000  # of the weights of the small model
@@ -40,7 +40,7 @@ def publish(results: Results, folder: Path) -> None:
     root, tunes = results.root, "generation_analysis/tunes"
     make_folder((folder / QUALITY).parent)
     shutil.copyfile(root / STATS, folder / PUBLISHED_STATS)
-    shutil.copyfile(baseline_file(root), folder / BASELINE)
+    shutil.copyfile(root / BASELINE, folder / BASELINE)
     shutil.copyfile(root / QUALITY, folder / QUALITY)
     if (root / tunes / "samples.json").is_file():  # those chosen to be shown
         with atomic_folder(folder / tunes, mark="samples.json") as temporary:

@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from generation.travel import add_pipeline
+from generation.packing import add_pipeline
 from modeling.loading import WEIGHTS
 from training.record import BEST, RunRecord, read_ladders, read_record, run_folder
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import cli
 from cli import UserError
 from files import render, write_text
-from generation.travel import add_pipeline
+from generation.packing import add_pipeline
 from model_cards.card import CARD, best_card
 from model_cards.results import LAWS, NAMES, Results, compared_laws, find_fits, shown_tunes
 from training.record import BEST

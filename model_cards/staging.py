@@ -14,10 +14,10 @@ from tqdm import tqdm
 from cli import UserError
 from files import atomic_folder, read_json, write_json, write_text
 from generation.memorisation import Memory
+from generation.packing import pack
 from generation.quality import score_tune
 from generation.rendering import render
 from generation.study import CELLS, Cell, read_memory
-from generation.travel import pack
 from model_cards.card import CARD, LAW_FIGURE, QUALITY_FIGURE, Place, model_card
 from model_cards.demo_folder import stage_demo
 from model_cards.paths import bare, bare_names, forget_paths

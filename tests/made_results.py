@@ -14,12 +14,12 @@ from files import read_json, write_json
 from generation.quality_vs_size import analyse
 from generation.study import CELLS, plan_cells
 from model_cards.results import FITS, QUALITY, QUALITY_VS_SIZE
-from modeling.ladder import new_model
+from modeling.models import new_model
 from preprocessing.blocks import Block
 from training.evaluation import held_out_losses
-from training.models import save_model
-from training.record import BASELINE, BEST, FINISHED, baseline_file, run_folder, write_record
+from training.record import BASELINE, BEST, FINISHED, run_folder, write_record
 from training.runs_table import read_runs_table
+from training.saving import save_model
 
 PUBLISHED = Path(__file__).parent.parent / "results"
 MAIN_BUDGET = 8_000_000
@@ -67,8 +67,7 @@ def made_results(root, corpus):
     (root / "GPT_analysis").mkdir()
     (root / "GPT_analysis" / "page.html").touch()
     write_json(root / QUALITY_VS_SIZE, analyse(read_json(root / QUALITY), 20, 0, "free"))
-    baseline_file(root).parent.mkdir(exist_ok=True)
-    shutil.copyfile(PUBLISHED / BASELINE, baseline_file(root))
+    shutil.copyfile(PUBLISHED / BASELINE, root / BASELINE)
     for cell in plan_cells(root, [0.8, 0.9, 1.0], "free"):
         tunes = [{"abc": TUNE.format(note), "ended": True} for note in "FGA"]
         write_json((root / QUALITY).parent / CELLS / f"{cell.name}.json", {"tunes": tunes})

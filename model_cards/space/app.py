@@ -18,7 +18,7 @@ from request_filter import RequestFilter
 from starlette.middleware import Middleware
 from studio import Studio, Tune
 
-from generation.rendering import safe
+from generation.rendering import sanitize
 
 FOLDER = Path(__file__).resolve().parent
 SCRIPTS = [FOLDER / name for name in ("vendor/abcjs/abcjs-basic-min.js", "generation/page.js", "tune.js", "figures.js")]
@@ -68,7 +68,7 @@ def to_show(name: str, tune: Tune) -> dict[str, Any]:
     """Return what the browser gets of a tune; tune.js shows all of it as text."""
     return asdict(tune) | {
         "name": name,
-        "score": safe(tune.abc),
+        "score": sanitize(tune.abc),
         "bits": f"{tune.bits_per_character:.2f}",
         "midi": b64encode(tune.midi).decode() if tune.midi else None,
         "settings": {key: str(value) for key, value in tune.settings.items()},

@@ -23,8 +23,8 @@ from cli import UserError
 from generation.abc_pipeline import FREE, STRICT, AbcGenerationPipeline, split_header
 from generation.decoding import KEPT, Decoder, window
 from generation.memorisation import Memory
-from generation.rendering import RenderingError, notes, to_midi
-from generation.words import missed, nearest
+from generation.messages import describe_copy, describe_failure
+from generation.rendering import RenderingError, read_notes, to_midi
 from modeling.loading import load_model, load_tokenizer
 from preprocessing.notation import judge
 
@@ -106,7 +106,7 @@ class Studio:
         except RenderingError as error:
             midi = None
             messages.append(str(error))
-        sounding = notes(midi) if midi else []
+        sounding = read_notes(midi) if midi else []
         played = [[round(start, 3), round(length, 3), pitch] for start, length, pitch in sounding]
         if midi and len(played) < HEARD * verdict["notes"]:  # repeats can only add notes
             left_out = verdict["notes"] - len(played)
@@ -116,7 +116,7 @@ class Studio:
             valid=verdict["valid"],
             verdict=describe(verdict, strict),
             bits_per_character=bits,
-            nearest=nearest(trace, sources),
+            nearest=describe_copy(trace, sources),
             copied=trace.copied,
             notes=played,
             midi=midi,
@@ -201,7 +201,7 @@ def bits_per_character(pipe: AbcGenerationPipeline, abc: str, ended: bool) -> fl
 
 def describe(verdict: dict[str, Any], strict: bool) -> str:
     """Return a verdict of :func:`generation.quality.score_tune` as one line."""
-    reason = missed(verdict)
+    reason = describe_failure(verdict)
     if reason is not None:
         return f"not valid: {reason}"
     bars = "bars, forced to add up" if strict else "bars that add up"
