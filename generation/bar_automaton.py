@@ -15,7 +15,8 @@ from functools import lru_cache
 from math import gcd
 from typing import Any, NamedTuple
 
-from generation.bar_state import MAX_SLURS, BarState, body_start, can_fill, kind_of, length_factor, scaled
+from generation.bar_state import MAX_SLURS, BarState, body_start, can_fill, kind_of, length_factor
+from preprocessing.abc_fields import scaled
 from preprocessing.notation import (
     COMMENT,
     ENDING,

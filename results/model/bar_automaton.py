@@ -15,7 +15,8 @@ from functools import lru_cache
 from math import gcd
 from typing import Any, NamedTuple
 
-from .bar_state import MAX_SLURS, BarState, body_start, can_fill, kind_of, length_factor, scaled
+from .bar_state import MAX_SLURS, BarState, body_start, can_fill, kind_of, length_factor
+from .abc_fields import scaled
 from .notation import (
     COMMENT,
     ENDING,

@@ -11,10 +11,10 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from .abc_fields import in_ticks, scaled
 from .notation import (
     TOKEN,
     TUPLET_TIME,
-    WHOLE,
     Length,
     bar_length,
     default_unit_length,
@@ -187,19 +187,6 @@ def body_start(metre: str | None, unit: Fraction | None) -> BarState:
     """Return the state at the start of a body, after a header with this metre and unit length."""
     state = BarState(None, False, in_ticks(unit or default_unit_length(metre)))
     return state.after_field("M", metre or "none")
-
-
-def scaled(length: Length, numerator: int, denominator: int) -> Length:
-    """Return length * numerator / denominator, exactly."""
-    product = length * numerator
-    if isinstance(product, int) and product % denominator == 0:
-        return product // denominator
-    return Fraction(product, denominator)
-
-
-def in_ticks(length: Fraction) -> Length:
-    """Return whole notes in ticks."""
-    return scaled(WHOLE, length.numerator, length.denominator)
 
 
 @lru_cache(maxsize=4096)

@@ -20,10 +20,9 @@ State = tuple[Tensor, Tensor]
 
 
 class AbcLstmCache(Cache):
-    """The state an LSTM carries from one call to the next, in place of keys and values.
+    """The state of an LSTM between two calls, in place of keys and values; its size does not grow with time.
 
-    ``h`` and ``c`` are [layers, batch, hidden], or None before the first token. The model writes its new
-    state into the cache it was given, as transformers' own caches do. The size does not grow with time.
+    ``h`` and ``c`` are [layers, batch, hidden], or None before the first token. The model updates the cache given.
     """
 
     h: Tensor | None = None
@@ -31,7 +30,7 @@ class AbcLstmCache(Cache):
     seen_tokens = 0
 
     def __init__(self) -> None:
-        super().__init__(layers=[])  # the base class keeps a list of per-layer caches; cuDNN wants one tensor
+        super().__init__(layers=[])  # no list of caches by layer: cuDNN takes one tensor
 
     @property
     def state(self) -> State | None:
@@ -85,16 +84,11 @@ class AbcLstmCache(Cache):
 
 
 class AbcLstmPreTrainedModel(PreTrainedModel):
-    """What the LSTM classes share: loading, saving and the initialisation.
+    """Loading, saving and initialisation.
 
-    Initialisation:
-        embedding: N(0, ``embedding_std``).
-        LSTM matrices: uniform on ±1/sqrt(hidden), torch's own choice.
-        LSTM biases: 0, but ``forget_bias`` in the forget part of ``bias_ih`` (torch adds ``bias_ih`` and
-            ``bias_hh``; only one of them carries it).
-        head, and the projection before a tied head: N(0, 1/sqrt(hidden)). A tied head *is* the embedding, so
-            it starts at N(0, ``embedding_std``): without a projection, the default of 1 makes its first
-            logits sqrt(hidden) times those of an untied head, and 1/sqrt(hidden) makes them alike.
+    Initialisation: embedding (and a tied head) N(0, ``embedding_std``); LSTM matrices uniform on ±1/sqrt(hidden), as
+    in torch; LSTM biases 0, but ``forget_bias`` in the forget part of ``bias_ih``, to which torch adds ``bias_hh``; an
+    untied head, and the projection before a tied one, N(0, 1/sqrt(hidden)).
     """
 
     config_class = AbcLstmConfig
@@ -103,8 +97,7 @@ class AbcLstmPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # transformers flags the tensors it has loaded and `init` leaves flagged ones alone. A slice has no
-        # flag, so the bias is written as one whole vector.
+        # `init` skips tensors that transformers has loaded. It cannot tell for a slice: the bias is written whole.
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.embedding_std)
         elif isinstance(module, nn.Linear):
@@ -133,7 +126,7 @@ class AbcLstmModel(AbcLstmPreTrainedModel):
             config.hidden_size,
             config.num_hidden_layers,
             batch_first=True,
-            # nn.LSTM drops between layers only, and warns when there is no such place
+            # nn.LSTM drops out between layers only, and warns if there is one layer
             dropout=config.dropout if config.num_hidden_layers > 1 else 0.0,
         )
         self.dropout = nn.Dropout(config.dropout)
@@ -147,14 +140,12 @@ class AbcLstmModel(AbcLstmPreTrainedModel):
         past_key_values: AbcLstmCache | None = None,
         use_cache: bool | None = None,
     ) -> BaseModelOutputWithPast:
-        """Run the LSTM over ``input_ids`` [batch, time], from the carried state if one is given.
+        """Run the LSTM over ``input_ids`` [batch, time], from the state in ``past_key_values`` if given.
 
-        ``attention_mask`` [batch, time], or [batch, past + time] as generate() grows it, is 1 at tokens and 0
-        at padding, on either side. A token sees the tokens before it and no padding; what comes out at
-        padding means nothing. Leave it None where there is none: reading it makes the host wait for a GPU.
-
-        Returns ``last_hidden_state`` [batch, time, hidden] and, if ``use_cache``, ``past_key_values``: the
-        cache given, or a new one, holding the state after each row's last token.
+        ``attention_mask`` [batch, time], or [batch, past + time] as generate() passes it, is 1 at tokens and 0 at
+        padding, on either side; outputs at padding have no meaning. Without padding leave it None: reading it makes the
+        host wait for a GPU. Returns ``last_hidden_state`` [batch, time, hidden] and, if ``use_cache``,
+        ``past_key_values``: the given cache, or a new one, with the state after each row's last token.
 
         Raises ValueError if the mask is shorter than ``input_ids``.
         """
@@ -175,7 +166,7 @@ class AbcLstmModel(AbcLstmPreTrainedModel):
         return BaseModelOutputWithPast(last_hidden_state=self.dropout(hidden), past_key_values=cache)
 
     def _run_padded(self, embedded: Tensor, mask: Tensor, past: State | None) -> tuple[Tensor, State]:
-        """The LSTM over the columns where ``mask`` [batch, time] is true, as if the others were not there."""
+        """Run the LSTM over the columns where ``mask`` [batch, time] is true, as if there were no others."""
         lengths = mask.sum(1)
         # The sort is stable: real tokens come first, in their order, whichever side the padding is on.
         order = mask.int().argsort(dim=1, descending=True, stable=True).unsqueeze(-1)
@@ -197,7 +188,7 @@ class AbcLstmForCausalLM(AbcLstmPreTrainedModel, GenerationMixin):
     """The LSTM with a bias-free head: [batch, time] token ids to [batch, time, vocab] logits.
 
     With ``tie_word_embeddings`` the head's matrix is the embedding's; where ``embedding_size`` and
-    ``hidden_size`` differ, a bias-free projection from hidden to embedding stands before it.
+    ``hidden_size`` differ, a bias-free projection from hidden to embedding precedes it.
     """
 
     # {the tied: its source}
@@ -229,13 +220,11 @@ class AbcLstmForCausalLM(AbcLstmPreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Predict the next token at every column of ``input_ids`` [batch, time].
 
-        ``attention_mask``, ``past_key_values`` and ``use_cache`` are those of :meth:`AbcLstmModel.forward`.
-        ``labels`` [batch, time] are the input ids themselves: the shift by one happens inside, and -100 is
-        left out. ``logits_to_keep`` keeps the last so many columns (0: all), or the columns a tensor lists.
-        Other keywords (``num_items_in_batch``) go to the loss.
-
-        Returns ``logits`` [batch, kept time, vocab], ``past_key_values``, and with ``labels`` the ``loss`` in
-        nats per token: the mean over predicted tokens, or their sum over ``num_items_in_batch``.
+        ``attention_mask``, ``past_key_values`` and ``use_cache`` are those of :meth:`AbcLstmModel.forward`. ``labels``
+        [batch, time] are the input ids: they are shifted by one inside, and -100 is ignored. ``logits_to_keep`` is the
+        number of last columns to keep (0: all), or a tensor of columns. Other keywords (``num_items_in_batch``) go to
+        the loss. Returns ``logits`` [batch, kept time, vocab], ``past_key_values``, and with ``labels`` the ``loss`` in
+        nats per token: the mean over predicted tokens, or their sum divided by ``num_items_in_batch``.
 
         Raises ValueError if the mask is shorter than ``input_ids``.
         """
