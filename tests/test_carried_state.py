@@ -13,9 +13,6 @@ from test_exactness import Grid, assert_branches_are
 from test_training import CONFIG, OFTEN, InterruptedRun, assert_same_run, quiet, refusal
 from torch.nn import functional as F
 
-from analysis.ablations import LONGER, STATE, STATE_RESET, arm_differences
-from analysis.evidence import of_folders
-from analysis.study import Study
 from cli import UserError
 from modeling.loading import load_model
 from training.batches import StreamBatches
@@ -270,53 +267,3 @@ def test_runs_with_carried_state_are_not_of_the_main_budget(study):
     assert {name: len(ladder.finished) for name, ladder in found.items()} == {"gpt": 24, "lstm": 24}
     assert not any(run.config.stateful for run in found["lstm"].finished)
     assert sum(run.config.stateful for run in found["lstm"].others) == len(ladders["lstm"]) + 2
-
-
-def test_no_law_is_of_runs_with_carried_state_but_their_difference_is_told(study):
-    root, _ = study
-    found = Study(of_folders(root, [], root))
-    for members in (found.main, found.runs):
-        assert {name: len(runs) for name, runs in members.items()} == {"gpt": 24, "lstm": 24}
-        assert not any(run["stateful"] for run in members["lstm"])
-    rows = arm_differences(found.every["lstm"])
-    for kind, gain in ((STATE, GAIN), (STATE_RESET, TRAINING_GAIN)):
-        mine = [row for row in rows if row["against"] == kind]
-        assert [row["seeds"] for row in mine] == [3] * 8
-        assert [row["difference"] for row in mine] == pytest.approx([-gain] * 8)
-    assert len(rows) == 16
-    assert arm_differences(found.every["gpt"]) == []
-
-
-def test_carried_state_is_compared_on_the_same_part_in_the_same_keys():
-    def runs(fraction, keys, reset, carried):
-        run = made_run("lstm", "20k", 0, 2e4, reset, data_fraction=fraction, keys=keys)
-        return [run, stateful(run, validation_loss=carried, validation_loss_reset=carried + 0.03)]
-
-    rows = arm_differences([*runs(1.0, 1, 2.0, 1.9), *runs(0.25, 1, 2.5, 2.8), *runs(1.0, 12, 1.8, 1.79)])
-    found = {(row["against"], row["data_fraction"], row["keys"]): row["difference"] for row in rows}
-    expected = {
-        ("state", 1.0, 1): -0.1,
-        ("state", 0.25, 1): 0.3,
-        ("state", 1.0, 12): -0.01,
-        ("state reset", 1.0, 1): -0.07,
-        ("state reset", 0.25, 1): 0.33,
-        ("state reset", 1.0, 12): 0.02,
-        ("part", 0.25, 1): 0.5,
-        ("keys", 1.0, 12): -0.2,
-    }
-    assert found == pytest.approx(expected)
-
-
-def test_what_more_passes_over_a_part_change_is_told_apart_from_the_budget():
-    runs = [
-        made_run("lstm", "20k", seed, 2e4, loss + 0.01 * seed, data_fraction=fraction, tokens=tokens)
-        for fraction, losses in ((1.0, (2.0, 1.8, 1.7)), (1 / 16, (2.2, 2.1, 2.4)))
-        for tokens, loss in zip((1_000_000, 2_000_000, 8_000_000), losses, strict=True)
-        for seed in (0, 1)
-    ]
-    rows = [row for row in arm_differences(runs) if row["against"] == LONGER]
-    found = [(row["data_fraction"], row["from_budget"], row["budget"], row["seeds"], row["difference"]) for row in rows]
-    assert found == [
-        (1 / 16, 1_000_000, 2_000_000, 2, pytest.approx(-0.1)),
-        (1 / 16, 2_000_000, 8_000_000, 2, pytest.approx(0.3)),
-    ]

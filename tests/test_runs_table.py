@@ -1,18 +1,15 @@
-"""All runs as one table: what is written is what is read, planned runs stand in it, and a study is analysed from it."""
+"""All runs as one table: what is written is what is read, planned runs are in it, and damage is named."""
 
+import json
 import re
-from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 from made_results import PUBLISHED
-from made_runs import made_ladders, made_run, record_of, write_study
+from made_runs import made_run, record_of
 
-from analysis.evidence import of_folders, of_table
-from analysis.study import Study, analyse
 from cli import UserError
-from files import write_json
-from training.record import BASELINE, DIVERGED, FINISHED, NOT_RUN
+from training.record import FINISHED, NOT_RUN, read_record, write_record
 from training.runs_table import Row, read_runs_table, replace_arm, write_runs
 
 
@@ -64,59 +61,31 @@ def test_a_file_that_is_no_table_is_named(tmp_path):
         read_runs_table(tmp_path / "none.parquet")
 
 
-@pytest.fixture
-def written(tmp_path):
-    """One study in folders and, with runs that were not run, in a table."""
-    ladders = made_ladders(seeds=(0,))
-    write_study(tmp_path / "data", ladders)
-    evidence = of_folders(tmp_path / "data", [], tmp_path)
-    planned = record_of(made_run("gpt", "9m", 0, 9e6, 1.0, status=NOT_RUN, validation_loss=None))
-    rows = [Row("cpu", "ladders", record_of(run)) for runs in ladders.values() for run in runs]
-    other = Row("gpu", "ladders", planned)
-    write_runs(tmp_path / "runs.parquet", [*rows, Row("cpu", "ladders", planned), other, other])
-    write_json(tmp_path / BASELINE, evidence.baseline)
-    return evidence, tmp_path / "runs.parquet"
+DAMAGES = {
+    "cut off": lambda record: json.dumps(record)[:200],
+    "empty": lambda _: "",
+    "a list": lambda record: json.dumps([record]),
+    "no config": lambda record: json.dumps({**record, "config": None}),
+    "an empty config": lambda record: json.dumps({**record, "config": {}}),
+    "another hash": lambda record: json.dumps({**record, "config_hash": "0123456789abcdef"}),
+    "no loss": lambda record: json.dumps({**record, "validation_loss": None}),
+}
 
 
-def test_a_table_gives_the_same_analysis_as_the_folders(written):
-    evidence, path = written
-    found = of_table(path, "cpu")
-    assert len(found.left_out) == 2
-    assert found.left_out[0].startswith("study cpu, ladders: 1 of 17 runs")
-    assert found.left_out[1].startswith("study gpu, ladders: 2 of 2 runs")
-    assert {name: len(runs) for name, runs in Study(found).runs.items()} == {"gpt": 8, "lstm": 8}
-    assert analyse(found) | {"left_out": []} == analyse(evidence) | {"left_out": []}
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_record_is_refused_by_name(tmp_path, damage):
+    write_record(tmp_path, made_record(0, 15_000, 1.25))
+    path = tmp_path / "record.json"
+    path.write_text(damage(json.loads(path.read_text())))
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        read_record(tmp_path)
 
 
-def test_a_diverged_run_in_a_table_is_reported_and_not_fitted(written):
-    _, path = written
-    rows = read_runs_table(path)
-    reason = "the training loss is nan at step 17"
-    diverged = replace(rows[3].record, status=DIVERGED, reason=reason, validation_loss=None)
-    write_runs(path, [*rows[:3], replace(rows[3], record=diverged), *rows[4:]])
-    found = of_table(path, "cpu")
-    assert len(found.main["gpt"]) == 7
-    assert found.left_out[0].endswith(reason)
-
-
-def test_a_study_that_is_not_in_the_table_is_one_line(written):
-    with pytest.raises(UserError, match=r"--study gpu: no finished run of it in .*runs\.parquet, which has cpu, gpu"):
-        of_table(written[1], "gpu")
-
-
-def test_a_table_with_a_run_twice_or_without_a_column_is_one_line(written):
-    _, path = written
-    rows = read_runs_table(path)
-    write_runs(path, [*rows, rows[0]])
-    with pytest.raises(UserError, match=r"runs\.parquet: gpt .*, stands there twice"):
-        of_table(path, "cpu")
-    pq.write_table(pq.read_table(path).drop_columns(["config.seed"]), path)
+def test_a_row_that_is_not_a_record_is_named(tmp_path):
+    write_runs(tmp_path / "runs.parquet", [row("a", 1.0, 0)])
+    pq.write_table(pq.read_table(tmp_path / "runs.parquet").drop_columns(["config.seed"]), tmp_path / "runs.parquet")
     with pytest.raises(UserError, match=r"runs\.parquet, row 0: .*no seed"):
-        of_table(path, "cpu")
-    write_runs(path, rows)
-    (path.parent / BASELINE).unlink()
-    with pytest.raises(UserError, match=r"ngram_baseline\.json is missing: a study's training leaves it in GPT_"):
-        of_table(path, "cpu")
+        read_runs_table(tmp_path / "runs.parquet")
 
 
 def test_the_data_dictionary_names_every_column_of_the_committed_table():
