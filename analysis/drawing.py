@@ -92,6 +92,11 @@ def tick(value: float, _: Any = None) -> str:
     return format_count(value) if value >= 1000 else f"{value:.5g}"
 
 
+def escape_formula(text: str) -> str:
+    """Return text as matplotlib shows it and not as a formula between dollar signs."""
+    return text.replace("$", r"\$")
+
+
 def shades(count: int) -> np.ndarray:
     """Return colours from dark to light for an ordered series: [count, 4]."""
     colours: np.ndarray = mpl.colormaps["viridis"](np.linspace(0, 0.9, count))
