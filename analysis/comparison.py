@@ -17,7 +17,7 @@ from scipy.stats import t as student
 from analysis.fitting import Fit
 from analysis.intervals import EDGES, Interval, jackknife, mean_intervals, percentiles
 from analysis.laws import Array
-from analysis.runs import DELTA, Runs, by_size, clusters, column, fit_runs, paired, whole_corpus
+from analysis.runs import Runs, by_size, clusters, column, fit_runs, paired, whole_corpus
 
 PAIR = ("gpt", "lstm")
 AXES = ("n_params", "n_params_non_embedding", "flops")
@@ -33,7 +33,7 @@ Row = dict[str, Any]
 Curves = Callable[[Array], Array]  # theta [rows, parameters] → (E, a, alpha) [rows, 3] of E + e^a·x^-alpha
 
 
-def compare(ladders: dict[str, Runs], delta: float = DELTA) -> Row:
+def compare(ladders: dict[str, Runs]) -> Row:
     """Compare the paired runs of "gpt" and "lstm" on all of the training tunes, in their own keys.
 
     Laws of one variable, resources and positions are compared at the most frequent budget of tokens (of equally
@@ -55,7 +55,7 @@ def compare(ladders: dict[str, Runs], delta: float = DELTA) -> Row:
         left_out["chinchilla"] = f"it needs {MIN_BUDGETS} budgets of tokens, and pairs have {len(counts)}"
     for law, axis, runs in wanted:
         try:
-            laws.append(compare_law(law, axis, runs, budget, delta))
+            laws.append(compare_law(law, axis, runs, budget))
         except ValueError as error:
             left_out[f"{law} {axis}"] = str(error)
     everyone = [run for runs in at_budget.values() for run in runs]
@@ -110,23 +110,24 @@ class Side:
     equal_weights: Array
 
 
-def fit_side(law: str, axis: str, runs: Runs, delta: float) -> Side:
+def fit_side(law: str, axis: str, runs: Runs) -> Side:
     """Fit a law to one architecture of the pairs."""
-    fitted = fit_runs(law, runs, axis, delta)
     leave_out = 1 - np.eye(len(set(clusters(runs))))
-    without_pair = fit_runs(law, runs, axis, delta, draws=leave_out).resampled
-    equal = fit_runs(law, runs, axis, delta, weighted=False, resamples=1)
-    return Side(fitted, without_pair, equal.theta if equal.converged else np.full_like(equal.theta, np.nan))
+    without_pair = fit_runs(law, runs, axis, draws=leave_out).resampled
+    equal = fit_runs(law, runs, axis, weighted=False, resamples=1)
+    return Side(
+        fit_runs(law, runs, axis), without_pair, equal.theta if equal.converged else np.full_like(equal.theta, np.nan)
+    )
 
 
-def compare_law(law: str, axis: str, runs: dict[str, Runs], budget: int, delta: float) -> Row:
+def compare_law(law: str, axis: str, runs: dict[str, Runs], budget: int) -> Row:
     """Compare both architectures under one law on one axis; fits and resamples are of paired runs.
 
     `steeper` is the architecture with the larger alpha if both intervals exclude zero, else None. `equal_weights` has
     the difference of alpha and the first crossover where all runs have the same weight. Raises ValueError if the runs
     are too few.
     """
-    sides = {architecture: fit_side(law, axis, members, delta) for architecture, members in runs.items()}
+    sides = {architecture: fit_side(law, axis, members) for architecture, members in runs.items()}
     fits = {architecture: side.fitted for architecture, side in sides.items()}
     names = fits["gpt"].law.names
     differences = {

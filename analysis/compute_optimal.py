@@ -93,16 +93,13 @@ def _result(reason: str | None = None, **known: Any) -> Row:
     return {"reason": reason, **empty, **known}
 
 
-def compute_optimal(runs: Runs, fitted: Fit | None, draws: Array | None = None) -> Row:
+def compute_optimal(runs: Runs, fitted: Fit | None) -> Row:
     """Return the compute-optimal split of FLOPs by three methods, and what each pair of identified ones says.
 
-    Args:
-        runs: finished runs of one architecture on one part of the data, of several budgets a size.
-        fitted: Chinchilla's law of n_params and tokens; None if the runs are too few for it.
-        draws: how often each cluster is drawn [resamples, clusters], clusters in the order of their sorted labels.
-            Default: `draw_within_sizes`.
+    `runs` are finished runs of one architecture on one part of the data, of several budgets a size; `fitted` is
+    Chinchilla's law of n_params and tokens, None if the runs are too few for it.
     """
-    curves = Curves.of(runs, draws, DELTA if fitted is None else fitted.delta)
+    curves = Curves.of(runs, DELTA if fitted is None else fitted.delta)
     cost = cost_of(runs)
     shared = curves.shared()
     levels = shared if len(shared) else curves.covered(LEVELS)

@@ -64,8 +64,8 @@ class Curves:
     delta: float
 
     @classmethod
-    def of(cls, runs: Runs, draws: Array | None, delta: float) -> "Curves":
-        """Group runs into curves; `draws` as `compute_optimal` takes them."""
+    def of(cls, runs: Runs, delta: float) -> "Curves":
+        """Group runs into curves; `delta` is that of the Huber loss on log loss."""
         sizes = by_size(runs)
         labels = np.array(clusters(runs))
         points, size = [], []
@@ -77,7 +77,7 @@ class Curves:
             size.append(list(sizes).index(members[0]["size"]))
         log_n = np.log([members[0]["n_params"] for members in sizes.values()])
         of_size = np.array(size)
-        draws = draw_within_sizes(of_size) if draws is None else draws
+        draws = draw_within_sizes(of_size)
         without_one = (of_size != np.arange(len(sizes))[:, None]) * 1.0
         return cls(log_n, of_size, points, np.concatenate([np.ones((1, len(size))), without_one, draws]), delta)
 

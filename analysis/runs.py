@@ -203,9 +203,7 @@ def weights_of(runs: Runs) -> Array | None:
     return seed_weights(np.log(column(runs, "validation_loss")), settings, np.log(column(runs, "n_params")))
 
 
-def fit_runs(
-    law: str, runs: Runs, axis: str = "n_params", delta: float = DELTA, weighted: bool = True, **options: Any
-) -> Fit:
+def fit_runs(law: str, runs: Runs, axis: str = "n_params", weighted: bool = True, **options: Any) -> Fit:
     """Fit a law to runs, with their clusters, sizes and weights.
 
     `axis` names the column of N, or of C if it is "flops"; `options` are those of `analysis.fitting.fit`.
@@ -222,6 +220,6 @@ def fit_runs(
         weights=weights_of(runs) if weighted else None,
         clusters=clusters(runs),
         sizes=[run["size"] for run in runs],
-        delta=delta,
+        delta=DELTA,
         **options,
     )
