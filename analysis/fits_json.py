@@ -10,8 +10,6 @@ LAWS = {
     "power_irreducible": "power law + E",
     "chinchilla": "Chinchilla",
     "data_constrained": "data-constrained (Muennighoff)",
-    "mupt": "MuPT eq. 2",
-    "sms": "SMS (MuPT)",
     "transposition": "transposition multiplier",
 }
 AXES = {

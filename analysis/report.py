@@ -16,7 +16,6 @@ from files import render
 
 REPORT = Path(__file__).with_name("report.md.j2")
 FINDINGS = Path(__file__).with_name("findings.md.j2")
-IN_LAW_TABLE = ("power", "power_irreducible", "chinchilla", "data_constrained", "transposition")
 SWEPT_WITHIN = 1.1  # times the largest size that was swept: beyond it the learning-rate rule is extrapolated
 DECADE = 10.0  # times the largest fitted size
 SHARES = ("valid", "bars_add_up", "no_errors", "copied")
@@ -81,7 +80,7 @@ def law_rows(data: Data) -> list[Data]:
         }
         for name, fits in data["fits"].items()
         for fit in fits
-        if fit["law"] in IN_LAW_TABLE and fit["axis"] != "n_params_non_embedding"
+        if fit["axis"] != "n_params_non_embedding"
     ]
 
 

@@ -31,7 +31,7 @@ HASHES = "made_from.json"  # of what the fits and of what figures and report wer
 HERE = Path(__file__).parent
 # Modules that a change of the fits does not come from; any other module of this folder is one of fitting.
 RENDERING = ("run", "figures", "drawing", "report", "page", "published", "fits_json")
-OF_TABLES = ("fit", "table", "table_rows", "cells")
+OF_TABLES = ("fit", "table", "table_rows", "table_figures", "cells")
 STAMP = re.compile(r"\{# fits: ([0-9a-f]{64}) #\}")
 
 

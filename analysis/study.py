@@ -10,7 +10,7 @@ import numpy as np
 from analysis.ablations import loss_differences
 from analysis.comparison import compare
 from analysis.compute_optimal import compute_optimal
-from analysis.fitting import Fit, fit
+from analysis.fitting import Fit, fit, line_of
 from analysis.intervals import percentiles
 from analysis.laws import LAWS, Array
 from analysis.runs import (
@@ -127,9 +127,8 @@ def _fits(main: Runs, runs: Runs) -> list[Fitted]:
             found += [Fitted("flops", best, _fit_along(law, best, "flops")) for law in OF_N]
     own_keys = [run for run in runs if run["n_keys"] == 1]
     repeated = any(run["epochs"] > REPEATED for run in own_keys) and len({run["unique_tokens"] for run in own_keys}) > 1
-    for law in ("data_constrained", "mupt", "sms"):
-        if repeated and _enough_settings(law, own_keys):
-            found.append(Fitted("n_params", own_keys, fit_runs(law, own_keys)))
+    if repeated and _enough_settings("data_constrained", own_keys):
+        found.append(Fitted("n_params", own_keys, fit_runs("data_constrained", own_keys)))
     if len({run["n_keys"] for run in runs}) > 1 and _enough_settings("transposition", runs):
         found.append(Fitted("n_params", runs, fit_runs("transposition", runs)))
     return found
@@ -171,18 +170,6 @@ def frontier(runs: Runs) -> Runs:
 def _of(found: list[Fitted], law: str) -> Fit | None:
     """Return the fit of a law in N of all parameters, or None if there is none."""
     return next((entry.fit for entry in found if entry.fit.law.name == law and entry.axis == "n_params"), None)
-
-
-def line_of(fitted: Fit) -> dict[str, Any] | None:
-    """Return the line and band of a law of one variable, over a little more than its points."""
-    if fitted.law.needs != ("x",):
-        return None
-    [(variable, (low, high))] = fitted.domain.items()
-    at = np.geomspace(low / 1.3, high * 1.3, 60)
-    bottom, top = (
-        [float(value) if np.isfinite(value) else None for value in edge] for edge in fitted.band(**{variable: at})
-    )
-    return {"at": at.tolist(), "loss": fitted.predict(**{variable: at}).tolist(), "low": bottom, "high": top}
 
 
 def _sheet(fitted: Fit, runs: Runs) -> list[dict[str, Any]] | None:

@@ -1,13 +1,17 @@
-"""Files of runs (CSV, TSV, JSON, JSON lines, parquet) as rows of the cells that are asked for by name."""
+"""Files of runs (CSV, TSV, JSON, JSON lines, parquet) as columns of cells that are named by the user.
+
+In JSON and parquet a name reaches into nested fields (`eval.loss`), into lists (`losses[]`: a row for each element;
+`losses[-1]`: the last) and to the one element of a list with a given field (`metrics[key=loss].value`).
+"""
 
 import codecs
 import csv
+import difflib
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cache
+import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,132 +19,159 @@ from tqdm import tqdm
 
 from cli import UserError
 
-Step = str | int | tuple[str, str] | None  # a field, a place in a list, the element whose field is so; None: each
+Step = str | int | tuple[str, str] | None  # a field, an index, the element with this field, each element
 ABSENT: Any = object()
-SEPARATORS = ",;\t|"
-MAX_DEPTH = 12  # of the names that a message lists
-HEADER = 100_000  # characters at most
-LISTED = 1000  # records that the names are looked up in
+TEXT, JSON, PARQUET = (".csv", ".tsv", ".txt"), (".json", ".jsonl", ".ndjson"), ".parquet"
+MAX_DEPTH = 12  # of the names in a message
+LISTED = 1000  # records whose names are in a message
 STEP = re.compile(r"\[(?:(-?\d{1,9})|([^\[\]=]+)=([^\[\]]*))?\]")
 
 
-class UnknownColumnError(Exception):
-    """A column that no row has. `names` are those there are."""
+def read_columns(path: Path, wanted: list[str]) -> dict[str, list[Any]]:
+    """Return the cells of the columns `wanted`, [rows] each; their names may differ in case where that is unambiguous.
 
-    def __init__(self, column: str, names: list[str]) -> None:
-        self.column, self.names = column, names
-
-
-@dataclass
-class Rows:
-    """Cells of the columns asked for, [rows] each, and where each row stands in its file."""
-
-    columns: dict[str, list[Any]]
-    lines: list[int] = field(default_factory=list)  # [rows]; empty where a file has no lines
-
-    def where(self, row: int) -> str:
-        """Return where a row stands, counted from 0 here and from 1 in what is returned."""
-        return f"line {self.lines[row]} (row {row + 1})" if self.lines else f"row {row + 1}"
-
-
-def read_rows(path: Path, wanted: list[str]) -> Rows:
-    """Read the columns `wanted` of a file.
-
-    In JSON and parquet a name reaches into nested fields (`eval.loss`), into lists (`losses[]`: a row an element;
-    `losses[-1]`: the last) and to the one element of a list whose field is so (`metrics[key=loss].value`). Several
-    names with [] go through their lists together. Raises UserError, in one line, and UnknownColumnError.
+    Raises UserError if the file cannot be read or lacks a column.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(f"{path} is not a table: give a file that ends in {', '.join(READERS)}")
+    suffix = path.suffix.lower()
+    if suffix not in (*TEXT, *JSON, PARQUET):
+        raise UserError(f"{path} is not a table: give a file that ends in {', '.join((*TEXT, *JSON, PARQUET))}")
     if not path.is_file():
-        raise UserError(f"{path} is not there, or not a file: give the table of runs")
+        raise UserError(f"{path} is missing, or not a file: give the table of runs")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty: a header and rows are needed")
     try:
-        return reader(path, wanted)
+        if suffix in TEXT:
+            return _read_text(path, wanted, "\t" if suffix == ".tsv" else ",;\t|")
+        records = _parquet_records(path, wanted) if suffix == PARQUET else _json_records(path)
+        return _columns_of(path, tqdm(records, f"reading {path.name}", unit=" rows", delay=1), wanted)
     except UnicodeError:
         raise UserError(f"{path} is not text in UTF-8 or UTF-16: save it in UTF-8") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deep to be read") from None
 
 
 def _decode(path: Path) -> str:
-    """Return a file's text: in UTF-16 where its first two bytes say so, else in UTF-8."""
+    """Return a file's text, in UTF-16 if its byte order mark says so, else in UTF-8."""
     content = path.read_bytes()
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if wide else "utf-8-sig")
+    text = content.decode("utf-16" if wide else "utf-8-sig")
+    if "\0" in text[:1000]:  # UTF-16 without the mark
+        raise UnicodeError
+    return text
 
 
-def _progress(rows: Iterable[Any], path: Path) -> Iterator[Any]:
-    return iter(tqdm(rows, desc=f"reading {path.name}", unit=" rows", delay=1, mininterval=0.5))
+def _unknown(path: Path, column: str, names: list[str]) -> UserError:
+    lowered = {name.lower(): name for name in names}
+    longer = sorted((name for name in lowered if column.lower() in name), key=len)
+    close = longer or difflib.get_close_matches(column.lower(), lowered, n=1)
+    hint = f" (did you mean {lowered[close[0]]!r}?)" if close else ""
+    return UserError(
+        f"{path} has no column {column!r}{hint}: it has {textwrap.shorten(', '.join(names), 500, placeholder=' …')}"
+    )
 
 
 # Text
 
 
-def _separator(header: str, allowed: str) -> str:
-    """Return the separator that cuts the header into the most fields; of equals the first."""
-
-    def fields(separator: str) -> int:
-        try:
-            return len(next(csv.reader([header], delimiter=separator, skipinitialspace=True)))
-        except csv.Error:
-            return 0
-
-    return max(allowed, key=fields)
-
-
-def _read_text(path: Path, wanted: list[str], allowed: str = SEPARATORS) -> Rows:
-    """Read lines of fields. Blank lines are no rows; Excel's first line `sep=;` names the separator.
-
-    The standard library's reader, as pyarrow's does not tell at which line of the file a row stands.
-    """
+def _read_text(path: Path, wanted: list[str], separators: str) -> dict[str, list[Any]]:
+    """Read rows of fields; blank lines are skipped, and Excel's first line `sep=;` names the separator."""
     text = _decode(path)
-    if "\0" in text[:HEADER]:  # UTF-16 without its mark
-        raise UnicodeError
-    said = re.match(r"\s*sep=(.)\r?\n", text)
-    if said:  # the line stays, as an empty one, so that lines are counted as in the file
-        text, allowed = "\n" + text[said.end() :], said[1]
-    separator = _separator(next(iter(text[:HEADER].lstrip().splitlines()), ""), allowed)
+    if named := re.match(r"\s*sep=(.)\r?\n", text):
+        text, separators = text[named.end() :], named[1]
+    header = next(iter(text.lstrip()[:100_000].splitlines()), "")
+    separator = max(separators, key=lambda each: len(next(csv.reader([header], delimiter=each), [])))
     reader = csv.reader(io.StringIO(text, newline=None), delimiter=separator, skipinitialspace=True, strict=True)
-    names: list[str] = []
-    columns: list[list[str]] = [[] for _ in wanted]  # flat, as the collector of garbage looks into no string
-    lines: list[int] = []
-    targets: list[tuple[list[str], int]] = []
-    line = 1
     try:
-        for fields in _progress(reader, path):
-            begins, line = line, reader.line_num + 1
-            if not "".join(fields).strip():
-                continue
-            if not names:
-                names = [name.strip() for name in fields]
-                targets = [(cells, _place(path, names, name)) for cells, name in zip(columns, wanted, strict=True)]
-                continue
-            if len(fields) != len(names) and not (len(fields) > len(names) and not any(fields[len(names) :])):
-                raise UserError(
-                    f"{path}, line {begins} (row {len(lines) + 1}): {len(fields)} fields, but the header has "
-                    f"{len(names)}: quote what holds a {separator!r}"
-                )
-            for cells, place in targets:
-                cells.append(fields[place])
-            lines.append(begins)
+        rows = [row for row in reader if "".join(row).strip()]
     except csv.Error as error:
-        fix = "split what it holds" if "limit" in str(error) else "close the quotes"
-        raise UserError(f"{path}, line {line}: {error}: {fix}") from None
-    if not names:
+        raise UserError(f"{path}, line {reader.line_num}: {error}: close the quotes, or split a long field") from None
+    if not rows:
         raise UserError(f"{path} is empty: a header and rows are needed")
-    return Rows(dict(zip(wanted, columns, strict=True)), lines)
-
-
-def _place(path: Path, names: list[str], column: str) -> int:
-    if names.count(column) > 1:
-        raise UserError(f"{path}: {names.count(column)} columns are named {column!r}: rename all but one")
-    if column not in names:
-        raise UnknownColumnError(column, names)
-    return names.index(column)
+    names = [name.strip() for name in rows.pop(0)]
+    for number, row in enumerate(rows, 1):
+        if len(row) < len(names) or any(row[len(names) :]):
+            raise UserError(
+                f"{path}, row {number}: {len(row)} fields, but the header has {len(names)}: "
+                f"quote fields that contain {separator!r}"
+            )
+    columns = {}
+    for column in wanted:
+        found = [i for i, name in enumerate(names) if name == column]
+        found = found or [i for i, name in enumerate(names) if name.lower() == column.lower()]
+        if len(found) > 1 and names.count(column) > 1:
+            raise UserError(f"{path}: {len(found)} columns are named {column!r}: rename all but one")
+        if len(found) != 1:
+            raise _unknown(path, column, names)
+        columns[column] = [row[found[0]] for row in rows]
+    return columns
 
 
 # Records
+
+
+def _json_records(path: Path) -> list[Any]:
+    """Return the objects of a list or of JSON lines; any other value is one record."""
+    text, where = _decode(path), str(path)
+    decoder = json.JSONDecoder(parse_int=float)  # an integer of 5,000 digits cannot be converted to int
+    try:
+        if path.suffix.lower() == ".json":
+            try:
+                value = decoder.decode(text)
+                return value if isinstance(value, list) else [value]
+            except json.JSONDecodeError as error:
+                if not error.msg.startswith("Extra data"):
+                    raise
+        records = []
+        for number, line in enumerate(text.split("\n"), 1):
+            where = f"{path}, line {number}"
+            if line.strip():
+                records.append(decoder.decode(line))
+        return records
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: {error.msg}: write a list of objects, or one object a line") from None
+
+
+def _parquet_records(path: Path, wanted: list[str]) -> Iterator[Any]:
+    """Give the rows of a parquet file as objects of the columns that the names begin with."""
+    import pyarrow as pa  # the other formats need not wait for it
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            parts = [{name for name in names if column.lower().startswith(name.lower())} for column in wanted]
+            needed = set.union(*parts) if all(parts) else set(names)  # all of them for the message if one is missing
+            if twice := sorted(name for name in needed if names.count(name) > 1):
+                raise UserError(f"{path}: {names.count(twice[0])} columns are named {twice[0]!r}: rename all but one")
+            for batch in file.read(columns=[name for name in names if name in needed]).to_batches(max_chunksize=2**16):
+                yield from batch.to_pylist(maps_as_pydicts="strict")
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise UserError(f"{path} is not a readable parquet file: {' '.join(str(error).split())}") from None
+
+
+def _columns_of(path: Path, records: Iterable[Any], wanted: list[str]) -> dict[str, list[Any]]:
+    """Return cells of objects; a field that some of them lack is an empty cell."""
+    paths = [_steps(column) for column in wanted]
+    columns: list[list[Any]] = [[] for _ in wanted]
+    examples = []
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, record {number}: not an object: write each run as one, its fields with names")
+        if number <= LISTED:
+            examples.append(record)
+        try:
+            for row in _rows([record] * len(paths), paths):
+                for cells, cell in zip(columns, row, strict=True):
+                    cells.append(cell)
+        except ValueError as error:
+            raise UserError(f"{path}, record {number}: {error}") from None
+    for column, cells in zip(wanted, columns, strict=True):
+        if all(cell is ABSENT for cell in cells):
+            raise _unknown(path, column, list(dict.fromkeys(name for one in examples for name in _names(one))))
+    return {
+        column: [None if cell is ABSENT else cell for cell in cells]
+        for column, cells in zip(wanted, columns, strict=True)
+    }
 
 
 def _steps(column: str) -> list[Step]:
@@ -157,30 +188,30 @@ def _steps(column: str) -> list[Step]:
     return steps
 
 
-@cache
-def _splits(name: str) -> list[tuple[str, str]]:
-    """Return a name cut at each of its dots."""
-    parts = name.split(".")
-    return [(".".join(parts[:i]), ".".join(parts[i:])) for i in range(1, len(parts))]
-
-
-def _field(value: dict[str, Any], name: str) -> Any:
-    """Return a field of an object; a dot in its name stands for itself or leads into an inner object."""
-    found = value.get(name, ABSENT)
-    for head, rest in _splits(name):
-        inner = value.get(head)
-        if isinstance(inner, dict) and (deeper := _field(inner, rest)) is not ABSENT:
-            if found is not ABSENT:
-                raise ValueError(f"the field {name!r} stands there twice: rename one")
-            found = deeper
-    return found
+def _rows(values: list[Any], paths: list[list[Step]]) -> Iterator[list[Any]]:
+    """Give a row for each element of the lists that the paths go through; what is outside of them is in each row."""
+    reached = [_follow(value, steps) for value, steps in zip(values, paths, strict=True)]
+    lists = [value for value, steps in reached if steps]
+    if not lists:
+        yield [value for value, _ in reached]
+        return
+    if any(not isinstance(value, list | dict) for value in lists):
+        raise ValueError("a field that is named with [] is not a list: name it without []")
+    keys = [list(value) if isinstance(value, dict) else list(range(len(value))) for value in lists]
+    if any(other != keys[0] for other in keys) or not keys[0]:
+        raise ValueError(f"the lists that are named with [] have {' and '.join(str(len(k)) for k in keys)} elements")
+    for key in keys[0]:
+        elements = [value[key] if steps else value for value, steps in reached]
+        yield from _rows(elements, [steps[1:] for _, steps in reached])
 
 
 def _follow(value: Any, steps: list[Step]) -> tuple[Any, list[Step]]:
-    """Follow a name as far as its first [], and return what is there and the steps that are left, [] the first."""
+    """Follow a path up to its first [], and return the value there and the steps that are left, from [] on."""
     for i, step in enumerate(steps):
-        if step is None or value is None or value is ABSENT:
-            return value, steps[i:] if value is not None and value is not ABSENT else []
+        if value is None or value is ABSENT:
+            break
+        if step is None:
+            return value, steps[i:]
         if isinstance(step, str):
             value = _field(value, step) if isinstance(value, dict) else ABSENT
         elif not isinstance(value, list):
@@ -196,60 +227,28 @@ def _follow(value: Any, steps: list[Step]) -> tuple[Any, list[Step]]:
     return value, []
 
 
-def _spread(values: list[Any], names: list[list[Step]]) -> Iterator[list[Any]]:
-    """Give a row for each element of the lists that the names go through; what is outside of them stands in each."""
-    values, left = zip(*map(_follow, values, names), strict=True)  # type: ignore[assignment]
-    lists = [(value, steps) for value, steps in zip(values, left, strict=True) if steps]
-    if not lists:
-        yield list(values)
-        return
-    if any(not isinstance(value, list | dict) for value, _ in lists):
-        raise ValueError("what is named with [] is no list there: name it without []")
-    keys = [list(value) if isinstance(value, dict) else list(range(len(value))) for value, _ in lists]
-    if any(other != keys[0] for other in keys):
-        raise ValueError(f"the lists that are named with [] have {' and '.join(str(len(k)) for k in keys)} elements")
-    for key in keys[0]:
-        elements = [value[key] if steps else value for value, steps in zip(values, left, strict=True)]
-        yield from _spread(elements, [steps[1:] for steps in left])
+def _field(record: dict[str, Any], name: str) -> Any:
+    """Return a field; a dot in its name is part of it or leads into an inner object."""
+    found = _entry(record, name)
+    parts = name.split(".")
+    for i in range(1, len(parts) if found is ABSENT else 0):
+        inner = _entry(record, ".".join(parts[:i]))
+        found = _field(inner, ".".join(parts[i:])) if isinstance(inner, dict) else ABSENT
+        if found is not ABSENT:
+            break
+    return found
 
 
-def _of_records(path: Path, records: Iterable[tuple[int, Any]], wanted: list[str], lines: bool) -> Rows:
-    """Return the cells of objects, each with its line; a field that some of them lack is an empty cell."""
-    names = [_steps(column) for column in wanted]
-    columns: dict[str, list[Any]] = {column: [] for column in wanted}
-    targets = list(zip(columns.values(), names, strict=True))
-    through_lists = any(None in steps for steps in names)
-    places: list[int] = []
-    examples: list[dict[str, Any]] = []
-    try:
-        for line, record in _progress(records, path):
-            if not isinstance(record, dict):
-                raise ValueError("not an object: write a run as one, its fields with names")
-            if len(examples) < LISTED:
-                examples.append(record)
-            if not through_lists:
-                for cells, steps in targets:
-                    one = len(steps) == 1 and isinstance(steps[0], str)
-                    cells.append(_field(record, steps[0]) if one else _follow(record, steps)[0])  # type: ignore[arg-type]
-                places.append(line)
-                continue
-            found = list(_spread([record] * len(names), names))
-            if not found:
-                raise ValueError("the list that is named with [] is empty: take the run out of the file")
-            for cells, those in zip(columns.values(), zip(*found, strict=True), strict=True):
-                cells.extend(those)
-            places.extend([line] * len(found))
-    except ValueError as error:
-        raise UserError(f"{path}, {'line' if lines else 'element'} {line}: {error}") from None
-    for column, cells in columns.items():
-        if all(cell is ABSENT for cell in cells):
-            raise UnknownColumnError(column, list(dict.fromkeys(name for one in examples for name in _names(one))))
-        columns[column] = [None if cell is ABSENT else cell for cell in cells]
-    return Rows(columns, places if lines else [])
+def _entry(record: dict[str, Any], name: str) -> Any:
+    """Return the entry of this name, or of the only one that differs in case alone."""
+    if name in record:
+        return record[name]
+    alike = [key for key in record if key.lower() == name.lower()]
+    return record[alike[0]] if len(alike) == 1 else ABSENT
 
 
 def _names(value: Any, prefix: str = "", depth: int = 0) -> Iterator[str]:
-    """Give the names of all fields of an object, as `read_rows` takes them."""
+    """Give the names of all fields of an object, as the user names them."""
     if isinstance(value, dict) and value and depth < MAX_DEPTH:
         for name, inner in value.items():
             yield from _names(inner, f"{prefix}.{name}" if prefix else name, depth + 1)
@@ -258,89 +257,3 @@ def _names(value: Any, prefix: str = "", depth: int = 0) -> Iterator[str]:
             yield from _names(inner, f"{prefix}[]", depth + 1)
     else:
         yield prefix
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)!r} stands there twice")
-    return fields
-
-
-DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=float)
-
-
-def _parse_json(text: str, where: str, fix: str) -> Any:
-    """Parse JSON; integers are read as floats, as one of 5,000 digits cannot be converted to an integer."""
-    try:
-        return DECODER.decode(text)
-    except RecursionError:
-        raise UserError(f"{where}: nested too deep to be read: {fix}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: {error.msg}: {fix}") from None
-    except ValueError as error:
-        raise UserError(f"{where}: {error}: {fix}") from None
-
-
-def _read_jsonl(path: Path, wanted: list[str]) -> Rows:
-    """Read one object a line."""
-    content = io.StringIO(_decode(path))
-
-    def records() -> Iterator[tuple[int, Any]]:
-        for line, text in enumerate(content, 1):
-            if text.strip():
-                yield line, _parse_json(text, f"{path}, line {line}", "write one JSON object a line")
-
-    return _of_records(path, records(), wanted, lines=True)
-
-
-def _read_json(path: Path, wanted: list[str]) -> Rows:
-    """Read a list of objects, or one object whose lists are named with []; JSON lines under this name, too."""
-    text = _decode(path)
-    first, _, rest = text.strip().partition("\n")
-    if rest.lstrip().startswith("{") and first.rstrip().endswith("}"):
-        return _read_jsonl(path, wanted)
-    value = _parse_json(text, str(path), "write a list of objects, or JSON lines")
-    return _of_records(path, enumerate(value if isinstance(value, list) else [value], 1), wanted, lines=False)
-
-
-def _read_parquet(path: Path, wanted: list[str]) -> Rows:
-    """Read the columns of a parquet file that the names begin with."""
-    import pyarrow as pa  # a tenth of a second that the other formats need not pay
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            there = file.schema_arrow.names
-            heads = [str((_steps(column) or [""])[0]) for column in wanted]
-            parts = {head: [n for n in there if head == n or head.startswith(f"{n}.")] for head in heads}
-            for name in sorted(name for names in parts.values() for name in names):
-                _place(path, there, name)
-            lacks = [column for column, head in zip(wanted, heads, strict=True) if not parts[head]]
-            needed = list(dict.fromkeys(name for names in parts.values() for name in names))
-            table = file.read() if lacks else file.read(columns=needed)
-        if lacks:
-            examples = table.slice(0, LISTED).to_pylist()
-            raise UnknownColumnError(lacks[0], list(dict.fromkeys(name for one in examples for name in _names(one))))
-        if all(column in there and not pa.types.is_nested(table.schema.field(column).type) for column in wanted):
-            return Rows({column: table.column(column).to_pylist() for column in wanted})
-        records = (
-            record
-            for batch in table.to_batches(max_chunksize=2**16)
-            for record in batch.to_pylist(maps_as_pydicts="strict")
-        )
-        return _of_records(path, enumerate(records, 1), wanted, lines=False)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise UserError(f"{path} is not a readable parquet file: {' '.join(str(error).split())}") from None
-
-
-READERS: dict[str, Callable[[Path, list[str]], Rows]] = {
-    ".csv": _read_text,
-    ".tsv": lambda path, wanted: _read_text(path, wanted, "\t"),
-    ".txt": _read_text,
-    ".json": _read_json,
-    ".jsonl": _read_jsonl,
-    ".ndjson": _read_jsonl,
-    ".parquet": _read_parquet,
-}

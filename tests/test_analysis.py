@@ -36,7 +36,7 @@ def _rough_intervals():
     """Intervals of 100 resamples and profiles of 6 points a side: rough, and made in a fraction of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("analysis.fitting.RESAMPLES", 100)
-        patch.setattr("analysis.fitting.PROFILE_POINTS", 6)
+        patch.setattr("analysis.profiles.POINTS", 6)
         yield
 
 

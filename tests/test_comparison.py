@@ -21,7 +21,7 @@ def _rough_intervals():
     """Intervals of few resamples and profiles of few points: rough, and made in a fraction of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("analysis.fitting.RESAMPLES", 300)
-        patch.setattr("analysis.fitting.PROFILE_POINTS", 8)
+        patch.setattr("analysis.profiles.POINTS", 8)
         patch.setattr("analysis.comparison.RESAMPLES_OF_RATIOS", 200)
         yield
 

@@ -1,5 +1,6 @@
-"""Anyone's table: what is read is what stands there, and what cannot be read is named to the cell."""
+"""Tables as trackers, spreadsheets and people write them are read right, or refused by the place and the fix."""
 
+import decimal
 import json
 import subprocess
 import sys
@@ -14,58 +15,252 @@ from analysis.table import read_table
 from cli import UserError
 from training.runs_table import Row, write_runs
 
-COLUMNS = {"loss": "loss", "n": "params", "d": "tokens"}
-HEADER = "params,tokens,loss,seed"
-LINES = ["1e6,2e7,3.5,a", "1.2e6,2e7,3.25,a", "3000000,4e7,3.0,b", "5e6, 8e7 ,2.75,b"]
-PARAMS, TOKENS, LOSS = [1e6, 1.2e6, 3e6, 5e6], [2e7, 2e7, 4e7, 8e7], [3.5, 3.25, 3.0, 2.75]
+N, D, LOSS = [1.2e6, 7e7, 4.1e8, 1.4e9, 2.5e9], [2e7, 3e8, 2e9, 3e10, 1.5e9], [3.51, 3.2, 2.875, 2.25, 2.5]
+PLAIN = {"loss": "loss", "n": "params", "d": "tokens"}
+HEADER = "params,tokens,loss"
 
 
-def write(path, *lines, end="\n", encoding="utf-8"):
+def text(path, *lines, end="\r\n", encoding="utf-8"):
     path.write_bytes(end.join([*lines, ""]).encode(encoding))
     return path
 
 
-def refusal(path, columns=COLUMNS):
-    """The one line with which a table is refused."""
+def made(path, header, row, **how):
+    return text(path, header, *map(row, N, D, LOSS), **how)
+
+
+def check(table, n=N, d=D, loss=LOSS, rtol=1e-12):
+    for variable, values in (("n", n), ("d", d), ("loss", loss)):
+        np.testing.assert_allclose(table.columns[variable], values, rtol=rtol)
+
+
+def refusal(path, columns=PLAIN, where=()):
+    """Return the one line with which a table is refused."""
     with pytest.raises(UserError) as caught:
-        read_table(path, columns)
+        read_table(path, columns, where)
     [line] = str(caught.value).splitlines()
     return line
 
 
-def check(table):
-    assert table.rows == 4
-    for variable, values in (("n", PARAMS), ("d", TOKENS), ("loss", LOSS)):
-        np.testing.assert_array_equal(table.columns[variable], values)
-        assert table.columns[variable].dtype == np.float64
+# Text
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_a_csv_is_read_whatever_its_line_ends_and_its_mark(tmp_path, encoding, end):
-    check(read_table(write(tmp_path / "runs.csv", HEADER, *LINES, end=end, encoding=encoding), COLUMNS))
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_csv_is_read_with_any_encoding_line_end_and_separator(tmp_path, encoding, end, separator):
+    row = lambda n, d, x: separator.join([f'"two {separator} words"', f" {n} ", str(d), str(x)])  # noqa: E731
+    header = separator.join(["note", "params ", "tokens", "loss"])
+    check(read_table(made(tmp_path / "runs.CSV", header, row, end=end, encoding=encoding), PLAIN))
 
 
-@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ";"), (".csv", "\t"), (".tsv", "\t"), (".CSV", ",")])
-def test_other_separators_are_found(tmp_path, suffix, separator):
-    lines = [line.replace(",", separator) for line in (HEADER, *LINES)]
-    check(read_table(write(tmp_path / f"runs{suffix}", *lines), COLUMNS))
+@pytest.mark.parametrize("first", [[], ["sep=;"]], ids=["plain", "sep"])
+def test_a_spreadsheet_with_decimal_commas_is_read(tmp_path, first):
+    lines = [f"{n:.0f};{d:.0f};{str(x).replace('.', ',')};;" for n, d, x in zip(N, D, LOSS, strict=True)]
+    path = text(tmp_path / "runs.csv", *first, "params;tokens;loss;;", *lines, ";;;;")
+    table = read_table(path, PLAIN)
+    check(table)
+    assert table.notes
+    assert table.summary() == {"read": 5, "used": 5, "left_out": {}, "notes": table.notes}
 
 
-def test_quoted_fields_may_hold_separators_quotes_and_line_ends(tmp_path):
-    lines = [f'"a, ""note""\nof two lines",{line}' for line in LINES]
-    check(read_table(write(tmp_path / "runs.csv", f'"what, and why",{HEADER}', *lines), COLUMNS))
+def grouped(value, sign):
+    return f"{value:,.0f}".replace(",", sign)
 
 
-def test_json_lines_and_parquet_reach_nested_fields(tmp_path):
-    rows = [
-        {"recipe": {"size": {"params": n}, "tokens": d}, "loss": loss, "seed": 0, "curve": [1, 2]}
-        for n, d, loss in zip(PARAMS, TOKENS, LOSS, strict=True)
+@pytest.mark.parametrize("sign", [",", " ", "\u00a0", "\u202f", "'", "’", "_"])
+def test_thousands_may_be_separated(tmp_path, sign):
+    row = lambda n, d, x: f'"{grouped(n, sign)}","{grouped(d, sign)}",{x}'  # noqa: E731
+    check(read_table(made(tmp_path / "runs.csv", HEADER, row), PLAIN))
+
+
+def test_points_separate_thousands_where_commas_are_decimal(tmp_path):
+    row = lambda n, d, x: f"{grouped(n, '.')};{grouped(d, '.')};{str(x).replace('.', ',')}"  # noqa: E731
+    check(read_table(made(tmp_path / "runs.csv", "params;tokens;loss", row), PLAIN))
+
+
+def test_sizes_may_have_suffixes(tmp_path):
+    lines = ["1.2M,20M,3.51", "70m,0.3B,3.2", "410 M,2B,2.875", "1.4B,30 billion,2.25", "2.5G,0.0015T,2.5"]
+    check(read_table(text(tmp_path / "runs.csv", HEADER, *lines), PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("head", "scale"),
+    [
+        ("params (M)", 1e6),
+        ("params [millions]", 1e6),
+        ("N (in B)", 1e9),
+        ("size (1e6)", 1e6),
+        ("size (×10^6)", 1e6),
+        ("params (M params)", 1e6),
+        ("params (final)", 1),
+        ("params (M", 1),
+    ],
+)
+def test_units_in_a_columns_name_count(tmp_path, head, scale):
+    path = made(tmp_path / "runs.csv", f"{head},tokens,loss", lambda n, d, x: f"{n / scale!r},{d},{x}")
+    table = read_table(path, {**PLAIN, "n": head})
+    check(table)
+    assert bool(table.notes) == (scale != 1)
+
+
+def test_flops_have_units_and_a_unit_counts_once(tmp_path):
+    row = lambda n, d, x: f"{6 * n * d / 1e15},{x},{n / 1e6}M"  # noqa: E731
+    path = made(tmp_path / "runs.csv", "C (PFLOPs),loss,N (M)", row)
+    found = read_table(path, {"loss": "loss", "c": "C (PFLOPs)"}).columns["c"]
+    np.testing.assert_allclose(found, 6 * np.array(N) * np.array(D))
+    assert "unit once" in refusal(path, {"loss": "loss", "n": "N (M)", "c": "C (PFLOPs)"})
+
+
+def test_names_may_differ_in_case_where_that_is_unambiguous(tmp_path):
+    path = made(tmp_path / "runs.csv", "params ,tokens\t, Val/Loss ", lambda n, d, x: f" {n} , {d}\t,{x}  ")
+    check(read_table(path, {**PLAIN, "loss": "val/loss"}))
+    path = made(tmp_path / "runs.csv", "params,tokens,Loss,LOSS", lambda n, d, x: f"{n},{d},{x},9")
+    check(read_table(path, {**PLAIN, "loss": "Loss"}))
+    assert "no column 'loss'" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "words"),
+    [
+        (["1,200", "2,400", "3,600", "4,800"], 1, "'1,200' has a comma"),
+        (["1,25", "2.25", "3", "4"], 2, "'2.25' has a comma or a point"),
+        (["2.25", "1,25", "3", "4"], 2, "'1,25' has a comma"),
+        (["2.25", "12,34,567", "3", "4"], 2, "'12,34,567' has a comma"),
+        (["1.5", "1.4M", "1.3", "1.2"], 2, "'1.4M' is not a number"),
+        (["1.5", "=A1+1", "1.3", "1.2"], 2, "'=A1+1' is not a number"),
+        (["1.5", "diverged", "1.3", "1.2"], 2, "--where 'loss>0'"),
+        (["1.5", "inf", "1.3", "1.2"], 2, "--where 'loss<inf'"),
+        (["1.5", "85 %", "1.3", "1.2"], 2, "'85 %' is not a number"),
+        (["1.5", "1e300", "1.3", "1.2"], 2, "is not between"),
+        (["1.5", "1e999", "1.3", "1.2"], 2, "not a finite number above 0"),
+        (["1.5", "nan", "1.3", "1.2"], 2, "not a finite number above 0"),
+        (["1.5", "1.4", "0", "1.2"], 3, "not a finite number above 0"),
+        (["1.5", "1.4", "-3", "1.2"], 3, "not a finite number above 0"),
+        (["1.5", "1.4", "", "1.2"], 3, "the cell is empty"),
+    ],
+)
+def test_a_cell_that_is_not_one_positive_number_is_named(tmp_path, cells, row, words):
+    lines = [f'"a\nnote";{i}e6;{i}e7;{cell}' for i, cell in enumerate(cells, 1)]
+    line = refusal(text(tmp_path / "runs.csv", "note;params;tokens;loss", "", *lines))
+    assert line.startswith(f"{tmp_path / 'runs.csv'}, row {row}, column 'loss': ")
+    assert words in line
+
+
+ROWS = [f"{i}e6,{i}e7,{i}" for i in range(1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], "is empty"),
+        (["", " "], "is empty"),
+        ([HEADER], "has 0 rows"),
+        ([HEADER, *ROWS[:3]], "has 3 rows"),
+        ([HEADER, *ROWS, "1,2"], "row 5: 2 fields, but the header has 3"),
+        ([HEADER, *ROWS, "1,200,3,4"], "row 5: 4 fields, but the header has 3"),
+        ([HEADER, *ROWS, '1,2,"3'], "close the quotes"),
+        ([f"{HEADER},loss", *(f"{row},1" for row in ROWS)], "2 columns are named 'loss'"),
+        ([HEADER, *(f"1e6,{i},{i}" for i in range(1, 5))], "column 'params': all 4 rows are alike"),
+        ([HEADER, *(f"{i},2e7,{i}" for i in range(1, 5))], "column 'tokens': all 4 rows are alike"),
+        (["params,tokens,loss,lossy", *(f"{row},1" for row in ROWS)], None),
+        ([f"{HEADER},,", *(f"{row},," for row in ROWS)], None),
+    ],
+)
+def test_a_csv_without_enough_whole_rows_is_refused(tmp_path, lines, words):
+    path = text(tmp_path / "runs.csv", *lines)
+    if words is None:
+        assert read_table(path, PLAIN).rows == 4
+    else:
+        assert words in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".txt"])
+def test_bytes_that_are_not_text_are_refused(tmp_path, suffix):
+    path = tmp_path / f"runs{suffix}"
+    path.write_bytes(b"\x80\x81PK\x03\x04\xff" * 50)
+    assert "not text" in refusal(path)
+    path.write_bytes(HEADER.encode("utf-16-le"))
+    assert "not text" in refusal(path)
+
+
+def test_files_that_are_not_tables_are_refused(tmp_path):
+    assert "is missing" in refusal(tmp_path / "runs.csv")
+    (tmp_path / "folder.csv").mkdir()
+    assert "not a file" in refusal(tmp_path / "folder.csv")
+    assert "ends in .csv, .tsv" in refusal(text(tmp_path / "runs.xlsx", "PK"))
+    assert "not a readable parquet file" in refusal(text(tmp_path / "runs.parquet", "PAR1"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"n": "params"}, "with --loss"),
+        ({"loss": "loss"}, "--n, of tokens with --d or of FLOPs with --c"),
+        ({"loss": "loss", "n": "params", "d": "params"}, "--n and --d both name the column 'params'"),
+        ({**PLAIN, "n": "Param"}, "no column 'Param' (did you mean 'params'?): it has params, tokens, loss"),
+        ({**PLAIN, "d": "tokns"}, "(did you mean 'tokens'?)"),
+        ({**PLAIN, "d": "xyz"}, "no column 'xyz': it has"),
+        ({**PLAIN, "d": "6NC"}, "--d 6NC computes D = C/(6N): name --c, too"),
+        ({"loss": "loss", "n": "6DC", "c": "flops", "d": "6NC"}, "name --d, too"),
+    ],
+)
+def test_names_that_cannot_be_meant_are_refused(tmp_path, columns, words):
+    assert words in refusal(text(tmp_path / "runs.csv", HEADER, *ROWS), columns)
+
+
+def test_the_third_of_n_d_and_c_can_be_computed(tmp_path):
+    path = made(tmp_path / "runs.csv", "params,tokens,flops,loss", lambda n, d, x: f"{n},{d},{6 * n * d},{x}")
+    for variable, formula in (("d", "6NC"), ("n", "6DC"), ("c", "6ND")):
+        table = read_table(path, {**PLAIN, "c": "flops", variable: formula})
+        np.testing.assert_allclose(table.columns["c"], 6 * np.array(N) * np.array(D), rtol=1e-12)
+        check(table)
+    path = text(tmp_path / "runs.csv", f"{HEADER},flops", *(f"{i},{9 - i},{i},1e18" for i in range(1, 5)))
+    assert read_table(path, {**PLAIN, "c": "flops"}).columns["c"].tolist() == [1e18] * 4
+    assert "column 'flops': all 4 rows" in refusal(path, {"loss": "loss", "c": "flops"})
+
+
+def test_clusters_are_numbered_in_order_of_appearance(tmp_path):
+    path = text(tmp_path / "runs.csv", f"{HEADER},seed", *map("{},{}".format, ROWS, "abca"))
+    table = read_table(path, {**PLAIN, "cluster": "seed"})
+    assert table.clusters.tolist() == [0, 1, 2, 0]
+    assert read_table(path, PLAIN).clusters is None
+    path = text(tmp_path / "runs.csv", f"{HEADER},seed", *(f"{row}," for row in ROWS))
+    assert "row 1, column 'seed'" in refusal(path, {**PLAIN, "cluster": "seed"})
+    path = text(tmp_path / "runs.csv", f"{HEADER},seed", *(f"{row},a" for row in ROWS))
+    assert "column 'seed': all 4 rows" in refusal(path, {**PLAIN, "cluster": "seed"})
+
+
+def test_reading_text_loads_neither_pyarrow_nor_torch(tmp_path):
+    path = text(tmp_path / "runs.csv", HEADER, *ROWS)
+    code = (
+        "import sys; from pathlib import Path; from analysis.table import read_table; "
+        f"read_table(Path({str(path)!r}), {PLAIN}); "
+        "sys.exit(bool({'torch', 'pyarrow', 'pandas'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Records
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".parquet"])
+def test_names_reach_into_records_of_any_format(tmp_path, suffix):
+    records = [
+        {"config": {"size": {"params": n}}, "eval": {"steps": [{"tokens": 1.0}, {"tokens": d}]}, "losses": [9.0, x]}
+        for n, d, x in zip(N, D, LOSS, strict=True)
     ]
-    columns = {"loss": "loss", "n": "recipe.size.params", "d": "recipe.tokens"}
-    check(read_table(write(tmp_path / "runs.jsonl", *map(json.dumps, rows)), columns))
-    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "runs.parquet")
-    check(read_table(tmp_path / "runs.parquet", columns))
+    path = tmp_path / f"runs{suffix}"
+    if suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(records), path)
+    else:
+        path.write_text(json.dumps(records, indent=1) if suffix == ".json" else "\n".join(map(json.dumps, records)))
+    check(read_table(path, {"loss": "losses[-1]", "n": "config.Size.params", "d": "eval.steps[1].tokens"}))
+    columns = {"loss": "losses[]", "n": "config.size.params", "d": "eval.steps[].tokens"}
+    table = read_table(path, columns)
+    check(table, np.repeat(N, 2), np.ravel([[1, d] for d in D]), np.ravel([[9, x] for x in LOSS]))
+    assert "is a list: name its elements, losses[]" in refusal(path, {**columns, "loss": "losses", "d": "losses[0]"})
+    assert "losses[]" in refusal(path, {**columns, "loss": "nothing"})
 
 
 def test_the_studys_own_records_are_a_table(tmp_path):
@@ -77,152 +272,185 @@ def test_the_studys_own_records_are_a_table(tmp_path):
     assert table.columns["loss"].tolist() == [record.validation_loss for record in records]
 
 
-def test_clusters_are_numbered_as_they_appear(tmp_path):
-    path = write(tmp_path / "runs.csv", HEADER, *LINES, "6e6,8e7,2.5,a")
-    table = read_table(path, {**COLUMNS, "cluster": "seed"})
-    assert table.clusters.tolist() == [0, 0, 1, 1, 0]
-    assert "cluster" not in table.columns
-    assert read_table(path, COLUMNS).clusters is None
-
-
-def test_only_what_was_named_is_there_and_a_law_says_what_it_lacks(tmp_path):
-    table = read_table(write(tmp_path / "runs.csv", HEADER, *LINES), COLUMNS)
-    assert set(table.columns) == {"loss", "n", "d"}
-    assert list(table.need("chinchilla", ["n", "d", "loss"])) == ["n", "d", "loss"]
-    with pytest.raises(UserError, match=r"the law power needs --c \(FLOPs\) and --u .*--c 6ND"):
-        table.need("power", ["c", "n", "u"])
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (dict(zip(PLAIN.values(), (LOSS, N, D), strict=True)), ["loss[]", "params[]", "tokens[]"]),
+        ({k: dict(enumerate(v)) for k, v in (("x", LOSS), ("n", N), ("d", D))}, ["x[]", "n[]", "d[]"]),
+        ({"data": list(zip(N, D, LOSS, strict=True))}, ["data[][-1]", "data[][0]", "data[][1]"]),
+    ],
+    ids=["lists", "objects", "split"],
+)
+def test_a_table_of_columns_is_read(tmp_path, value, names):
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps(value))
+    check(read_table(path, dict(zip(PLAIN, names, strict=True))))
 
 
 @pytest.mark.parametrize(
-    ("cell", "words"),
+    ("record", "words"),
     [
-        ("1.2X", "'1.2X' is not a number: write it as 1200000 or 1.2e6"),
-        ('"12,00,000"', "'12,00,000' has a comma, for thousands or for decimals: write 1200 or 1.2"),
-        ("3.5%", "'3.5%' is a share in percent"),
-        ("1e41", "'1e41' is no number that a run can have"),
-        ("", "the cell is empty: fill it in"),
-        (" ", "the cell is empty"),
-        ("NA", "'NA' is not a number"),
-        ("nan", "'nan' is not a finite number above 0"),
-        ("inf", "'inf' is not a finite"),
-        ("1e999", "'1e999' is not a finite"),
-        ("0", "'0' is not a finite number above 0"),
-        ("-3", "'-3' is not a finite number above 0"),
+        ('{"n": 1e6, "d": [1, 2], "x": [1]}', "record 6: the lists that are named with [] have 1 and 2 elements"),
+        ('{"n": 1e6, "d": [], "x": []}', "record 6: the lists that are named with [] have 0"),
+        ('{"n": 1e6, "d": 3, "x": [1]}', "record 6: a field that is named with [] is not a list"),
+        ('{"n": 1e6, "d": [1, null], "x": [1, 2]}', "row 12, column 'd[]': the cell is empty"),
+        ('{"n": 1e6}', "row 11, column 'x[]': the cell is empty"),
+        ('{"n": {"m": 1}, "d": [1], "x": [1]}', "column 'n': it holds the fields m"),
+        ('{"n": "1e6", "d": [true], "x": [1]}', "row 11, column 'd[]': True is not a number"),
+        ('{"n": 1e6, "d": [1], "x": [NaN]}', "row 11, column 'x[]': nan is not a finite"),
+        (f'{{"n": 1e6, "d": [1], "x": [1{"0" * 5000}]}}', "row 11, column 'x[]': inf is not a finite"),
+        ("[1, 2]", "record 6: not an object"),
+        ('{"n": 1e6', "line 6: "),
     ],
+    ids=lambda value: value[:40],
 )
-@pytest.mark.parametrize("column", ["params", "tokens", "loss"])
-def test_a_bad_cell_is_named_by_line_row_and_column(tmp_path, cell, words, column):
-    fields = dict(zip(HEADER.split(","), ["7e6", "9e7", "2.5", "a"], strict=True))
-    bad = ",".join({**fields, column: cell}.values())
-    path = write(tmp_path / "runs.csv", HEADER, *LINES[:2], "", bad, *LINES[2:])
-    assert f"{path}, line 5 (row 3), column '{column}': {words}" in refusal(path)
+def test_a_record_unlike_the_others_is_refused_by_its_place(tmp_path, record, words):
+    records = [{"n": n, "d": [d, 2 * d], "x": [x, x]} for n, d, x in zip(N, D, LOSS, strict=True)]
+    path = text(tmp_path / "runs.jsonl", *map(json.dumps, records), record)
+    assert words in refusal(path, {"loss": "x[]", "n": "n", "d": "d[]"})
 
 
-def test_lines_are_counted_past_a_field_of_two_lines(tmp_path):
-    path = write(tmp_path / "runs.csv", f"note,{HEADER}", f'"a\nb",{LINES[0]}', "c,1e6,2e7,x,a", *("d,1,1,1,a",) * 2)
-    assert "line 4 (row 2), column 'loss': 'x' is not a number" in refusal(path)
+def test_parquet_of_any_types_is_read(tmp_path):
+    values = {
+        "params": pa.array([str(int(n)) for n in N]).dictionary_encode(),
+        "tokens": pa.array([decimal.Decimal(int(d)) for d in D], pa.decimal128(20, 2)),
+        "eval.loss": pa.array([[9.0, x] for x in LOSS], pa.list_(pa.float64())),
+        "more": pa.array(
+            [{"state": "finished", "metrics": [("loss", x)]} for x in LOSS],
+            pa.struct([("state", pa.string()), ("metrics", pa.map_(pa.string(), pa.float64()))]),
+        ),
+        "half": pa.array(LOSS, pa.float32()),
+        "hole": pa.array([1.0, None, 2.0, 3.0, 4.0]),
+    }
+    path = tmp_path / "runs.parquet"
+    parquet.write_table(pa.table(values), path)
+    check(read_table(path, {**PLAIN, "loss": "eval.loss[1]"}, ["more.state=finished"]))
+    check(read_table(path, {**PLAIN, "loss": "more.metrics.loss"}))
+    check(read_table(path, {**PLAIN, "loss": "half"}), rtol=1e-6)
+    assert "row 2, column 'hole': the cell is empty" in refusal(path, {**PLAIN, "loss": "hole"})
+    assert "name its elements, eval.loss[]" in refusal(path, {**PLAIN, "loss": "eval.loss"})
+    assert "no column 'nothing': it has params, tokens" in refusal(path, {**PLAIN, "loss": "nothing"})
+    assert "more.state" in refusal(path, {**PLAIN, "loss": "more.nothing"})
 
 
-@pytest.mark.parametrize("cell", ["null", "true", "NaN", "Infinity", "[1]", '"x"', "1e999", "1" + "0" * 5000])
-def test_a_bad_value_of_json_is_refused(tmp_path, cell):
-    lines = [f'{{"params": {i}, "tokens": {i}, "loss": {cell if i == 3 else 2}}}' for i in range(1, 6)]
-    assert "line 3 (row 3), column 'loss': " in refusal(write(tmp_path / "runs.jsonl", *lines))
+@pytest.mark.parametrize("depth", [900, 50_000])
+@pytest.mark.parametrize("shape", ['{"a":', "["])
+def test_deeply_nested_json_is_refused_in_one_line(tmp_path, depth, shape):
+    deep = shape * depth + "1" + ("}" if "{" in shape else "]") * depth
+    path = text(tmp_path / "runs.jsonl", json.dumps({"params": 1, "tokens": 1, "loss": 1}), f'{{"loss": {deep}}}')
+    assert len(refusal(path)) < 1000
+    (tmp_path / "runs.json").write_text(deep)
+    assert len(refusal(tmp_path / "runs.json")) < 1000
 
 
-def test_a_field_that_one_object_lacks_is_an_empty_cell(tmp_path):
-    lines = [json.dumps({"params": i, "tokens": i} | ({"loss": 2} if i != 4 else {})) for i in range(1, 6)]
-    assert "line 4 (row 4), column 'loss': the cell is empty" in refusal(write(tmp_path / "runs.jsonl", *lines))
+# Exports of trackers
 
 
-def test_a_null_in_parquet_is_an_empty_cell(tmp_path):
-    table = pa.table({"params": PARAMS, "tokens": TOKENS, "loss": [1.0, None, 2.0, 3.0]})
-    parquet.write_table(table, tmp_path / "runs.parquet")
-    assert "row 2, column 'loss': the cell is empty" in refusal(tmp_path / "runs.parquet")
+def test_an_mlflow_csv_is_read(tmp_path):
+    head = "Start Time,Run ID,Status,params.n,params.tokens,metrics.eval_loss"
+    row = lambda n, d, x: f"2026-01-0{N.index(n) + 1} 10:00:00,{'ab' * 16},FINISHED,{n:.0f},{d},{x}"  # noqa: E731
+    columns = {"loss": "metrics.eval_loss", "n": "params.n", "d": "params.tokens"}
+    path = made(tmp_path / "runs.csv", head, row)
+    path.write_text(path.read_text() + "2026-01-09 10:00:00,cd,FAILED,1,,\n")
+    table = read_table(path, columns, ["Status=FINISHED"])
+    check(table)
+    assert table.left_out == {"Status=FINISHED": 1}
+    assert read_table(path, columns, ["start time<2026-01-06"]).rows == 5
+    assert "row 6" in refusal(path, columns)
 
 
-def test_a_missing_column_is_told_with_those_there_are_and_the_closest(tmp_path):
-    path = write(tmp_path / "runs.csv", HEADER, *LINES)
-    line = refusal(path, {**COLUMNS, "n": "Param"})
-    assert "no column 'Param' for --n (did you mean 'params'?): it has params, tokens, loss, seed" in line
-    assert "(did you mean 'tokens'?)" in refusal(path, {**COLUMNS, "d": "tokns"})
-    assert "did you mean" not in refusal(path, {**COLUMNS, "d": "xyz"})
+def test_mlflows_json_of_keys_and_values_is_read(tmp_path):
+    runs = [
+        {
+            "info": {"status": "FINISHED"},
+            "data": {
+                "metrics": [{"key": "lr", "value": 1}, {"key": "loss", "value": x}],
+                "params": [{"key": "n", "value": str(n)}, {"key": "d", "value": str(d)}],
+            },
+        }
+        for n, d, x in zip(N, D, LOSS, strict=True)
+    ]
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps({"runs": runs, "next": None}))
+    columns = {
+        "loss": "runs[].data.metrics[key=loss].value",
+        "n": "runs[].data.params[key=n].value",
+        "d": "runs[].data.params[key=d].value",
+    }
+    check(read_table(path, columns, ["runs[].info.status=FINISHED"]))
+    runs[2]["data"]["metrics"].append({"key": "loss", "value": 9})
+    path.write_text(json.dumps({"runs": runs}))
+    assert "2 elements have key=loss" in refusal(path, columns)
+
+
+def test_the_log_of_a_trainer_is_read_where_it_was_evaluated(tmp_path):
+    log = []
+    for i, (d, x) in enumerate(zip(D, LOSS, strict=True)):
+        log += [{"step": i, "tokens": d, "loss": x + 0.1}, {"step": i, "tokens": d, "eval_loss": x}]
+    path = tmp_path / "trainer_state.json"
+    path.write_text(json.dumps({"best_metric": None, "log_history": log}, indent=2))
+    columns = {"loss": "log_history[].eval_loss", "d": "log_history[].tokens"}
+    table = read_table(path, columns, ["log_history[].eval_loss!="])
+    assert table.columns["loss"].tolist() == LOSS
+    assert table.columns["d"].tolist() == D
+    assert table.left_out == {"log_history[].eval_loss!=": 5}
+    assert "row 1, column 'log_history[].eval_loss': the cell is empty" in refusal(path, columns)
+
+
+# Conditions
+
+
+@pytest.fixture
+def runs(tmp_path):
+    states = ["finished", "finished", "crashed", "finished", "finished", "running", "finished", "failed"]
+    losses = ["3.5", "3.25", "NaN", "3.0", "2.75", "", "2.5", "inf"]
+    lines = [f"{i}e6,{i}B,{x},{s},{i % 2 == 0}" for i, (x, s) in enumerate(zip(losses, states, strict=True), 1)]
+    return text(tmp_path / "runs.csv", "params,tokens,loss,State,even", *lines)
 
 
 @pytest.mark.parametrize(
-    ("lines", "words"),
+    ("where", "used", "left_out"),
     [
-        ([], "is empty"),
-        (["", " "], "is empty"),
-        ([HEADER], "has 0 rows: a law needs 4"),
-        ([HEADER, *LINES[:3]], "has 3 rows: a law needs 4"),
-        ([HEADER, *LINES, "1,2,3"], "line 6 (row 5): 3 fields, but the header has 4: quote what holds a ','"),
-        ([HEADER, *LINES, "1,200,3,4,a"], "line 6 (row 5): 5 fields, but the header has 4"),
-        ([HEADER, *LINES, '1,2,3,"a', "1,2,3,b"], "line 6: unexpected end of data: close the quotes"),
-        ([f"{HEADER},loss", *(f"{line},1" for line in LINES)], "2 columns are named 'loss': rename all but one"),
-        ([HEADER, *(f"1e6,{i},{i},a" for i in range(1, 5))], "column 'params': all 4 rows hold 1000000.0"),
-        ([HEADER, *(f"{i},2e7,{i},a" for i in range(1, 5))], "column 'tokens': all 4 rows hold 20000000.0"),
-        ([HEADER, *(f"{i},{i},{i},a" for i in range(1, 5))], "column 'seed': all 4 rows hold 'a'"),
-        ([HEADER, *LINES[:3], "5e6,8e7,2.75,"], "line 5 (row 4), column 'seed': the cell is empty"),
+        (["State=finished"], [1, 2, 4, 5, 7], [3]),
+        (["state==finished"], [1, 2, 4, 5, 7], [3]),
+        (['State = "finished"'], [1, 2, 4, 5, 7], [3]),
+        (["State!=crashed", "loss!=", "loss<inf"], [1, 2, 4, 5, 7], [1, 1, 1]),
+        (["loss>0", "params<=5e6", "tokens>=1B", "loss<inf"], [1, 2, 4, 5], [2, 2, 0, 0]),
+        (["loss<3.6", "params>1M"], [2, 4, 5, 7], [3, 1]),
+        (["loss!=nan", "loss<inf"], [1, 2, 4, 5, 7], [2, 1]),
     ],
+    ids=str,
 )
-def test_a_table_that_bears_no_law_is_refused(tmp_path, lines, words):
-    path = write(tmp_path / "runs.csv", *lines)
-    line = refusal(path, {**COLUMNS, "cluster": "seed"})
-    assert line.startswith(str(path))
-    assert words in line
-
-
-def test_a_column_twice_does_no_harm_where_it_is_not_read(tmp_path):
-    check(read_table(write(tmp_path / "runs.csv", f"{HEADER},,", *(f"{line},," for line in LINES)), COLUMNS))
+def test_rows_that_do_not_meet_the_conditions_are_left_out_and_counted(runs, where, used, left_out):
+    table = read_table(runs, PLAIN, where)
+    assert table.columns["n"].tolist() == [i * 1e6 for i in used]
+    assert list(table.left_out.values()) == left_out
+    assert table.summary()["read"] == 8
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("where", "words"),
     [
-        ('{"params": 1', "line 2: "),
-        ("[1, 2]", "line 2: not an object"),
-        ('{"loss": 1, "loss": 2}', "line 2: the field 'loss' stands there twice"),
-        ('{"a.b": 1, "a": {"b": 2}}', "line 2: the field 'a.b' stands there twice"),
+        ("status=finished", "no column 'status' (did you mean 'State'?): it has params, tokens, loss, State"),
+        ("State=Finished", "no row meets --where 'State=Finished': the column holds 'finished' (5)"),
+        ("State<finished", "'finished' is not a number"),
+        ("State~finished", "write COLUMN=VALUE"),
+        ("=finished", "write COLUMN=VALUE"),
+        ("", "write COLUMN=VALUE"),
+        ("loss<nan", "'nan' is not a number"),
+        ("loss>=3", "has 3 rows"),
     ],
 )
-def test_lines_that_are_no_objects_are_refused(tmp_path, line, words):
-    path = write(tmp_path / "runs.jsonl", '{"params": 1}', line)
-    assert words in refusal(path, {"loss": "a.b", "n": "params"})
+def test_a_condition_that_cannot_be_meant_is_refused(runs, where, words):
+    assert words in refusal(runs, where=[where, *(["loss<inf"] if where == "loss>=3" else [])])
 
 
-def test_files_that_are_no_tables_are_refused(tmp_path):
-    assert "is not there" in refusal(tmp_path / "runs.csv")
-    (tmp_path / "folder.csv").mkdir()
-    assert "not a file" in refusal(tmp_path / "folder.csv")
-    assert "ends in .csv, .tsv" in refusal(write(tmp_path / "runs.xlsx", "PK"))
-    assert "not a readable parquet file" in refusal(write(tmp_path / "runs.parquet", "PAR1"))
-    assert "save it in UTF-8" in refusal(write(tmp_path / "runs.csv", HEADER, encoding="utf-16-le"))
-
-
-@pytest.mark.parametrize(
-    ("columns", "words"),
-    [
-        ({"n": "params"}, "with --loss"),
-        ({"loss": "loss"}, "--n, of tokens with --d or of FLOPs with --c"),
-        ({"loss": "loss", "n": "params", "d": "params"}, "--n and --d both name the column 'params'"),
-    ],
-)
-def test_flags_that_cannot_be_meant_are_refused(tmp_path, columns, words):
-    assert words in refusal(write(tmp_path / "runs.csv", HEADER, *LINES), columns)
-
-
-def test_one_budget_of_compute_tells_of_sizes_but_not_of_itself(tmp_path):
-    path = write(tmp_path / "runs.csv", "params,tokens,loss,flops", *(f"{i},{9 - i},{i},1e18" for i in range(1, 5)))
-    assert read_table(path, {**COLUMNS, "c": "flops"}).columns["c"].tolist() == [1e18] * 4
-    assert "column 'flops': all 4 rows" in refusal(path, {"loss": "loss", "c": "flops"})
-
-
-def test_reading_text_loads_neither_pyarrow_nor_torch(tmp_path):
-    path = write(tmp_path / "runs.csv", HEADER, *LINES)
-    code = (
-        "import sys; from pathlib import Path; from analysis.table import read_table; "
-        f"read_table(Path({str(path)!r}), {COLUMNS}); "
-        "print({'torch', 'pyarrow', 'pandas'} & set(sys.modules))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert found.strip() == "set()"
+def test_conditions_apply_to_booleans_and_empty_fields_of_json(tmp_path):
+    records = [
+        {"params": n, "tokens": d, "loss": x, "ok": i != 1, "tag": None if i == 2 else "a=b"}
+        for i, (n, d, x) in enumerate(zip([*N, 5e5], [*D, 5e8], [*LOSS, 3], strict=True))
+    ]
+    path = text(tmp_path / "runs.jsonl", *map(json.dumps, records))
+    assert read_table(path, PLAIN, ["ok=true"]).rows == 5
+    assert read_table(path, PLAIN, ["tag=a=b", "ok!=False"]).rows == 4
+    assert read_table(path, PLAIN, ["tag!="]).left_out == {"tag!=": 1}
