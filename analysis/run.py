@@ -58,13 +58,13 @@ def run(arguments: AnalysisArguments) -> None:
     rendering = [HERE / f"{name}.py" for name in RENDERING] + [*sorted(HERE.glob("*.j2")), *sorted(HERE.glob("*.json"))]
     fits_hash = hash_of([*inputs, *fitting], str(arguments.study))
     before = read_json(both / HASHES) if (both / HASHES).is_file() else {}
-    if before.get("fits") != fits_hash or not (both / FITS).is_file():
-        data = fit(table, arguments.study, folder)
+    fitted = before.get("fits") == fits_hash and (both / FITS).is_file()
+    data = read_json(both / FITS, "fits", "comparison") if fitted else fit(table, arguments.study, folder)
+    scores = quality_table(read_json(quality, "cells", "human", "floors")) if quality.is_file() else None
+    if not fitted or data.get("quality") != scores:
+        data["quality"] = scores
+        write_json(both / FITS, data)
         write_json(both / HASHES, {"fits": fits_hash})
-    else:
-        data = read_json(both / FITS, "fits", "comparison")
-    data["quality"] = quality_table(read_json(quality, "cells", "human", "floors")) if quality.is_file() else None
-    write_json(both / FITS, data)
     output_hash = hash_of([both / FITS, *rendering, *([conclusions] if conclusions.is_file() else [])])
     drawings = study_figures(data, folder / GPT_FOLDER, both)
     outputs = [path.with_name(f"{path.name}.{kind}") for path in drawings for kind in ("png", "svg")]

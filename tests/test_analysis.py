@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -388,7 +389,8 @@ def test_the_findings_show_the_changed_numbers(data):
     assert all(len(line.split()) <= 26 for line in text.splitlines() if line.startswith("- "))
 
 
-def test_conclusions_are_filled_with_numbers_and_stop_at_other_fits(study, data, tmp_path, capsys, no_drawing):
+@pytest.mark.usefixtures("no_drawing")
+def test_conclusions_are_filled_with_numbers_and_stop_at_other_fits(study, data, tmp_path, capsys):
     for name in ("runs.parquet", BASELINE, "generation_analysis/quality.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((study / name).read_bytes())
@@ -469,7 +471,8 @@ def test_the_same_runs_give_the_same_bytes_and_a_second_run_does_nothing(study, 
     assert outputs(tmp_path) == outputs(study)
 
 
-def test_other_runs_are_fitted_again_and_damaged_fits_are_refused(tmp_path, capsys, no_drawing):
+@pytest.mark.usefixtures("no_drawing")
+def test_other_runs_are_fitted_again_and_damaged_fits_are_refused(tmp_path, capsys):
     write_table(tmp_path, made_ladders(sizes=SIZES[:4], seeds=(0,)))
     analyse_in(tmp_path)
     path = tmp_path / "comparison_analysis" / "fits.json"
@@ -481,6 +484,13 @@ def test_other_runs_are_fitted_again_and_damaged_fits_are_refused(tmp_path, caps
     write_table(tmp_path, made_ladders(sizes=SIZES[:4], seeds=(0,), noise=0.01))
     analyse_in(tmp_path)
     assert read_json(path)["sizes"] != before
+
+
+def test_the_example_of_the_documentation_finds_the_law_that_it_makes(tmp_path):
+    text = (Path(__file__).parent.parent / "docs" / "fitting.md").read_text(encoding="utf-8")
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "analysis.fitting" in block]
+    process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.search(r"value=0\.3(49999|500000)", process.stdout)
 
 
 def test_importing_the_command_imports_no_torch():
