@@ -11,11 +11,9 @@ LARGE = 2000  # clusters; of more, one left out does not change the Hessian
 
 def slopes_of(problem: Problem, theta: Array) -> tuple[Array, Array]:
     """Return the log of the fitted loss [points] and its derivatives by theta [parameters, points]."""
-    loss = problem.jets(theta[None])
-    points = len(problem.log_loss)
-    value = np.broadcast_to(loss.value, (1, points))[0]
-    slopes = [np.broadcast_to(loss.first[i] / loss.value, (1, points))[0] for i in range(len(theta))]
-    return np.log(value), np.stack(slopes)
+    loss, first, _ = problem.law.derivatives(theta[None], problem.x)
+    value = np.broadcast_to(loss, (1, len(problem.log_loss)))
+    return np.log(value[0]), np.concatenate([derivative / value for derivative in first])
 
 
 def smoothing_width(delta: float, residuals: Array) -> float:

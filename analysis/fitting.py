@@ -25,7 +25,7 @@ DELTA = 1e-3  # Hoffmann et al. 2022
 RESAMPLES = 1000
 MAX_SIZES = 256  # that the jackknife leaves out one by one; of more, neighbours go together
 MAX_RESTARTS = 4  # from better minima that profiles find
-MAX_REDRAWS = 100
+MIN_DRAWN, MAX_REDRAWS = 3, 100  # clusters of a resample, and attempts to draw as many
 
 
 @dataclass
@@ -159,10 +159,8 @@ def columns_of(law: Law, given: Mapping[str, ArrayLike | None]) -> tuple[dict[st
     return {variable: named[name] for variable, name in variables.items()}, variables
 
 
-def resample(
-    clusters: int, count: int = RESAMPLES, seed: int = 0, distinct: int = 3, copies: ArrayLike | None = None
-) -> Array:
-    """Return how often each cluster is drawn in each resample [count, clusters], at least `distinct` different ones.
+def resample(clusters: int, count: int = RESAMPLES, seed: int = 0, copies: ArrayLike | None = None) -> Array:
+    """Return how often each cluster is drawn in each resample [count, clusters], at least MIN_DRAWN different ones.
 
     `copies` [clusters] counts the equal clusters that each stands for. Default: one.
     """
@@ -171,7 +169,7 @@ def resample(
     total, share = int(many.sum()), many / many.sum()
     draws = generator.multinomial(total, share, size=count).astype(float)
     for _ in range(MAX_REDRAWS):  # where copies of one point are nearly all there is, no draw may have enough
-        few = np.flatnonzero((draws > 0).sum(axis=1) < min(distinct, clusters))
+        few = np.flatnonzero((draws > 0).sum(axis=1) < min(MIN_DRAWN, clusters))
         if not len(few):
             break
         draws[few] = generator.multinomial(total, share, size=len(few))

@@ -1,22 +1,23 @@
 """Scaling laws as formulas: L is the loss in nats per token, N parameters, D tokens, U unique tokens, C FLOPs.
 
-Each formula is written once. Given arrays it returns the loss; given jets also the derivatives that the optimiser
-needs. Coefficients are fitted as logarithms and the irreducible loss E as it is, so that a fit can reach E = 0.
+A formula is written once, in sympy; exact derivatives follow from it. Its variables are logarithms: x["n"] is log N.
+Coefficients are fitted as logarithms and the irreducible loss E as it is, so that a fit can reach E = 0.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import sympy
 from numpy.typing import NDArray
-
-from analysis.jets import Jet, at_most, exp, gelu, inverse, log, saturation
+from sympy import exp, log
+from sympy.codegen.cfunctions import expm1
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]  # variable → [points]
-Theta = Any  # a sequence of one array or jet a parameter, each broadcasts to [problems, points]
-Formula = Callable[[Theta, Columns], Any]
+Formula = Callable[[Any, Any], Any]  # (symbols of the parameters, symbols of the variables' logarithms) → loss
 
 MAX_LOG = 700.0  # its exponential is still finite
 MAX_EXPONENT = 3.0
@@ -65,18 +66,85 @@ class Law:
         """The parameters' names, in the order of theta."""
         return [parameter.name for parameter in self.parameters]
 
+    @property
+    def linear(self) -> list[int]:
+        """The places in theta of the parameters that the loss is linear in."""
+        return [i for i, parameter in enumerate(self.parameters) if parameter.linear]
+
+    @cached_property
+    def _symbols(self) -> tuple[list[sympy.Symbol], dict[str, sympy.Symbol]]:
+        theta = [sympy.Symbol(f"t{i}", real=True) for i in range(len(self.parameters))]
+        return theta, {name: sympy.Symbol(name, real=True) for name in self.needs}
+
+    def _compile(self, expressions: list[Any]) -> Callable[..., list[Any]]:
+        theta, x = self._symbols
+        functions = {"positive_part": lambda z: np.maximum(z, 0.0), "step": lambda z: (z > 0) * 1.0}
+        compiled: Callable[..., list[Any]] = sympy.lambdify(
+            [*theta, *x.values()], expressions, [functions, "scipy", "numpy"], cse=True
+        )
+        return compiled
+
+    @cached_property
+    def _loss(self) -> Callable[..., list[Any]]:
+        return self._compile([self.formula(*self._symbols)])
+
+    @cached_property
+    def _basis(self) -> Callable[..., list[Any]]:
+        loss = (self.for_starts or self.formula)(*self._symbols)
+        return self._compile([loss.diff(self._symbols[0][i]) for i in self.linear])
+
+    @cached_property
+    def _derivatives(self) -> tuple[Callable[..., list[Any]], list[tuple[int, int]]]:
+        theta, loss = self._symbols[0], self.formula(*self._symbols)
+        first = [loss.diff(t) for t in theta]
+        second = {(i, j): first[i].diff(theta[j]) for i in range(len(theta)) for j in range(i, len(theta))}
+        second = {pair: expression for pair, expression in second.items() if expression != 0}
+        return self._compile([loss, *first, *second.values()]), list(second)
+
+    def _arguments(self, theta: Array, x: Columns) -> list[Array]:
+        return [*theta.T[:, :, None], *(np.log(x[name]) for name in self.needs)]
+
     def predict(self, theta: Array, x: Columns) -> Array:
         """Return the loss under fitted parameters `theta` [problems, parameters] at points `x`: [problems, points]."""
         with np.errstate(all="ignore"):
-            loss: Array = self.formula(theta.T[:, :, None], x)
-        return np.broadcast_to(loss, (len(theta), len(next(iter(x.values())))))
+            [loss] = self._loss(*self._arguments(theta, x))
+        return np.broadcast_to(loss, (len(theta), len(x[self.needs[0]])))
+
+    def derivatives(self, theta: Array, x: Columns) -> tuple[Any, list[Any], dict[tuple[int, int], Any]]:
+        """Return the loss, its first derivatives and those second ones that are not zero, by (i, j) with i <= j.
+
+        Each broadcasts to [problems, points].
+        """
+        function, pairs = self._derivatives
+        loss, *found = function(*self._arguments(theta, x))
+        count = len(self.parameters)
+        return loss, found[:count], dict(zip(pairs, found[count:], strict=True))
 
     def basis(self, theta: Array, x: Columns) -> Array:
         """Return what each linear parameter multiplies, the others held at `theta`: [linear parameters, points]."""
-        linear = [i for i, parameter in enumerate(self.parameters) if parameter.linear]
-        jets = [Jet(0.0, {i: 1.0}, {}) if i in linear else theta[i] for i in range(len(theta))]
-        loss = (self.for_starts or self.formula)(jets, x)
-        return np.stack([np.broadcast_to(loss.first[i], len(next(iter(x.values())))) for i in linear])
+        held = theta.copy()
+        held[self.linear] = 0.0  # the logarithm of a coefficient of 1
+        terms = self._basis(*self._arguments(held[None], x))
+        return np.concatenate([np.broadcast_to(term, (1, len(x[self.needs[0]]))) for term in terms])
+
+
+class step(sympy.Function):  # noqa: N801
+    """1 above zero, else 0."""
+
+    def fdiff(self, *_: int) -> Any:
+        return sympy.Integer(0)
+
+
+class positive_part(sympy.Function):  # noqa: N801
+    """The argument above zero, else 0."""
+
+    def fdiff(self, *_: int) -> Any:
+        return step(self.args[0])
+
+
+def at_most(x: Any, highest: Any) -> Any:
+    """Return the smaller of two expressions."""
+    return highest - positive_part(highest - x)
 
 
 def term(log_coefficient: Any, exponent: Any, log_x: Any) -> Any:
@@ -84,68 +152,55 @@ def term(log_coefficient: Any, exponent: Any, log_x: Any) -> Any:
     return exp(log_coefficient - exponent * log_x)
 
 
-def power(t: Theta, x: Columns) -> Any:
-    """Return the loss of a law of one variable; see LAWS for the forms."""
-    return term(t[0], t[1], np.log(x["x"]))
-
-
-def power_irreducible(t: Theta, x: Columns) -> Any:
-    """Return the loss of a law of one variable with an irreducible loss."""
-    return t[0] + term(t[1], t[2], np.log(x["x"]))
-
-
-def chinchilla(t: Theta, x: Columns) -> Any:
+def chinchilla(t: Any, x: Any) -> Any:
     """Return the loss of a law of N and D."""
-    return t[0] + term(t[1], t[2], np.log(x["n"])) + term(t[3], t[4], np.log(x["d"]))
+    return t[0] + term(t[1], t[2], x["n"]) + term(t[3], t[4], x["d"])
 
 
-def log_unique_and_repeats(x: Columns, worth: Any = None) -> tuple[Any, Any]:
-    """Return log U, with every transposed copy counted as `worth` new tunes, and the repetitions R = D/U - 1."""
-    unique = at_most(x["u"] if worth is None else x["u"] * (1 + worth * (x["keys"] - 1)), x["d"])
-    return log(unique), x["d"] * inverse(unique) - 1
+def log_effective(log_unique: Any, log_seen: Any, log_star: Any) -> Any:
+    """Return log(U + U·R*·(1 - e^(-R/R*))), R = seen/U - 1: the value of repeated data (Muennighoff 2023, eq. 5)."""
+    repeats = exp(log_seen - log_unique) - 1
+    return log_unique + log(1 - exp(log_star) * expm1(-repeats * exp(-log_star)))
 
 
-def log_effective(log_unique: Any, repeats: Any, log_star: Any) -> Any:
-    """Return log(U + U·R*·(1 - e^(-R/R*))): the value of repeated data or parameters (Muennighoff 2023, eq. 5)."""
-    return log_unique + log(1 + exp(log_star) * saturation(repeats * exp(-log_star)))
-
-
-def transposition(t: Theta, x: Columns) -> Any:
+def transposition(t: Any, x: Any) -> Any:
     """Return the loss of a law of N and effective D, where a transposed copy is worth w of a new tune."""
     e, a, alpha, b, beta, star_d, worth = t
-    return e + term(a, alpha, np.log(x["n"])) + term(b, beta, log_effective(*log_unique_and_repeats(x, worth), star_d))
+    log_unique = at_most(x["u"] + log(1 + worth * (exp(x["keys"]) - 1)), x["d"])
+    return e + term(a, alpha, x["n"]) + term(b, beta, log_effective(log_unique, x["d"], star_d))
 
 
-def repeated_data(t: Theta, x: Columns) -> Any:
-    """Return the loss of the data-constrained law with N' = N."""
-    return transposition([*t[:6], 0.0], {**x, "keys": np.ones_like(x["u"])})
-
-
-def data_constrained(t: Theta, x: Columns) -> Any:
+def data_constrained(t: Any, x: Any) -> Any:
     """Return the loss of a law of effective N and D under repetition."""
     e, a, alpha, b, beta, star_d, star_n = t
-    log_n = np.log(x["n"])
-    log_unique, repeats = log_unique_and_repeats(x)
+    log_unique = at_most(x["u"], x["d"])
     # U_N: the parameters that are optimal for U tokens, at most N (eq. 6)
-    log_g = (log(alpha) + a - log(beta) - b) * inverse(alpha + beta)
-    log_unique_n = at_most(beta * inverse(alpha) * (log_unique + log_g) + log_g, log_n)
-    log_n = log_effective(log_unique_n, exp(log_n - log_unique_n) - 1, star_n)
-    return e + term(a, alpha, log_n) + term(b, beta, log_effective(log_unique, repeats, star_d))
+    log_g = (log(alpha) + a - log(beta) - b) / (alpha + beta)
+    log_unique_n = at_most(beta / alpha * (log_unique + log_g) + log_g, x["n"])
+    log_n = log_effective(log_unique_n, x["n"], star_n)
+    return e + term(a, alpha, log_n) + term(b, beta, log_effective(log_unique, x["d"], star_d))
 
 
-def mupt(t: Theta, x: Columns) -> Any:
+def repeated_data(t: Any, x: Any) -> Any:
+    """Return the loss of the data-constrained law with N' = N."""
+    log_d = log_effective(at_most(x["u"], x["d"]), x["d"], t[5])
+    return t[0] + term(t[1], t[2], x["n"]) + term(t[3], t[4], log_d)
+
+
+def mupt(t: Any, x: Any) -> Any:
     """Return the loss of a law of N and D'', a geometric sum over epochs (eq. 12), with their interaction."""
     e, a, alpha, b, beta, d, log_decay = t
     decay = exp(log_decay)
-    log_n = np.log(x["n"])
-    log_d = np.log(x["u"]) + log(saturation(decay * (x["d"] / x["u"]))) - log(saturation(decay))
-    return e + term(a, alpha, log_n) + term(b, beta, log_d) + term(d - alpha * log_n, beta, log_d)
+    log_d = x["u"] + log(-expm1(-decay * exp(x["d"] - x["u"]))) - log(-expm1(-decay))
+    return e + term(a, alpha, x["n"]) + term(b, beta, log_d) + term(d - alpha * x["n"], beta, log_d)
 
 
-def sms(t: Theta, x: Columns) -> Any:
+def sms(t: Any, x: Any) -> Any:
     """Return the loss of `mupt` plus a term for overfitting."""
     k_d, k_n, k_u, k_in = t[7:]
-    return mupt(t[:7], x) + gelu(k_d * x["d"] + k_n * np.log(x["n"]) - k_u * np.log(x["u"]) - k_in)
+    overfit = k_d * exp(x["d"]) + k_n * x["n"] - k_u * x["u"] - k_in
+    gelu = overfit * (1 + sympy.erf(overfit / sympy.sqrt(2))) / 2
+    return mupt(t[:7], x) + gelu
 
 
 def coefficient(name: str) -> Parameter:
@@ -172,14 +227,21 @@ OVERFIT = tuple(Parameter(name, starts=(0.0,)) for name in ("k_d", "k_n", "k_u",
 LAWS: dict[str, Law] = {
     law.name: law
     for law in (
-        Law("power", "L = A·x^-alpha", "Kaplan et al. 2020 (2001.08361)", ("x",), (A, ALPHA), power),
+        Law(
+            "power",
+            "L = A·x^-alpha",
+            "Kaplan et al. 2020 (2001.08361)",
+            ("x",),
+            (A, ALPHA),
+            lambda t, x: term(t[0], t[1], x["x"]),
+        ),
         Law(
             "power_irreducible",
             "L = E + A·x^-alpha",
             "Henighan et al. 2020 (2010.14701)",
             ("x",),
             (E, A, ALPHA),
-            power_irreducible,
+            lambda t, x: t[0] + term(t[1], t[2], x["x"]),
         ),
         Law(
             "chinchilla",

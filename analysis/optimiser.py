@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from analysis.jets import Jet
 from analysis.laws import Array, Columns, Law
 
 MAX_STEPS, LONG_STEPS = 150, 1500  # the second where the objective falls along a long, nearly flat valley
@@ -68,8 +67,7 @@ class Problem:
 
     def project(self, weights: Array, held: tuple[float, ...]) -> tuple[Array, float]:
         """Return theta [parameters] with the coefficients >= 0 of least relative squared error, and that error."""
-        parameters = self.law.parameters
-        linear = [i for i, parameter in enumerate(parameters) if parameter.linear]
+        parameters, linear = self.law.parameters, self.law.linear
         theta = np.zeros(len(parameters))
         theta[[i for i, parameter in enumerate(parameters) if not parameter.linear]] = held
         terms = self.law.basis(theta, self.x) / np.exp(self.log_loss)
@@ -93,11 +91,6 @@ class Problem:
 
     # Newton's method
 
-    def jets(self, theta: Array) -> Jet:
-        """Return the loss under theta [problems, parameters] with its derivatives: [problems, points]."""
-        loss: Jet = self.law.formula([Jet(theta[:, i : i + 1], {i: 1.0}, {}) for i in range(theta.shape[1])], self.x)
-        return loss
-
     def evaluate(self, theta: Array, weights: Array) -> list[Array]:
         """Return objective, gradient, exact Hessian and reweighted least squares' Hessian of each problem."""
         step = max(1, CACHE // len(self.log_loss))
@@ -106,20 +99,18 @@ class Problem:
         return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def _evaluate(self, theta: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
-        loss = self.jets(theta)
-        value = np.broadcast_to(loss.value, weights.shape)
+        loss, first, second = self.law.derivatives(theta, self.x)
+        value = np.broadcast_to(loss, weights.shape)
         residual = np.log(value) - self.log_loss
         slope = np.clip(residual, -self.delta, self.delta)
         objective = (weights * slope * (residual - slope / 2)).sum(axis=1)
         pull = weights * slope
-        relative = np.zeros((len(theta), theta.shape[1], weights.shape[1]))
-        for i, derivative in loss.first.items():
-            relative[:, i] = derivative / value
+        relative = np.stack([derivative / value for derivative in first], axis=1)
         gradient = (relative @ pull[:, :, None])[:, :, 0]
         quadratic = weights * (slope == residual)
         hessian = (relative * (quadratic - pull)[:, None]) @ relative.transpose(0, 2, 1)
         pull_of_loss = pull / value
-        for (i, j), curvature in loss.second.items():
+        for (i, j), curvature in second.items():
             total = (pull_of_loss * curvature).sum(axis=1)
             hessian[:, i, j] += total
             if i != j:

@@ -1,10 +1,9 @@
 """How often 95 % intervals of fitted laws hold the truth: python -m benchmarks.coverage [--studies 500] [--law mupt …]
 
-Studies of known laws with the designs of real ones. A trunk (size, seed, part of the data, keys) has its noise, which
-its budgets share, and each run has noise of its own; the trunks are the clusters. A cell is the share of studies whose
-interval holds the true parameter; ± is half of its Wilson interval. An interval that is open on a side holds everything
-there. Jackknife intervals measure more than noise and are meant to be wide. A study is counted whether
-or not its parameters are identified.
+Synthetic studies of known laws, with designs of real ones. All budgets of a trunk (size, seed, part of the data, keys)
+share its noise, and each run has its own noise; trunks are the clusters. A cell is the share of studies whose interval
+holds the true parameter, ± half of its Wilson interval; an open side holds everything. Studies count whether or not
+their parameters are identified.
 """
 
 import os
@@ -25,10 +24,10 @@ from typing import Any
 import numpy as np
 import scipy
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from tqdm import tqdm
 
 from analysis.fitting import columns_of, fit
+from analysis.intervals import wilson
 from analysis.laws import LAWS
 from training.measurements import cpu_name
 
@@ -65,7 +64,7 @@ DESIGNS = {
 
 
 def study(name: str, delta: float, noise: float, resamples: int, seed: int) -> tuple[NDArray[np.bool_], bool, float]:
-    """Fit one made study: which interval holds which parameter [intervals, parameters], convergence, seconds."""
+    """Fit one synthetic study: which interval holds which parameter [intervals, parameters], convergence, seconds."""
     design, law = DESIGNS[name], LAWS[name]
     rows = list(product(design.sizes, SEEDS, design.one_in, design.keys, design.budgets))
     n, _, one_in, keys, d = np.array(rows).T
@@ -90,7 +89,7 @@ def study(name: str, delta: float, noise: float, resamples: int, seed: int) -> t
 
 def cell(held: int, studies: int) -> str:
     """Return a share in percent with half of its Wilson interval; in bold where that lies outside 93 to 97 %."""
-    low, high = binomtest(held, studies).proportion_ci(method="wilson")
+    low, high = wilson(held / studies, studies)
     text = f"{100 * held / studies:.1f} ± {50 * (high - low):.1f}"
     return f"**{text}**" if high < 0.93 or low > 0.97 else text
 
