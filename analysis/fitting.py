@@ -5,9 +5,7 @@ cluster-robust covariance and fits without a size are one Newton step; profiles 
 LARGE cells of the variables.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,8 +13,10 @@ from scipy.optimize import minimize
 from tqdm import tqdm
 
 from analysis.covariance import LARGE, leave_out_steps, robust_covariance, slopes_of
-from analysis.identification import SPARE_CLUSTERS, Estimate, estimate_parameters, lowest_values, parameters_at_bound
-from analysis.intervals import EDGES
+from analysis.fit_result import Fit as Fit  # the three are part of this interface
+from analysis.fit_result import columns_of as columns_of
+from analysis.fit_result import line_of as line_of
+from analysis.identification import estimate_parameters
 from analysis.laws import LAWS, Array, Columns, Law
 from analysis.optimiser import Problem, Solution
 from analysis.profiles import Profile, profile_likelihoods
@@ -26,137 +26,6 @@ RESAMPLES = 1000
 MAX_SIZES = 256  # that the jackknife leaves out one by one; of more, neighbours go together
 MAX_RESTARTS = 4  # from better minima that profiles find
 MIN_DRAWN, MAX_REDRAWS = 3, 100  # clusters of a resample, and attempts to draw as many
-
-
-@dataclass
-class Fit:
-    """A law fitted to points. `domain` is the range of each variable, `distinct` counts different points.
-
-    `refitted` counts the points of profiles: fewer in a large table. `degrees_of_freedom` are clusters less parameters.
-    `theta` [parameters], `resampled` [resamples, parameters] and `without_one` [sizes, parameters] are as fitted
-    (coefficients as logarithms); fits that did not converge are NaN. `residuals` [points] are log measured minus log
-    fitted loss.
-    """
-
-    law: Law
-    variables: dict[str, str]
-    domain: dict[str, tuple[float, float]]
-    points: int
-    distinct: int
-    refitted: int
-    clusters: int
-    degrees_of_freedom: int
-    delta: float
-    starts: int
-    objective: float
-    converged: bool
-    at_bound: list[str]
-    parameters: dict[str, Estimate]
-    residuals: Array
-    theta: Array
-    resampled: Array = field(repr=False)
-    without_one: Array = field(repr=False)
-    profiles: dict[str, Profile] = field(repr=False)
-
-    @property
-    def identified(self) -> bool:
-        """True if every parameter is identified."""
-        return all(estimate.identified for estimate in self.parameters.values())
-
-    def columns(self, **given: ArrayLike) -> Columns:
-        """Return variables by the names that the law uses."""
-        return columns_of(self.law, given)[0]
-
-    def predict(self, **given: ArrayLike) -> Array:
-        """Return the fitted loss at given variables, for example n=… and d=…: [points]."""
-        return self.law.predict(self.theta[None], self.columns(**given))[0]
-
-    def band(self, **given: ArrayLike) -> tuple[Array, Array]:
-        """Return the edges of the pointwise 95 % bootstrap band: [points] each, NaN without resamples."""
-        x = self.columns(**given)
-        finite = self.resampled[np.isfinite(self.resampled).all(axis=1)]
-        if not len(finite):
-            nothing = np.full(len(next(iter(x.values()))), np.nan)
-            return nothing, nothing
-        low, high = np.quantile(self.law.predict(finite, x), EDGES, axis=0)
-        return low, high
-
-    def correlations(self) -> Array:
-        """Return the correlations of the fitted parameters over resamples; one that does not vary has 0."""
-        finite = self.resampled[np.isfinite(self.resampled).all(axis=1)]
-        if len(finite) < 2:
-            return np.eye(len(self.theta))
-        spread = finite.std(axis=0)
-        standard = (finite - finite.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-        return standard.T @ standard / len(finite)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything but the resamples as JSON values, in full precision."""
-        squares, names = bool(np.isinf(self.delta)), self.law.names
-        profiles = {}
-        for parameter, profile in zip(self.law.parameters, self.profiles.values(), strict=True):
-            finite = np.isfinite(profile.rise)
-            at = parameter.shown(profile.at[finite]).tolist()
-            profiles[parameter.name] = {"at": at, "rise": profile.rise[finite].tolist(), "limit": profile.limit}
-        return {
-            "law": self.law.name,
-            "form": self.law.form,
-            "source": self.law.source,
-            "variables": list(self.variables.values()),
-            "domain": self.domain,
-            "points": self.points,
-            "distinct": self.distinct,
-            "refitted": self.refitted,
-            "clusters": self.clusters,
-            "degrees_of_freedom": self.degrees_of_freedom,
-            "loss": "squares" if squares else "huber",
-            "delta": None if squares else self.delta,
-            "starts": self.starts,
-            "resamples": len(self.resampled),
-            "resamples_converged": int(np.isfinite(self.resampled).all(axis=1).sum()),
-            "objective": self.objective,
-            "converged": self.converged,
-            "at_bound": self.at_bound,
-            "identified": self.identified,
-            "parameters": {name: vars(estimate) for name, estimate in self.parameters.items()},
-            "theta": dict(zip(names, self.theta.tolist(), strict=True)),
-            "correlations": {
-                name: dict(zip(names, row, strict=True))
-                for name, row in zip(names, self.correlations().tolist(), strict=True)
-            },
-            "residuals": self.residuals.tolist(),
-            "profiles": profiles,
-        }
-
-
-def line_of(fitted: Fit) -> dict[str, Any] | None:
-    """Return the line and band of a law of one variable, over a little more than its points; None for other laws."""
-    if fitted.law.needs != ("x",):
-        return None
-    [(variable, (low, high))] = fitted.domain.items()
-    at = np.geomspace(low / 1.3, high * 1.3, 60)
-    lower, upper = ([e if np.isfinite(e) else None for e in edge.tolist()] for edge in fitted.band(**{variable: at}))
-    return {"at": at.tolist(), "loss": fitted.predict(**{variable: at}).tolist(), "low": lower, "high": upper}
-
-
-def columns_of(law: Law, given: Mapping[str, ArrayLike | None]) -> tuple[dict[str, Array], dict[str, str]]:
-    """Return the variables a law needs as arrays, and the given name of each.
-
-    Raises ValueError if one is missing, or is not positive and finite.
-    """
-    named = {name: np.atleast_1d(np.asarray(values, float)) for name, values in given.items() if values is not None}
-    if law.needs == ("x",):
-        if len(named) != 1 or not {"n", "d", "c", "x"} & named.keys():
-            raise ValueError(f"the {law.name} law takes one variable of n, d and c, not {sorted(named) or 'none'}")
-        variables = {"x": next(iter(named))}
-    else:
-        variables = {name: name for name in law.needs}
-        if missing := [name for name in law.needs if name not in named]:
-            raise ValueError(f"the {law.name} law needs {', '.join(law.needs)}: {', '.join(missing)} is missing")
-    for name in variables.values():
-        if not (np.isfinite(named[name]).all() and (named[name] > 0).all()):
-            raise ValueError(f"{name} must be positive and finite")
-    return {variable: named[name] for variable, name in variables.items()}, variables
 
 
 def resample(clusters: int, count: int = RESAMPLES, seed: int = 0, copies: ArrayLike | None = None) -> Array:
@@ -279,23 +148,9 @@ def fit(
         bar.update()
         without_one = _without_one(data, found)
         bar.update()
-    theta, converged = found.best.theta[0], bool(found.best.converged[0])
-    shares = np.abs(slopes_of(data.problem, theta)[1]).max(axis=1)  # of the loss; a coefficient's is that of its term
-    at_bound = parameters_at_bound(law, theta, shares)
-    doubt = None if converged else "the fit did not converge"
-    if converged and count - len(law.parameters) < SPARE_CLUSTERS:
-        doubt = f"there are fewer than {SPARE_CLUSTERS} clusters more than parameters"
-    estimates = estimate_parameters(
-        law,
-        theta,
-        (resampled, without_one),
-        found.profiles,
-        degrees,
-        lowest_values(law, theta, shares, float(loss.min())),
-        [doubt or ("the best fit is at its bound" if name in at_bound else None) for name in law.names],
-    )
+    theta = found.best.theta[0]
     residuals = data.problem.log_loss - np.log(law.predict(theta[None], data.problem.x)[0])
-    return Fit(
+    fitted = Fit(
         law=law,
         variables=variables,
         domain={variables[name]: (float(values.min()), float(values.max())) for name, values in x.items()},
@@ -307,15 +162,17 @@ def fit(
         delta=delta,
         starts=len(data.problem.grid()),
         objective=float(found.best.objective[0]),
-        converged=converged,
-        at_bound=at_bound,
-        parameters=estimates,
+        converged=bool(found.best.converged[0]),
+        at_bound=[],
         residuals=residuals[data.point],
         theta=theta,
         resampled=resampled,
         without_one=without_one,
         profiles=dict(zip(law.names, found.profiles, strict=True)),
     )
+    shares = np.abs(slopes_of(data.problem, theta)[1]).max(axis=1)
+    estimate_parameters(fitted, shares, float(loss.min()))
+    return fitted
 
 
 def _check(

@@ -1,13 +1,11 @@
 """Which parameters of a fit the data identify, by a fixed list of verdicts."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from analysis.fit_result import Estimate, Fit
 from analysis.intervals import Interval, jackknife, percentiles
-from analysis.laws import Array, Law, Parameter
+from analysis.laws import Array, Parameter
 from analysis.optimiser import SMALLEST_SHARE
-from analysis.profiles import Profile
 
 SPARE_CLUSTERS = 4  # more than parameters
 SMALLEST_E = 1e-3  # of the least loss; below, E is not distinguished from zero
@@ -20,88 +18,55 @@ DEPENDENT = (
 )
 
 
-@dataclass
-class Estimate:
-    """One parameter with its standard error, 95 % intervals, and the reason if it is not identified.
+def estimate_parameters(fitted: Fit, shares: Array, least_loss: float) -> None:
+    """Add to a fit its parameters with intervals and verdicts, and those that are at a bound.
 
-    `bootstrap` resamples clusters and measures their noise; `jackknife` leaves out one size at a time and also measures
-    misfit; in `profile` the other parameters are fitted again. A side without a bound is None.
+    `shares` [parameters] is the largest share of the loss, over points, that moves with each parameter: for a
+    coefficient the share of its term.
     """
-
-    value: float
-    standard_error: float | None
-    bootstrap: Interval
-    jackknife: Interval
-    profile: Interval
-    identified: bool
-    reason: str | None
-
-
-def parameters_at_bound(law: Law, theta: Array, shares: Array) -> list[str]:
-    """Return the parameters that lie at a bound, and the coefficients of terms that have vanished.
-
-    `shares` [parameters] is the largest share of the loss, over points, that each parameter moves.
-    """
-    return [
-        parameter.name
-        for parameter, value, share in zip(law.parameters, theta, shares, strict=True)
-        if (parameter.linear and parameter.scale == "log" and not share >= SMALLEST_SHARE)
-        or value in (parameter.lower, parameter.upper)
-    ]
-
-
-def estimate_parameters(
-    law: Law,
-    theta: Array,
-    samples: tuple[Array, Array],
-    profiles: list[Profile],
-    degrees_of_freedom: int,
-    lowest: Array,
-    doubts: list[str | None],
-) -> dict[str, Estimate]:
-    """Return every parameter with its intervals and its verdict.
-
-    `samples` are theta of the resamples [resamples, parameters] and of fits without a size [sizes, parameters].
-    `lowest` [parameters] is what the intervals have to stay above, `doubts` are reasons known without intervals.
-    """
-    resampled, without_one = samples
-    finite = resampled[np.isfinite(resampled).all(axis=1)]
-    estimates = {}
-    for i, parameter in enumerate(law.parameters):
-        value = float(theta[i])
+    finite = fitted.resampled[np.isfinite(fitted.resampled).all(axis=1)]
+    for i, parameter in enumerate(fitted.law.parameters):
+        value, name = float(fitted.theta[i]), parameter.name
+        vanished = parameter.linear and parameter.scale == "log" and not shares[i] >= SMALLEST_SHARE
+        if vanished or value in (parameter.lower, parameter.upper):
+            fitted.at_bound.append(name)
         intervals = {
-            "bootstrap": percentiles(resampled[:, i], degrees_of_freedom),
-            "jackknife": jackknife(value, without_one[:, i]),
-            "profile": profiles[i].interval,
+            "bootstrap": percentiles(fitted.resampled[:, i], fitted.degrees_of_freedom),
+            "jackknife": jackknife(value, fitted.without_one[:, i]),
+            "profile": fitted.profiles[name].interval,
         }
-        reason = doubts[i] or _doubt(parameter, float(lowest[i]), intervals)
+        reason: str | None
+        if not fitted.converged:
+            reason = "the fit did not converge"
+        elif fitted.clusters - len(fitted.theta) < SPARE_CLUSTERS:
+            reason = f"there are fewer than {SPARE_CLUSTERS} clusters more than parameters"
+        elif name in fitted.at_bound:
+            reason = "the best fit is at its bound"
+        else:
+            reason = _doubt(parameter, _lowest(parameter, value, float(shares[i]), least_loss), intervals)
         error = _finite(parameter.shown(finite[:, i]).std(ddof=1)) if len(finite) > 1 else None
-        shown = {name: _shown(parameter, interval) for name, interval in intervals.items()}
-        estimates[parameter.name] = Estimate(
+        shown = {kind: _shown(parameter, interval) for kind, interval in intervals.items()}
+        fitted.parameters[name] = Estimate(
             float(parameter.shown(value)), error, **shown, identified=reason is None, reason=reason
         )
+    estimates = fitted.parameters
     for first, others in DEPENDENT:
         for name in others & estimates.keys():
             if first in estimates and not estimates[first].identified and estimates[name].identified:
                 estimates[name].identified = False
                 estimates[name].reason = f"it depends on {first}, which is not identified"
-    return estimates
 
 
-def lowest_values(law: Law, theta: Array, shares: Array, least_loss: float) -> Array:
-    """Return the values above which intervals have to stay: [parameters].
+def _lowest(parameter: Parameter, value: float, share: float, least_loss: float) -> float:
+    """Return the value above which intervals have to stay.
 
     That is zero for E and exponents, a vanishing term for coefficients, and the lower bound for the others.
     """
-
-    def lowest(parameter: Parameter, value: float, share: float) -> float:
-        if parameter.name == "E":
-            return SMALLEST_E * least_loss
-        if parameter.name in ("alpha", "beta"):
-            return 0.0
-        return value + float(np.log(SMALLEST_SHARE / share)) if parameter.linear else parameter.lower
-
-    return np.array([lowest(*each) for each in zip(law.parameters, theta, shares, strict=True)])
+    if parameter.name == "E":
+        return SMALLEST_E * least_loss
+    if parameter.name in ("alpha", "beta"):
+        return 0.0
+    return value + float(np.log(SMALLEST_SHARE / share)) if parameter.linear else parameter.lower
 
 
 def _doubt(parameter: Parameter, lowest: float, intervals: dict[str, Interval]) -> str | None:

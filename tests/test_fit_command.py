@@ -1,6 +1,5 @@
 """The command that fits a law to any table, as a user meets it."""
 
-import os
 import re
 import subprocess
 import sys
@@ -187,17 +186,3 @@ def test_a_table_of_a_million_rows_is_fitted_whole_and_listed_in_part(fit, tmp_p
     assert len(data["fit"]["residuals"]) == len(data["points"]["loss"]) <= 5000
     assert data["fit"]["parameters"]["alpha"]["value"] == pytest.approx(0.35, abs=3e-4)
     assert data["fit"]["identified"]
-
-
-@pytest.mark.long
-def test_the_order_of_sets_reaches_no_file(table, tmp_path):
-    def files(seed):
-        out = tmp_path / seed
-        flags = ["--table", table, "--n", "PARAMS", "--d", "tokens", "--cluster", "seed", "--where", "seed<9"]
-        flags += ["--output_dir", out, "--resamples", "100"]
-        code = "import analysis.fit; analysis.fit.main()"
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        subprocess.run([sys.executable, "-c", code, *map(str, flags)], check=True, capture_output=True, env=environment)
-        return {path.name: path.read_bytes() for path in out.iterdir()}
-
-    assert files("1") == files("2")

@@ -122,13 +122,6 @@ def test_a_transposed_copy_of_worth_0_is_nothing_and_of_worth_1_a_new_tune():
     assert at(1.0) == pytest.approx(at(0.25, keys=np.ones(4), u=X["u"] * X["keys"]))
 
 
-def test_more_of_anything_lowers_the_loss_of_laws_without_an_overfit_term():
-    for name in ("chinchilla", "data_constrained", "transposition", "mupt"):
-        base = predicted(name, THETA[name])
-        for variable in ("n", "d"):
-            assert (predicted(name, THETA[name], **{variable: X[variable] * 2}) < base).all(), (name, variable)
-
-
 def test_sms_is_mupt_and_the_term_for_overfitting():
     overfit = 2e-8 * X["d"] + 0.06 * np.log(X["n"]) - 0.05 * np.log(X["u"]) - 0.3
     expected = predicted("mupt", MUPT) + overfit * 0.5 * (1 + erf(overfit / np.sqrt(2)))
