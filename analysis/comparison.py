@@ -398,27 +398,35 @@ def compare_positions(runs: dict[str, Runs], budget: int) -> Row:
     }
 
 
+def scatter_of(tail: Array, x: Array) -> tuple[list[float], int]:
+    """Return the autocovariances of the scatter of `tail` about a line in centred x, and its degrees of freedom.
+
+    They are weighted as in the estimate of Newey & West 1987.
+    """
+    residual = tail - tail.mean() - (x @ tail) / np.sum(x**2) * x
+    spare = len(tail) - 2
+    lags = int(4 * (len(tail) / 100) ** (2 / 9))
+    covariance = [
+        float(residual[lag:] @ residual[: len(tail) - lag]) / spare * (1 - lag / (lags + 1)) for lag in range(lags + 1)
+    ]
+    return covariance, spare
+
+
 def position_curve(losses: Array, bins: list[tuple[int, int]]) -> Row:
     """Return the curve of losses [seeds, positions]: `loss` and `intervals` by bin, and how it falls.
 
     `slope` is the change per doubling over the last two bins. `falls_until`: what follows so many characters is
     significantly below the bin that ends there, and so for every bin before it; None if that holds for no bin. All
     seeds are read on the same text, so its noise does not average out: it is taken from the scatter of neighbouring
-    positions about a straight line over the last two bins, with their correlation (Newey & West 1987).
+    positions about a straight line over the last two bins, with their correlation.
     """
     visible = np.arange(1, losses.shape[1] + 1)
     first = bins[-2][0] - 1
     doublings = np.log2(visible[first:])
     doublings = doublings - doublings.mean()
-    tail = losses.mean(axis=0)[first:]
     fall = np.zeros(len(visible))
     fall[first:] = doublings / np.sum(doublings**2)
-    residual = tail - tail.mean() - (fall[first:] @ tail) * doublings
-    spare = len(tail) - 2
-    lags = int(4 * (len(tail) / 100) ** (2 / 9))
-    covariance = [
-        residual[lag:] @ residual[: len(tail) - lag] / spare * (1 - lag / (lags + 1)) for lag in range(lags + 1)
-    ]
+    covariance, spare = scatter_of(losses.mean(axis=0)[first:], doublings)
 
     def estimate(contrast: Array) -> tuple[float, Interval]:
         """Return a sum over positions with its interval, degrees of freedom after Welch and Satterthwaite."""

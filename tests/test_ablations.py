@@ -34,9 +34,9 @@ def test_stateful_runs_are_compared_and_never_fitted(tmp_path):
 
 
 def test_each_ablation_is_compared_on_the_same_part_in_the_same_keys():
-    def runs(fraction, keys, reset, carried):
+    def runs(fraction, keys, reset, loss):
         run = made_run("lstm", "20k", 0, 2e4, reset, data_fraction=fraction, keys=keys)
-        return [run, stateful(run, validation_loss=carried, validation_loss_reset=carried + 0.03)]
+        return [run, stateful(run, validation_loss=loss, validation_loss_reset=loss + 0.03)]
 
     rows = loss_differences([*runs(1.0, 1, 2.0, 1.9), *runs(0.25, 1, 2.5, 2.8), *runs(1.0, 12, 1.8, 1.79)])
     found = {(row["against"], row["data_fraction"], row["keys"]): row["difference"] for row in rows}

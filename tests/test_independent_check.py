@@ -285,7 +285,7 @@ def test_what_fewer_tunes_and_more_keys_change_is_found_again(published, runs, a
 def test_a_plain_bootstrap_of_runs_gives_intervals_of_like_width(published, main, architecture, with_e):
     law = law_of(of(main, architecture), ["n_params"], with_e)
     best, draw = law.fit(), np.random.default_rng(0)
-    points = len(law.log_loss)  # at one budget every run is a cluster of its own
+    points = len(law.log_loss)  # at one budget every run is one cluster
     counts = draw.multinomial(points, np.full(points, 1 / points), RESAMPLES)
     found = [law.shown(law.descend(best, row, maxiter=500)) for row in counts]
     fitted = fit_in(published, architecture, "power_irreducible" if with_e else "power", "n_params")
