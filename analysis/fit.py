@@ -1,4 +1,6 @@
-"""Fit a scaling law to any table of runs: python analysis/fit.py --table runs.csv --n params --d tokens
+"""Fit a scaling law to any table of runs.
+
+For example: python analysis/fit.py --table runs.csv --n params --d tokens --output_dir fitted
 
 A row is a run. The output folder gets fits.json (full precision), figures, and a report (report.md, report.html).
 docs/fitting.md describes the laws, the tables that are read, and the intervals.

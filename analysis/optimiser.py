@@ -87,7 +87,8 @@ class Problem:
         """Return the start of the least objective for each row of `weights` [problems, points]."""
         residual = np.log(self.law.predict(starts, self.x)) - self.log_loss
         slope = np.clip(residual, -self.delta, self.delta)
-        return starts[np.argmin(weights @ (slope * (residual - slope / 2)).T, axis=1)]
+        costs = np.nan_to_num(slope * (residual - slope / 2), nan=1e300)  # [starts, points]
+        return starts[np.argmin(weights @ costs.T, axis=1)]
 
     # Newton's method
 
