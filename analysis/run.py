@@ -65,7 +65,7 @@ def run(arguments: AnalysisArguments) -> None:
         data["quality"] = scores
         write_json(both / FITS, data)
         write_json(both / HASHES, {"fits": fits_hash})
-    output_hash = hash_of([both / FITS, *rendering, *([conclusions] if conclusions.is_file() else [])])
+    output_hash = hash_of([both / FITS, *rendering, both / f"{MUSIC_FIGURE}.png", conclusions])
     drawings = study_figures(data, folder / GPT_FOLDER, both)
     outputs = [path.with_name(f"{path.name}.{kind}") for path in drawings for kind in ("png", "svg")]
     outputs += [both / "report.md", both / "report.html"]
