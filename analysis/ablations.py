@@ -1,4 +1,4 @@
-"""What fewer tunes, more keys and carried state change, each against the same runs without it."""
+"""What fewer tunes, more keys and stateful training change in the loss, each against the same runs without it."""
 
 from collections import defaultdict
 from typing import Any
@@ -10,45 +10,43 @@ from analysis.runs import Run, Runs
 
 PART, KEYS, STATE, STATE_RESET, LONGER = "part", "keys", "state", "state reset", "longer"
 KINDS = (PART, KEYS, STATE, STATE_RESET, LONGER)
-Place = tuple[float, int, bool]  # fraction of the data, keys, whether training is stateful
 
 
-def arm_differences(runs: Runs) -> list[dict[str, Any]]:
-    """Return what a part of the tunes, more keys and carried state change in the validation loss of one architecture.
+def loss_differences(runs: Runs) -> list[dict[str, Any]]:
+    """Return what each ablation changes in the validation loss of one architecture: a row a setting and comparison.
 
-    A row is one size, budget, fraction of the data, number of keys and way with state. `difference` is its mean over
-    seeds, in nats per character, from the run of the same size, seed and budget on all of the tunes (`against` "part"),
-    on the same part in its own keys ("keys"), or with windows that begin without state ("state"; in "state reset" the
-    windows of the validation split begin without state for both, so that training alone differs). Under "longer" it is
-    the difference from the next smaller budget, `from_budget`, on the same part. `interval` is Student's, 95 %, with
-    one variance for all rows of a kind, as each has few seeds; its edges are None where no row has two.
+    `difference` is a mean over seeds, in nats per character, from the run of the same size, seed and budget: on all
+    tunes (`against` "part"), in the tunes' own keys ("keys"), or with sequences that start without state ("state"; in
+    "state reset" the sequences of the validation split start without state for both, so that training alone differs).
+    For "longer" it is the difference from the next smaller budget, `from_budget`, on the same part of the tunes.
+    `interval` is Student's, 95 %, with one variance for all rows of a kind; (None, None) without a second seed.
     """
     by_place = {_place(run): run for run in runs}
     pairs: dict[tuple[Any, ...], list[tuple[Run, float, float]]] = defaultdict(list)
-    for (size, seed, budget, arm), run in by_place.items():
-        fraction, keys, carried = arm
-        part_alone = fraction < 1 and keys == 1 and not carried
-        shorter = max((b for s, n, b, a in by_place if (s, n, a) == (size, seed, arm) and b < budget), default=0)
-        for against, changed, from_budget, base, score in (
+    for (size, seed, budget, ablation), run in by_place.items():
+        fraction, keys, stateful = ablation
+        part_alone = fraction < 1 and keys == 1 and not stateful
+        shorter = max((b for s, n, b, a in by_place if (s, n, a) == (size, seed, ablation) and b < budget), default=0)
+        for against, applies, from_budget, base, score in (
             (PART, part_alone, budget, (1, 1, False), "validation_loss"),
-            (KEYS, keys > 1 and not carried, budget, (fraction, 1, False), "validation_loss"),
-            (STATE, carried, budget, (fraction, keys, False), "validation_loss"),
-            (STATE_RESET, carried, budget, (fraction, keys, False), "validation_loss_reset"),
-            (LONGER, part_alone, shorter, arm, "validation_loss"),
+            (KEYS, keys > 1 and not stateful, budget, (fraction, 1, False), "validation_loss"),
+            (STATE, stateful, budget, (fraction, keys, False), "validation_loss"),
+            (STATE_RESET, stateful, budget, (fraction, keys, False), "validation_loss_reset"),
+            (LONGER, part_alone, shorter, ablation, "validation_loss"),
         ):
             other = by_place.get((size, seed, from_budget, base))
-            if changed and other is not None:
-                members = run, run[score], other["validation_loss"]
-                pairs[against, run["n_params"], size, budget, fraction, keys, from_budget].append(members)
-    differences = {place: np.array([loss - base for _, loss, base in members]) for place, members in pairs.items()}
+            if applies and other is not None:
+                setting = against, run["n_params"], size, budget, fraction, keys, from_budget
+                pairs[setting].append((run, run[score], other["validation_loss"]))
+    differences = {setting: np.array([loss - base for _, loss, base in members]) for setting, members in pairs.items()}
     means: dict[tuple[Any, ...], tuple[float, Interval]] = {}
     for kind in KINDS:
-        places = [place for place in differences if place[0] == kind]
-        means |= dict(zip(places, mean_intervals([differences[place] for place in places]), strict=True))
+        settings = [setting for setting in differences if setting[0] == kind]
+        means |= dict(zip(settings, mean_intervals([differences[s] for s in settings]), strict=True))
     rows = []
-    for place in sorted(differences, key=lambda place: (*place[:4], -place[4], *place[5:])):
-        against, _, size, budget, fraction, keys, from_budget = place
-        mean, interval = means[place]
+    for setting in sorted(differences, key=lambda setting: (*setting[:4], -setting[4], *setting[5:])):
+        against, _, size, budget, fraction, keys, from_budget = setting
+        difference, interval = means[setting]
         rows.append(
             {
                 "against": against,
@@ -57,15 +55,15 @@ def arm_differences(runs: Runs) -> list[dict[str, Any]]:
                 "from_budget": from_budget,
                 "data_fraction": fraction,
                 "keys": keys,
-                "epochs": pairs[place][0][0]["epochs"],
-                "seeds": len(differences[place]),
-                "loss": float(np.mean([loss for _, loss, _ in pairs[place]])),
-                "difference": mean,
+                "epochs": pairs[setting][0][0]["epochs"],
+                "seeds": len(differences[setting]),
+                "loss": float(np.mean([loss for _, loss, _ in pairs[setting]])),
+                "difference": difference,
                 "interval": list(interval),
             }
         )
     return rows
 
 
-def _place(run: Run) -> tuple[str, int, int, Place]:
+def _place(run: Run) -> tuple[str, int, int, tuple[float, int, bool]]:
     return run["size"], run["seed"], run["budget"], (run["data_fraction"], run["n_keys"], run["stateful"])

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 import cli
-from analysis import figures
 from analysis.covariance import LARGE
+from analysis.drawing import profile_likelihoods
 from analysis.fitting import DELTA, RESAMPLES, fit, line_of
 from analysis.laws import LAWS
 from analysis.page import write_page
@@ -157,7 +157,7 @@ def run(arguments: FitArguments) -> None:
     with atomic_folder(output_dir, FITS) as folder:
         draw_law(folder / "law", data)
         draw_residuals(folder / "residuals", data)
-        figures.profile_likelihoods(folder / "profile_likelihoods", {arguments.law: data["fit"]})
+        profile_likelihoods(folder / "profile_likelihoods", {arguments.law: data["fit"]})
         report = write_report(data)
         write_text(folder / "report.md", report)
         write_text(folder / "report.html", write_page(report, folder))

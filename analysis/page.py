@@ -17,7 +17,7 @@ XLINK = "http://www.w3.org/1999/xlink"
 ElementTree.register_namespace("", SVG)
 ElementTree.register_namespace("xlink", XLINK)  # HTML knows the attribute by this prefix alone
 
-# The policy holds the page to its promise: a browser loads nothing from outside, whatever the text says.
+# The policy keeps a browser from loading anything from outside, whatever the text says.
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -39,8 +39,8 @@ figcaption {{ font-size: 0.9rem; margin-top: 0.4rem; }}
   .wide {{ width: fit-content; min-width: 100%; max-width: min(96vw, 84rem); position: relative; left: 50%;
     transform: translateX(-50%); }}
 }}
-table {{ border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.25rem 0.6rem; border-bottom: 1px solid #8888; white-space: nowrap; text-align: left; }}
+table {{ border-collapse: collapse; width: max-content; font-size: 0.85rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 0.25rem 0.6rem; border-bottom: 1px solid #8888; max-width: 30rem; text-align: left; }}
 pre {{ overflow-x: auto; }}
 </style>
 </head>

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import PercentFormatter
 
-from analysis.figures import COLOURS, GREY, escape_formula, figure
+from analysis.drawing import COLOURS, GREY, escape_formula, figure
 
 SYMBOLS = {"n": "N", "d": "D", "c": "C", "u": "U", "keys": "keys"}
 POINTS: dict[str, Any] = {"color": COLOURS["gpt"], "ms": 3, "mfc": "none"}

@@ -1,4 +1,4 @@
-"""Runs that never took place, as rows of analysis and as records, under laws that are known."""
+"""Made-up runs under known laws, as rows of analysis, as records and as a table of runs."""
 
 from dataclasses import fields
 
@@ -8,7 +8,8 @@ from small_runs import made_config
 from analysis.runs import row_of
 from files import write_json
 from training.config import RunConfig
-from training.record import FINISHED, RunRecord, baseline_file, run_folder, write_record
+from training.record import BASELINE, FINISHED, RunRecord, run_folder, write_record
+from training.runs_table import Row, write_runs
 
 SIZES = np.geomspace(2e4, 2e7, 8)
 SEEDS = (0, 1, 2)
@@ -85,11 +86,11 @@ def made_ladder(
     return runs
 
 
-def floor_law(e, a, alpha):
+def power_law(e, a, alpha):
     return lambda n, *_: e + a * n**-alpha
 
 
-GPT_LAW, LSTM_LAW = floor_law(1.0, 30, 0.35), floor_law(1.2, 8, 0.2)
+GPT_LAW, LSTM_LAW = power_law(1.0, 30, 0.35), power_law(1.2, 8, 0.2)
 
 
 def repeated_law(e, a, alpha, b, beta, star, worth=0.3):
@@ -107,10 +108,17 @@ def made_ladders(gpt=GPT_LAW, lstm=LSTM_LAW, **changes):
     return {"gpt": made_ladder("gpt", gpt, **changes), "lstm": made_ladder("lstm", lstm, **changes)}
 
 
-def write_study(root, ladders, baseline=1.6):
-    """Write the records where training does, with an n-gram baseline."""
+def write_study(root, ladders):
+    """Write the records where training does."""
     for record in (record_of(row) for rows in ladders.values() for row in rows):
         write_record(run_folder(root, record.config), record)
+
+
+def write_table(folder, ladders, more=(), baseline=1.6):
+    """Write runs.parquet with the runs as study "cpu" and the rows `more`, and an n-gram baseline beside it."""
+    rows = [Row("cpu", "ladders", record_of(run)) for runs in ladders.values() for run in runs]
+    write_runs(folder / "runs.parquet", [*rows, *more])
     orders = [{"order": n, "validation_loss": baseline + 0.1 * (5 - n), "bits_per_character": 2.0} for n in (3, 4, 5)]
     best = {"order": 5, "validation_loss": baseline, "bits_per_character": baseline / np.log(2)}
-    write_json(baseline_file(root), {"corpus": CORPUS, "smoothing": "Witten-Bell", **best, "orders": orders})
+    write_json(folder / BASELINE, {"corpus": CORPUS, "smoothing": "Witten-Bell", **best, "orders": orders})
+    return folder / "runs.parquet"

@@ -1,35 +1,35 @@
-"""A study's runs become fits.json, and its figures and report say no more than fits.json does."""
+"""A table of runs becomes fits.json; its figures and texts hold the numbers of fits.json and nothing else."""
 
 import copy
 import hashlib
-import json
 import re
-import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import made_once
-from made_runs import (
-    GPT_LAW,
-    SIZES,
-    made_ladder,
-    made_ladders,
-    repeated_law,
-    write_study,
-)
-from small_runs import made_config
+from made_runs import GPT_LAW, SIZES, made_ladder, made_ladders, made_run, record_of, repeated_law, write_table
 
-from analysis import figures, report, run
-from analysis.evidence import of_folders
-from analysis.runs import weights_of
-from analysis.study import Study, analyse, extrapolate, frontier, rates_used
-from cli import UserError
-from files import read_json
-from training.record import DIVERGED, baseline_file, read_ladders, run_folder
+from analysis import report, run
+from analysis.fits_json import NO_DIFFERENCE, difference_verdict, find_fit, lower_loss
+from analysis.page import write_page
+from analysis.runs import read_study, weights_of
+from analysis.study import analyse, extrapolate, frontier, learning_rates_used
+from files import read_json, write_json
+from training.record import BASELINE, DIVERGED, NOT_RUN
+from training.runs_table import Row, read_runs_table, write_runs
+
+FIGURES = {
+    "GPT_analysis": {"scaling_law", "training_curves", "training_metrics", "loss_comparison"},
+    "comparison_analysis": {
+        *("training_curves", "combined_scaling_laws", "computational_efficiency", "absolute_resources"),
+        *("sample_efficiency", "loss_comparison_bars", "residuals", "profile_likelihoods", "extrapolation"),
+        *("loss_by_position", "published"),
+    },
+}
+REASON = "the training loss is nan at step 17"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -41,45 +41,48 @@ def _rough_intervals():
         yield
 
 
-def go_in(monkeypatch, *flags):
-    monkeypatch.setattr(sys, "argv", ["run.py", *map(str, flags)])
-    run.main()
+def analyse_in(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        flags = ["--runs", folder / "runs.parquet", "--study", "cpu", "--output_dir", folder]
+        patch.setattr(sys, "argv", ["run.py", *map(str, flags)])
+        run.main()
 
 
-def analyse_in(monkeypatch, root, *flags):
-    go_in(monkeypatch, "--output_root", root, "--sweeps", root / "none", *flags)
-
-
-def refusal(monkeypatch, capsys, *flags):
-    """The one line with which the door refuses."""
+def refusal(capsys, folder):
     with pytest.raises(SystemExit) as caught:
-        go_in(monkeypatch, *flags)
-    assert caught.value.code > 0
-    [line] = capsys.readouterr().err.splitlines()
+        analyse_in(folder)
+    assert caught.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()[-1:]
     assert line.startswith("error:")
     return line
 
 
-def refusal_of(monkeypatch, capsys, root):
-    return refusal(monkeypatch, capsys, "--output_root", root)
-
-
-# A study of one budget
+def made_quality():
+    """Two temperatures of which 1.0 is nearer to the validation split; 10 and 80 of 100 tunes are valid there."""
+    cells = []
+    for architecture, valid in (("gpt", 10), ("lstm", 80)):
+        for seed in (0, 1):
+            for temperature, distance in ((0.8, 0.4), (1.0, 0.2)):
+                shares = {name: {"count": valid, "total": 100} for name in report.SHARES}
+                cell = {"architecture": architecture, "size": "20k", "seed": seed, "n_params": 20_000, "samples": 100}
+                cell |= {"temperature": temperature, "bars": "free", "best": False}
+                shares["valid"] = {"count": valid if temperature == 1.0 else 0, "total": 100}
+                cells.append(cell | {"shares": shares, "numbers": {"distance_key": {"value": distance}}})
+    human = {"test": {"shares": {name: {"share": 0.9} for name in report.SHARES}}}
+    return {"cells": cells, "analysis": {"bars": "free"}, "floors": {"distance_key": {"value": 0.1}}, "human": human}
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A study of one budget with one diverged run, through the door."""
+    """A study of one budget with a diverged run, and two runs that are only planned."""
 
     def make(root):
         ladders = made_ladders()
-        diverged = ladders["lstm"][5]
-        diverged |= {"status": DIVERGED, "reason": "the training loss is nan at step 17"}
-        for name in [name for name in diverged if name.startswith("validation_") and name != "validation_curve"]:
-            del diverged[name]
-        write_study(root, ladders)
-        with pytest.MonkeyPatch.context() as patch:
-            analyse_in(patch, root)
+        ladders["lstm"][5] |= {"status": DIVERGED, "reason": REASON, "validation_loss": None}
+        planned = record_of(made_run("gpt", "9m", 0, 9e6, 1.0, status=NOT_RUN, validation_loss=None))
+        write_table(root, ladders, more=[Row("gpu", "ladders", planned), Row("gpu", "ladders", planned)])
+        write_json(root / "generation_analysis" / "quality.json", made_quality())
+        analyse_in(root)
 
     return made_once(tmp_path_factory, "study", make)
 
@@ -91,19 +94,18 @@ def data(study):
 
 @pytest.fixture(scope="module")
 def rich(tmp_path_factory):
-    """A study of the GPT alone: four budgets, parts of the data and, in a folder within it, more keys."""
+    """A study of the GPT alone: four budgets, parts of the data, and a corpus in more keys."""
 
     def make(root):
         law = repeated_law(0.9, 25, 0.35, 300, 0.42, 6)
         shared = {"sizes": SIZES[:5], "seeds": (0, 1), "noise": 0.003}
-        main = made_ladder("gpt", law, tokens=(500_000, 1_000_000, 2_000_000, 4_000_000), **shared)
-        main += made_ladder("gpt", law, tokens=(4_000_000,), fractions=(0.25, 1 / 16), **{**shared, "sizes": SIZES[:4]})
-        write_study(root, {"gpt": main})
-        transposed = made_ladder("gpt", law, tokens=(1_000_000, 8_000_000), keys=4, corpus="in four keys", **shared)
-        write_study(root / "four_keys", {"gpt": transposed})
+        runs = made_ladder("gpt", law, tokens=(500_000, 1_000_000, 2_000_000, 4_000_000), **shared)
+        runs += made_ladder("gpt", law, tokens=(4_000_000,), fractions=(0.25, 1 / 16), **{**shared, "sizes": SIZES[:4]})
+        runs += made_ladder("gpt", law, tokens=(1_000_000, 8_000_000), keys=4, corpus="in four keys", **shared)
+        write_table(root, {"gpt": runs})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("analysis.figures.METADATA", {"svg": figures.METADATA["svg"]})  # in half of the time
-            analyse_in(patch, root, "--also", root / "four_keys")
+            patch.setattr("analysis.drawing.METADATA", {"svg": {"Date": None}})  # in half of the time
+            analyse_in(root)
 
     return made_once(tmp_path_factory, "rich", make)
 
@@ -113,14 +115,83 @@ def rich_data(rich):
     return read_json(rich / "comparison_analysis" / "fits.json")
 
 
-def test_a_diverged_run_is_listed_with_its_reason_and_never_fitted(study, data):
-    assert len(data["left_out"]) == 1
-    for text in (data["left_out"][0], (study / "comparison_analysis" / "report.md").read_text()):
-        assert "the training loss is nan at step 17" in text
-        assert re.search(r"lstm \S+ seed 2", text)
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """Studies are analysed without their figures, which take most of the time."""
+    monkeypatch.setattr(run, "study_figures", lambda *_: {})
+
+
+# What is read
+
+
+def test_a_diverged_run_is_listed_with_its_reason_and_planned_runs_are_counted(study, data):
+    [line] = data["left_out"]
+    text = (study / "comparison_analysis" / "report.md").read_text()
+    assert REASON in line
+    assert line in text
+    assert data["planned"] == {"gpu": {"runs": 2, "not_run": 2}}
     assert data["runs"] == {"gpt": 24, "lstm": 23}
     assert {fit["points"] for fit in data["fits"]["lstm"]} == {23}
     assert data["comparison"]["pairs"] == 23
+
+
+def test_runs_of_another_schedule_than_most_are_left_out(tmp_path):
+    ladders = made_ladders()
+    for run_ in ladders["gpt"][:3]:
+        run_["schedule"] = "wsd"
+    study = read_study(write_table(tmp_path, ladders), "cpu")
+    assert len(study.runs["gpt"]) == len(study.main["gpt"]) == len(ladders["gpt"]) - 3
+    assert study.left_out == ["3 runs with the schedule wsd: most have cosine"]
+
+
+def test_without_a_name_the_study_with_the_most_finished_runs_is_read(tmp_path):
+    other = Row("other", "ladders", record_of(made_run("gpt", "9m", 0, 9e6, 1.0)))
+    assert len(read_study(write_table(tmp_path, made_ladders(), more=[other])).runs["gpt"]) == 24
+
+
+def damaged(folder, name):
+    """Write a table of runs of the least that can be analysed, damaged in one way."""
+    ladders = made_ladders(sizes=SIZES[:2] if name == "too few sizes" else SIZES[:4], seeds=(0,))
+    path = write_table(folder, ladders)
+    rows = read_runs_table(path)
+    if name == "twice":
+        write_runs(path, [*rows, rows[0]])
+    elif name == "no such study":
+        write_runs(path, [Row("gpu", "ladders", row.record) for row in rows])
+    elif name == "other held-out tunes":
+        other = made_run("gpt", "9m", 0, 9e6, 1.0, corpus="other", keys=12, validation_tokens=99)
+        write_runs(path, [*rows, Row("cpu", "ladders", record_of(other))])
+    elif name == "no table":
+        path.write_text("loss\n1\n")
+    elif name == "no baseline":
+        (folder / BASELINE).unlink()
+    elif name == "damaged baseline":
+        (folder / BASELINE).write_text('{"order": 5')
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("too few sizes", "2 finished sizes"),
+        ("twice", "in the table twice"),
+        ("no such study", "--study cpu: no finished run"),
+        ("other held-out tunes", "99 validation tokens"),
+        ("no table", "runs.parquet is no table of runs"),
+        ("no baseline", "ngram_baseline.json is missing"),
+        ("damaged baseline", "ngram_baseline.json is damaged"),
+    ],
+)
+def test_a_table_that_cannot_be_analysed_is_refused_by_name(tmp_path, capsys, damage, words):
+    damaged(tmp_path, damage)
+    assert words in refusal(capsys, tmp_path)
+
+
+def test_too_few_runs_for_a_law_are_refused(tmp_path, capsys):
+    write_table(tmp_path, made_ladders(sizes=SIZES[:3], seeds=(0,)))
+    assert "runs.parquet: no law can be fitted" in refusal(capsys, tmp_path)
+
+
+# What is found
 
 
 def test_a_study_of_one_budget_is_fitted_by_the_laws_of_n_on_both_counts_of_n(data):
@@ -128,62 +199,35 @@ def test_a_study_of_one_budget_is_fitted_by_the_laws_of_n_on_both_counts_of_n(da
         assert [(fit["axis"], fit["law"]) for fit in fits] == [
             (axis, law) for axis in ("n_params", "n_params_non_embedding") for law in ("power", "power_irreducible")
         ]
-    alpha = report.find_fit(data, "gpt", "power_irreducible")["parameters"]["alpha"]
+    alpha = find_fit(data, "gpt", "power_irreducible")["parameters"]["alpha"]
     assert alpha["bootstrap"][0] < 0.35 < alpha["bootstrap"][1]
 
 
 def test_more_budgets_parts_and_keys_are_fitted_by_every_law_that_needs_them(rich_data):
-    for fits in rich_data["fits"].values():
-        found = {(fit["axis"], fit["law"]) for fit in fits}
-        assert found >= {
-            ("n_params", "chinchilla"),
-            ("n_params_non_embedding", "chinchilla"),
-            ("tokens", "power_irreducible"),
-        }
-        assert found >= {
-            ("flops", "power"),
-            ("n_params", "data_constrained"),
-            ("n_params", "mupt"),
-            ("n_params", "sms"),
-        }
-        assert ("n_params", "transposition") in found
+    found = {(fit["axis"], fit["law"]) for fit in rich_data["fits"]["gpt"]}
+    assert found >= {("n_params", "chinchilla"), ("n_params_non_embedding", "chinchilla"), ("flops", "power")}
+    assert found >= {("tokens", "power_irreducible"), ("n_params", "data_constrained"), ("n_params", "transposition")}
     assert rich_data["budgets"] == [500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000]
+    assert rich_data["comparison"] is None
 
 
 def test_chinchillas_law_is_recovered_from_the_runs_on_all_tunes_in_their_own_keys_alone(rich_data):
-    fitted = report.find_fit(rich_data, "gpt", "chinchilla")
+    fitted = find_fit(rich_data, "gpt", "chinchilla")
     assert fitted["points"] == 5 * 2 * 4
     assert fitted["clusters"] == 10  # budgets of one size and seed are drawn together
-    # More than 2 M characters repeat, which this law does not know of: the budgets up to there are 3 of the 4.
     low, high = fitted["parameters"]["alpha"]["profile"]
     assert low < 0.35 < high
 
 
-def test_what_repetition_and_transposition_are_worth_is_recovered(rich_data):
+def test_the_worth_of_repetition_and_transposition_is_recovered(rich_data):
     found = rich_data["repetition"]["gpt"]
     [four] = [row for row in found["keys"]["rows"] if row["keys"] == 4]
     low, high = four["bootstrap"]
     assert low < 1 + 0.3 * 3 < high
-    assert all(1 <= row["value"] <= row["keys"] for row in found["keys"]["rows"])
     epochs = {row["epochs"]: row["value"] for row in found["epochs"]["rows"]}
     assert epochs[1] == 1
     assert epochs[2] <= 2
     assert epochs[64] < 64
-
-
-def test_runs_of_other_keys_on_other_held_out_tunes_are_refused(rich, tmp_path, monkeypatch, capsys):
-    write_study(tmp_path, made_ladders(validation_tokens=99, sizes=SIZES[:3]))
-    line = refusal(monkeypatch, capsys, "--output_root", rich, "--also", tmp_path)
-    assert "99 validation tokens" in line
-    line = refusal(monkeypatch, capsys, "--output_root", rich, "--also", tmp_path / "nothing")
-    assert "is no folder" in line
-
-
-def test_one_architecture_alone_is_analysed_without_a_comparison(rich, rich_data):
-    assert rich_data["comparison"] is None
-    text = (rich / "comparison_analysis" / "report.md").read_text()
-    assert "LSTM" not in text.split("## Beside published numbers")[0]  # where names of studies hold it
-    assert "How the GPT scales" in text
 
 
 def test_the_frontier_holds_the_runs_that_none_with_as_little_compute_beats():
@@ -195,99 +239,80 @@ def test_the_frontier_holds_the_runs_that_none_with_as_little_compute_beats():
         assert on_it != beaten
 
 
-def test_weights_follow_the_spread_of_seeds_only_where_there_are_enough():
+def test_weights_follow_the_spread_of_seeds_only_if_there_are_enough():
     few, many = (made_ladder("gpt", GPT_LAW, seeds=seeds) for seeds in ((0, 1), (0, 1, 2)))
     assert weights_of(few) is None
-    weights = weights_of(many)
-    assert len(weights) == len(many)
-    assert weights.mean() == pytest.approx(1)
+    assert weights_of(many).mean() == pytest.approx(1)
 
 
-def test_the_right_law_foretells_larger_sizes_and_the_wrong_one_does_not():
+def test_the_right_law_predicts_larger_sizes_and_the_wrong_one_does_not():
     runs = made_ladder("gpt", GPT_LAW, noise=0)
     rows = extrapolate("gpt", runs, runs)
     assert {row["law"] for row in rows} == {"power", "power_irreducible"}
     for row in rows:
+        assert row["error"] == row["predicted"] / row["loss"] - 1
+        assert row["n_params"] > row["largest_fitted"]
         if row["law"] == "power_irreducible" and row["fitted_sizes"] > 3:
             assert row["error"] == pytest.approx(0, abs=1e-4)
-    far = [row for row in rows if row["law"] == "power" and row["times"] > 10]
-    assert far
-    assert all(row["error"] < -0.02 for row in far)  # a floor that it does not know of
-    assert all(row["n_params"] > row["largest_fitted"] for row in rows)
+        if row["law"] == "power" and row["times"] > 10:
+            assert row["error"] < -0.02  # it lacks E
 
 
-def test_laws_are_ranked_by_their_error_on_larger_sizes(data):
-    rows = [row for row in data["extrapolation"] if row["architecture"] == "gpt"]
-    ranking = report.extrapolation_ranking(rows)
+def test_laws_are_ranked_by_their_error_on_the_same_larger_runs(data, rich_data):
+    ranking = [row for row in report.extrapolation_rows(data) if row["architecture"] == "gpt"]
     assert [row["law"] for row in ranking] == ["power_irreducible", "power"]
     assert ranking[0]["error"] < ranking[1]["error"]
-    assert sum(row["tests"] for row in ranking) == len(rows)
-
-
-def test_all_laws_are_ranked_on_the_same_runs(rich_data):
-    """Errors of opposite sign at several budgets must not cancel in favour of the law that foretells them all."""
+    assert ranking[0]["farthest"]["times"] >= 10
     rows = rich_data["extrapolation"]
     assert {row["budget"] for row in rows if row["law"] == "chinchilla"} == {500_000, 10**6, 2 * 10**6, 4 * 10**6}
-    assert {row["budget"] for row in rows if row["law"] != "chinchilla"} == {rich_data["main_budget"]}
-    assert {row["tests"] for row in report.extrapolation_ranking(rows)} == {3}  # 5 sizes: cuts at 3 and at 4
-    for row in rows:
-        assert row["error"] == row["foretold"] / row["loss"] - 1
+    assert {row["tests"] for row in report.extrapolation_rows(rich_data)} == {3}  # 5 sizes: cuts at 3 and at 4
 
 
-def test_runs_of_another_schedule_than_most_are_left_out_and_said(tmp_path):
-    ladders = made_ladders()
-    for record in ladders["gpt"][:3]:
-        record["schedule"] = "wsd"
-    write_study(tmp_path, ladders)
-    study = Study(of_folders(tmp_path, [], tmp_path))
-    assert len(study.runs["gpt"]) == len(study.main["gpt"]) == len(ladders["gpt"]) - 3
-    assert study.left_out == ["3 runs with the schedule wsd: most have cosine"]
+def test_the_cost_of_the_learning_rates_is_that_of_the_sweeps_parabola():
+    runs = made_ladder("gpt", GPT_LAW, sizes=(2e4, 2e5, 2e6), seeds=(0,))
+    for made, rate in zip(runs, (0.01, 0.004, 0.001), strict=True):
+        made["learning_rate"] = rate
+    optima = [
+        {"size": "20k", "n": 13_000, "rate": 0.01, "bend": 0.1},
+        {"size": "200k", "n": 175_000, "rate": 0.002, "bend": 0.05},
+    ]
+    sweep = {"rules": {"gpt": {"coefficient": 1.0, "exponent": 0.5, "optima": optima}}}
+    used = learning_rates_used(sweep, {"gpt": runs, "lstm": []})
+    assert [row["rise"] for row in used["gpt"]] == [0, pytest.approx(0.05 * np.log(2) ** 2), None]
+    [row] = report.learning_rate_rows({"learning_rate": sweep | {"used": used}})
+    assert (row["swept"], row["worst"]["size"], row["beyond"]) == (2, "200k", ["2000k"])
 
 
-def test_a_decade_is_spoken_of_only_where_one_was_foretold(data):
-    text = "\n".join(report.extrapolation_lines(data))
-    assert re.search(r"\d\d\.\d times the largest of \d sizes fitted", text)
-    data["extrapolation"] = [row for row in data["extrapolation"] if row["times"] < 10]
-    assert "no size lies a decade above" in "\n".join(report.extrapolation_lines(data))
+def test_verdicts_follow_from_intervals():
+    law = {"identified": True, "reason": None, "steeper": None}
+    assert difference_verdict(law) == NO_DIFFERENCE
+    assert difference_verdict(law | {"steeper": "lstm"}) == "LSTM steeper"
+    assert difference_verdict(law | {"identified": False, "reason": "E", "steeper": "gpt"}) == "not identified: E"
+    edges = [(-0.2, -0.1), (0.1, 0.2), (-0.1, 0.1), (None, None)]
+    assert [lower_loss({"interval": e}) for e in edges] == ["GPT", "LSTM", NO_DIFFERENCE, NO_DIFFERENCE]
 
 
-# The report
+def test_a_rising_loss_identifies_no_law(tmp_path):
+    def rising(n, *_):
+        return 0.5 * n**0.08
+
+    data = analyse(read_study(write_table(tmp_path, made_ladders(rising, rising, noise=0.001)), "cpu"))
+    assert not any(fit["parameters"]["alpha"]["identified"] for fits in data["fits"].values() for fit in fits)
+    assert {difference_verdict(law).partition(":")[0] for law in data["comparison"]["laws"]} == {"not identified"}
 
 
-def change(data, *path):
-    """A copy with another number at the end of `path`."""
-    changed = copy.deepcopy(data)
-    place = changed
-    for step in path[:-1]:
-        place = place[step]
-    number = place[path[-1]]
-    place[path[-1]] = (
-        not number if isinstance(number, bool) else "changed" if isinstance(number, str) else 3 * number + 2
-    )
-    return changed
+def test_tunes_are_counted_at_the_temperature_nearest_to_the_validation_split(data):
+    table = report.quality_table(made_quality())
+    assert data["quality"] == table
+    [row] = table["sizes"]
+    assert [row[name]["valid"] for name in ("gpt", "lstm")] == [0.1, 0.8]
+    assert (row["gpt"]["temperature"], row["gpt"]["tunes"]) == (1.0, 200)
+    quality = made_quality()
+    quality["cells"] = [cell for cell in quality["cells"] if (cell["seed"], cell["temperature"]) != (1, 1.0)]
+    assert report.quality_table(quality)["sizes"][0]["lstm"]["temperature"] == 0.8  # only it has both seeds
 
 
-FIGURES_OF_ONE_BUDGET = {
-    "GPT_analysis": {"scaling_law", "training_curves", "training_metrics", "loss_comparison"},
-    "comparison_analysis": {
-        "training_curves",
-        "combined_scaling_laws",
-        "computational_efficiency",
-        "absolute_resources",
-        "sample_efficiency",
-        "loss_comparison_bars",
-        "residuals",
-        "profile_likelihoods",
-        "extrapolation",
-        "loss_by_position",
-        "published",
-    },
-}
-
-
-def written(data):
-    return run.report_of(data, FIGURES_OF_ONE_BUDGET["comparison_analysis"])
-
+# Templates
 
 NUMBERS = [
     ("tokens",),
@@ -296,242 +321,111 @@ NUMBERS = [
     ("runs", "lstm"),
     ("validation_tokens",),
     ("validation_standard_error",),
-    ("baseline", "validation_loss"),
-    ("baseline", "order"),
-    ("baseline", "orders", 1, "bits_per_character"),
-    ("sizes", 0, "gpt", "loss"),
+    ("baseline", "orders", 1, "validation_loss"),
     ("sizes", 3, "lstm", "loss"),
     ("sizes", 3, "lstm", "seed_deviation"),
-    ("sizes", 3, "lstm", "n_params"),
     ("sizes", 3, "gpt", "seconds"),
-    ("sizes", 3, "gpt", "seeds"),
-    ("fits", "lstm", 1, "parameters", "A", "jackknife", 0),
     ("fits", "gpt", 1, "parameters", "alpha", "value"),
-    ("fits", "gpt", 1, "parameters", "alpha", "identified"),
+    ("fits", "gpt", 1, "parameters", "alpha", "jackknife", 0),
     ("fits", "lstm", 1, "parameters", "E", "bootstrap", 1),
-    ("fits", "lstm", 1, "parameters", "E", "identified"),
-    ("fits", "lstm", 0, "converged"),
-    ("fits", "lstm", 0, "objective"),
-    ("fits", "lstm", 0, "points"),
-    ("fits", "lstm", 0, "correlations", "A", "alpha"),
     ("comparison", "pairs"),
-    ("comparison", "laws", 1, "identified"),
+    ("comparison", "matches", 2, "difference"),
     ("comparison", "laws", 1, "differences", "alpha", "value"),
-    ("comparison", "laws", 1, "differences", "alpha", "bootstrap", 0),
-    ("comparison", "laws", 1, "differences", "alpha", "jackknife", 1),
+    ("comparison", "laws", 1, "differences", "alpha", "test", "p"),
     ("comparison", "positions", "gpt", "loss", 0),
     ("comparison", "ratios", 5, "ratio"),
-    ("extrapolation", 0, "error"),
+    ("planned", "gpu", "not_run"),
+    ("quality", "sizes", 0, "lstm", "valid"),
+    ("quality", "human", "copied"),
     ("left_out", 0),
+]
+RICH_NUMBERS = [
+    ("compute_optimal", "gpt", "ways", "parametric", "a", "value"),
+    ("compute_optimal", "gpt", "ways", "parametric", "optima", 2, "tokens_per_parameter", "value"),
+    ("ablations", "gpt", -1, "difference"),
+    ("repetition", "gpt", "keys", "rows", 0, "value"),
+    ("extrapolation", 1, "predicted"),
+    ("fits", "gpt", 4, "parameters", "beta", "bootstrap", 0),
 ]
 
 
-@pytest.mark.parametrize("path", NUMBERS, ids=[".".join(map(str, path)) for path in NUMBERS])
-def test_another_number_gives_another_report(data, path):
-    assert written(change(data, *path)) != written(data)
+def change(data, *path):
+    """Return a copy with another number at the end of `path`, and the forms in which a template may show it."""
+    changed = copy.deepcopy(data)
+    place = changed
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = new = "changed" if isinstance(place[path[-1]], str) else 7890 if path[-1] != "p" else 0.789
+    shown = {"changed"} if isinstance(new, str) else {"7.89K", "+7890.000", "7.89e+03", "7890", "789000", "0.789"}
+    return changed, shown
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        ("repetition", "gpt", "keys", "rows", 0, "value"),
-        ("fits", "gpt", 4, "parameters", "beta", "profile", 0),
-        ("extrapolation", -1, "error"),
-    ],
-    ids=str,
-)
-def test_another_number_gives_another_report_of_a_rich_study(rich_data, path):
+def assert_shows(text, before, shown):
+    assert text != before
+    assert any(text.count(form) > before.count(form) for form in shown)
+
+
+@pytest.mark.parametrize("path", NUMBERS, ids=lambda path: ".".join(map(str, path)))
+def test_the_report_shows_the_changed_numbers(data, path):
+    changed, shown = change(data, *path)
+    assert_shows(report.report(changed, set(), None), report.report(data, set(), None), shown)
+
+
+@pytest.mark.parametrize("path", RICH_NUMBERS, ids=lambda path: ".".join(map(str, path)))
+def test_the_report_of_a_rich_study_shows_the_changed_numbers(rich_data, path):
     rich_data["repetition"]["gpt"]["keys"]["identified"] = True
-    assert written(change(rich_data, *path)) != written(rich_data)
+    changed, shown = change(rich_data, *path)
+    assert_shows(report.report(changed, set(), None), report.report(rich_data, set(), None), shown)
 
 
-def test_the_report_on_disk_is_that_of_the_data_on_disk(study, data):
-    assert (study / "comparison_analysis" / "report.md").read_text() == written(data)
+def test_the_findings_show_the_changed_numbers(data):
+    quality = made_quality()
+    text = report.findings(data, quality)
+    for path in (("comparison", "laws", 1, "crossovers", 0, "value"), ("sizes", 0, "gpt", "loss")):
+        changed, shown = change(data, *path)
+        assert_shows(report.findings(changed, quality), text, shown)
+    quality["human"]["test"]["shares"]["valid"]["share"] = 0.789
+    assert "79 %" in report.findings(data, quality)
+    assert all(len(line.split()) <= 26 for line in text.splitlines() if line.startswith("- "))
 
 
-def test_the_fits_of_the_comparison_and_of_the_gpt_are_those_of_fits_json(study, data):
-    assert read_json(study / "GPT_analysis" / "scaling_law_fit.json") == data["fits"]["gpt"]
-    compared = read_json(study / "comparison_analysis" / "comparison_data.json")
-    for law in compared["laws"]:
-        assert set(law.pop("fits")) == {"gpt", "lstm"}
-    assert compared == data["comparison"]
+@pytest.mark.usefixtures("no_drawing")
+def test_conclusions_are_filled_with_numbers_and_stop_at_other_fits(study, data, tmp_path, capsys):
+    for name in ("runs.parquet", BASELINE, "generation_analysis/quality.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((study / name).read_bytes())
+    conclusions = tmp_path / "conclusions.md.j2"
+    conclusions.write_text("{# fits: " + 64 * "0" + " #}\nThe GPT has {{ data.runs.gpt }} runs.\n")
+    line = refusal(capsys, tmp_path)
+    written = tmp_path / "comparison_analysis" / "report.md"
+    assert "24 runs." not in written.read_text()
+    digest = hashlib.sha256((tmp_path / "comparison_analysis" / "fits.json").read_bytes()).hexdigest()
+    assert line.endswith("{# fits: " + digest + " #}")
+    conclusions.write_text(conclusions.read_text().replace(64 * "0", digest))
+    analyse_in(tmp_path)
+    assert "The GPT has 24 runs." in written.read_text()
+    assert report.conclusions_of(conclusions, data | {"runs": {"gpt": 7890}}).strip() == "The GPT has 7890 runs."
 
 
-class Page(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.seen, self.loaded = [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.seen.append(tag)
-        self.loaded += [
-            value
-            for name, value in attributes
-            if name in ("src", "href") and tag != "a" and not value.startswith(("#", "data:"))
-        ]
+def test_a_report_of_one_architecture_leaves_the_other_out(rich):
+    text = (rich / "comparison_analysis" / "report.md").read_text()
+    assert "LSTM" not in text.split("## Beside published numbers")[0]
+    assert "## GPT against LSTM" not in text
 
 
-def test_the_page_holds_every_figure_of_the_report_and_loads_nothing(study):
-    folder = study / "comparison_analysis"
-    page = Page((folder / "report.html").read_text())
-    assert page.loaded == []
-    assert page.seen.count("figure") == (folder / "report.md").read_text().count("![") > 4
-
-
-CONCLUSIONS = re.compile(r"falls faster|nears its own floor faster|scale[s]? better|on \(it does")
-
-
-def the_comparison(data, law="power_irreducible", axis="n_params"):
-    return report.find_comparison(data, law, axis)
-
-
-def test_a_clear_difference_is_said_with_its_numbers(data):
-    comparison = the_comparison(data)
-    comparison |= {"identified": True, "steeper": "lstm"}
-    comparison["differences"].pop("E")
-    comparison["differences"]["alpha"] |= {"value": -0.1234, "bootstrap": [-0.2, -0.05], "jackknife": [-0.3, -0.01]}
-    sentence = report.exponent_sentence(comparison)
-    assert "the loss of the LSTM falls faster" in sentence
-    assert all(number in sentence for number in ("-0.123", "-0.200", "-0.050", "-0.300", "-0.010"))
-    comparison["steeper"] = "gpt"
-    assert "the loss of the GPT falls faster" in report.exponent_sentence(comparison)
-
-
-def test_with_floors_the_faster_approach_is_said_beside_their_difference(data):
-    comparison = the_comparison(data)
-    comparison |= {"identified": True, "steeper": "gpt"}
-    comparison["differences"]["E"] |= {"value": 0.217, "bootstrap": [0.1, 0.3], "jackknife": [0.0, 0.4]}
-    sentence = report.exponent_sentence(comparison)
-    assert "the GPT nears its own floor faster" in sentence
-    assert "+0.217" in sentence
-
-
-def test_an_interval_that_holds_zero_allows_no_conclusion(data):
-    comparison = the_comparison(data)
-    comparison |= {"identified": True, "steeper": None}
-    sentence = report.exponent_sentence(comparison)
-    assert "no architecture" in sentence
-    assert "faster" not in sentence
-
-
-def test_nothing_is_concluded_from_fits_that_are_not_identified(data):
-    comparison = the_comparison(data)
-    comparison |= {"identified": False, "reason": "E lies at its bound", "steeper": "gpt"}
-    assert not CONCLUSIONS.search(report.exponent_sentence(comparison))
-    assert "E lies at its bound" in report.exponent_sentence(comparison)
-
-
-def crossing(**changes):
-    found = {"axis": "n_params", "tokens": 1e6, "value": 3e5, "interval": [2e5, 4e5], "share": 0.99}
-    return found | {"measured": True, "reason": None} | changes
-
-
-def test_a_crossover_is_said_with_its_interval_and_outside_the_measured_as_an_extrapolation():
-    inside = report.crossover_sentence(crossing())
-    assert all(number in inside for number in ("300K", "200K", "400K", "99 %"))
-    assert "extrapolation" not in inside
-    assert "extrapolation" in report.crossover_sentence(crossing(value=3e9, measured=False))
-    laws = [{"law": "power", "crossovers": [crossing(reason="too few resamples cross")]}]
-    [line] = report.crossover_lines({"laws": laws})
-    assert not CONCLUSIONS.search(line)
-    assert "too few resamples cross" in line
-
-
-@pytest.mark.parametrize("law", ["power", "power_irreducible"])
-def test_a_parameter_that_is_not_identified_is_called_so_with_the_reason(data, law):
-    fitted = report.find_fit(data, "gpt", law)
-    fitted["parameters"]["alpha"] |= {"identified": True}
-    assert "α = not identified" not in report.law_line("gpt", fitted)
-    fitted["parameters"]["alpha"] |= {"identified": False, "reason": "its profile is flat above"}
-    assert "α = not identified" in report.law_line("gpt", fitted)
-    assert "its profile is flat above" in report.law_line("gpt", fitted)
-
-
-def test_sizes_out_of_order_are_named(data):
-    sizes = data["sizes"]
-    assert "every larger model" in report.order_sentence(data, "gpt")
-    sizes[3]["gpt"]["loss"] = sizes[2]["gpt"]["loss"] + 0.1
-    sentence = report.order_sentence(data, "gpt")
-    assert f"{sizes[3]['size']} ({sizes[3]['gpt']['loss']:.3f}) is not below {sizes[2]['size']}" in sentence
-    assert "every larger model" not in sentence
-
-
-def test_a_size_beyond_the_sweep_is_named(data):
-    largest = data["sizes"][-1]
-    rule = {"optima": [{"size": row["size"], "n": row["gpt"]["n_params_non_embedding"]} for row in data["sizes"][:-1]]}
-    data["learning_rate"] = {"rules": {"gpt": rule}}
-    [line] = report.unswept_lines(data)
-    assert line.startswith(f"Beyond the sizes whose peak rate was swept: GPT {largest['size']}. The rule")
-    rule["optima"].append({"size": largest["size"], "n": largest["gpt"]["n_params_non_embedding"]})
-    assert report.unswept_lines(data) == []
-
-
-def test_what_the_rates_of_the_runs_cost_is_told_for_every_size_swept(data, tmp_path):
-    runs = made_ladder("gpt", GPT_LAW, sizes=(2e4, 2e5, 2e6), seeds=(0,))
-    for made, rate in zip(runs, (0.01, 0.004, 0.001), strict=True):
-        made["learning_rate"] = rate
-    optima = [
-        {"size": "20k", "n": 13_000, "rate": 0.01, "bend": 0.1},
-        {"size": "200k", "n": 175_000, "rate": 0.002, "bend": 0.05},
-    ]
-    sweep = {"config": {"corpus": data["corpus"], "tokens": 1_000_000}}
-    sweep["rules"] = {"gpt": {"coefficient": 1.0, "exponent": 0.5, "optima": optima}}
-    used = rates_used(sweep, {"gpt": runs, "lstm": []})
-    assert used["lstm"] == []
-    assert [row["rise"] for row in used["gpt"]] == [0, pytest.approx(0.05 * np.log(2) ** 2), None]
-    data["learning_rate"] = sweep | {"used": {"gpt": used["gpt"]}}
-    text = "\n".join(report.rate_section(data, set()))
-    assert "at the 2 of 3 sizes that were swept, the rates of the runs raise the loss by at most 0.0240" in text
-    assert "| GPT | 200k | 0.004 | 0.002 | +0.0240 |" in text
-    assert "| GPT | 2000k | 0.001 | – | – |" in text
-    figures.learning_rate(tmp_path / "learning_rate", data)
-    assert (tmp_path / "learning_rate.png").is_file()
-
-
-def test_the_lead_is_counted_over_the_sizes(data):
-    edges = [(-0.2, -0.1)] * 3 + [(0.1, 0.2)] * 4 + [(-0.1, 0.1)]
-    for row, interval in zip(data["comparison"]["matches"], edges, strict=True):
-        row["interval"] = interval
-    told = re.sub(r" \([^)]*\)", "", report.lead_sentence(data))
-    assert told.endswith("to the GPT at 3, the LSTM at 4, neither, as it is not told, at 1.")
-
-
-@pytest.mark.parametrize(("loss", "beats"), [(1.5, True), (1.7, False)])
-def test_the_baseline_is_beaten_only_by_a_lower_loss(data, loss, beats):
-    data["sizes"][0]["gpt"]["loss"] = loss
-    assert ("does NOT beat" not in report.baseline_sentence(data, "gpt")) == beats
-
-
-def test_a_rising_loss_is_reported_without_a_claim(tmp_path):
-    def rising(n, *_):
-        return 0.5 * n**0.08
-
-    write_study(tmp_path, made_ladders(rising, rising, noise=0.001))
-    text = written(analyse(of_folders(tmp_path, [], tmp_path)))
-    assert not CONCLUSIONS.search(text)
-    assert "every larger model" not in text
-    lines = re.findall(r"^- (?:GPT|LSTM), power law.*α = .*$", text, re.MULTILINE)
-    claims = [
-        claim for line in lines for claim in re.findall(r"(?:α|floor at this budget E) = [a-z\d.]+ ?[a-z]*", line)
-    ]
-    assert len(claims) == 6
-    assert [claim for claim in claims if "not identified" not in claim] == []
-
-
-# The files
+# Files
 
 
 def outputs(root: Path) -> dict[str, str]:
     return {
         f"{folder}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
-        for folder in FIGURES_OF_ONE_BUDGET
+        for folder in FIGURES
         for path in (root / folder).iterdir()
     }
 
 
 def test_every_figure_is_drawn_as_png_and_svg(study):
-    for folder, names in FIGURES_OF_ONE_BUDGET.items():
+    for folder, names in FIGURES.items():
         for kind, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):
             assert {path.stem for path in (study / folder).glob(f"*.{kind}")} == names
             for path in (study / folder).glob(f"*.{kind}"):
@@ -539,121 +433,66 @@ def test_every_figure_is_drawn_as_png_and_svg(study):
 
 
 def test_figures_look_as_they_did(study, assert_looks_like):
-    """A law with its band, floor and baseline; bars with seeds. The other figures have more panels than can be told."""
+    """A law with its band, E and the baseline; bars with seeds. Other figures have too many panels to compare."""
     for folder, name in (("GPT_analysis", "scaling_law"), ("comparison_analysis", "loss_comparison_bars")):
         assert_looks_like(study / folder / f"{name}.png", name)
 
 
-def test_a_rich_study_has_the_figures_of_budgets_allocation_and_repetition(rich):
+def test_a_rich_study_has_the_figures_of_budgets_compute_and_repetition(rich):
     names = {path.stem for path in (rich / "comparison_analysis").glob("*.svg")}
     assert names >= {"budgets", "repetition", "isoflop"}
 
 
-def test_the_same_numbers_give_the_same_bytes(study, tmp_path, monkeypatch):
-    for name in ("GPT_initial_training", "LSTM_training"):
-        shutil.copytree(study / name, tmp_path / name)
-    analyse_in(monkeypatch, tmp_path)
-    ours, theirs = outputs(tmp_path), outputs(study)
-    # The unfinished run is told by name; no path stands in any file.
-    assert ours == theirs
+def test_the_page_is_that_of_the_report_and_the_fits_are_in_files_of_their_own(study, data):
+    folder = study / "comparison_analysis"
+    text = (folder / "report.md").read_text()
+    assert text.count("![") == len(FIGURES["comparison_analysis"])
+    assert (folder / "report.html").read_text() == write_page(text, folder)
+    assert read_json(study / "GPT_analysis" / "scaling_law_fit.json") == data["fits"]["gpt"]
+    compared = read_json(folder / "comparison_data.json")
+    for law in compared["laws"]:
+        assert set(law.pop("fits")) == {"gpt", "lstm"}
+    assert compared == data["comparison"]
 
 
-def test_a_second_run_says_finished_and_draws_nothing(study, monkeypatch, capsys):
-    before = {path: path.stat().st_mtime_ns for path in study.rglob("*")}
-    analyse_in(monkeypatch, study)
+def test_the_same_runs_give_the_same_bytes_and_a_second_run_does_nothing(study, tmp_path, capsys, monkeypatch):
+    for name in ("runs.parquet", BASELINE, "generation_analysis/quality.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((study / name).read_bytes())
+    analyse_in(tmp_path)
+    assert outputs(tmp_path) == outputs(study)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    monkeypatch.setattr(run, "analyse", None)  # not called again
+    analyse_in(tmp_path)
     assert "finished" in capsys.readouterr().out
-    assert {path: path.stat().st_mtime_ns for path in study.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == before
+    (tmp_path / "comparison_analysis" / "residuals.png").unlink()
+    analyse_in(tmp_path)
+    assert outputs(tmp_path) == outputs(study)
 
 
-def test_importing_the_room_does_not_import_torch():
+@pytest.mark.usefixtures("no_drawing")
+def test_other_runs_are_fitted_again_and_damaged_fits_are_refused(tmp_path, capsys):
+    write_table(tmp_path, made_ladders(sizes=SIZES[:4], seeds=(0,)))
+    analyse_in(tmp_path)
+    path = tmp_path / "comparison_analysis" / "fits.json"
+    before = read_json(path)["sizes"]
+    content = path.read_text()
+    path.write_text(content[:1000])
+    assert str(path) in refusal(capsys, tmp_path)
+    path.write_text(content)
+    write_table(tmp_path, made_ladders(sizes=SIZES[:4], seeds=(0,), noise=0.01))
+    analyse_in(tmp_path)
+    assert read_json(path)["sizes"] != before
+
+
+def test_the_example_of_the_documentation_finds_the_law_that_it_makes(tmp_path):
+    text = (Path(__file__).parent.parent / "docs" / "fitting.md").read_text(encoding="utf-8")
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "analysis.fitting" in block]
+    process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.search(r"value=0\.3(49999|500000)", process.stdout)
+
+
+def test_importing_the_command_imports_no_torch():
     code = "import sys, analysis.run; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-# What the door refuses
-
-
-def some_runs(**changes):
-    """Four sizes with one seed: the least that can be analysed."""
-    return made_ladders(sizes=SIZES[:4], seeds=(0,), **changes)
-
-
-@pytest.mark.parametrize("architectures", [["gpt"], ["lstm"], ["gpt", "lstm"]], ids="+".join)
-def test_runs_of_different_corpora_are_refused(tmp_path, monkeypatch, capsys, architectures):
-    ladders = some_runs()
-    for architecture in architectures:
-        ladders[architecture][0]["corpus"] = "another"
-    write_study(tmp_path, ladders)
-    assert "corpora" in refusal_of(monkeypatch, capsys, tmp_path)
-
-
-def test_too_few_sizes_are_refused(tmp_path, monkeypatch, capsys):
-    write_study(tmp_path, made_ladders(sizes=SIZES[:2]))
-    assert "2 sizes" in refusal_of(monkeypatch, capsys, tmp_path)
-
-
-def test_too_few_runs_for_a_law_are_refused(tmp_path, monkeypatch, capsys):
-    write_study(tmp_path, made_ladders(sizes=SIZES[:3], seeds=(0,)))
-    assert str(tmp_path) in refusal_of(monkeypatch, capsys, tmp_path)
-
-
-def test_an_empty_folder_is_refused_with_the_command_that_fills_it(tmp_path, monkeypatch, capsys):
-    assert "training/run.py" in refusal_of(monkeypatch, capsys, tmp_path)
-
-
-def without(record, name):
-    return {key: value for key, value in record.items() if key != name}
-
-
-DAMAGES = {
-    "cut off": lambda record: json.dumps(record)[:200],
-    "empty": lambda _: "",
-    "a list": lambda record: json.dumps([record]),
-    "no config": lambda record: json.dumps(without(record, "config")),
-    "no hash": lambda record: json.dumps(without(record, "config_hash")),
-    "another hash": lambda record: json.dumps({**record, "config_hash": "0123456789abcdef"}),
-    "no loss": lambda record: json.dumps(without(record, "validation_loss")),
-    "an empty config": lambda record: json.dumps({**record, "config": {}}),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_a_damaged_record_is_refused_by_name(tmp_path, monkeypatch, capsys, damage):
-    write_study(tmp_path, some_runs())
-    path = next((tmp_path / "LSTM_training").glob("*/*/seed_0/record.json"))
-    path.write_text(damage(json.loads(path.read_text())))
-    assert str(path) in refusal_of(monkeypatch, capsys, tmp_path)
-
-
-@pytest.mark.parametrize("content", [None, "", '{"order": 5'], ids=["missing", "empty", "cut off"])
-def test_a_damaged_baseline_is_refused_by_name(tmp_path, monkeypatch, capsys, content):
-    write_study(tmp_path, some_runs())
-    if content is None:
-        baseline_file(tmp_path).unlink()
-    else:
-        baseline_file(tmp_path).write_text(content)
-    assert str(baseline_file(tmp_path)) in refusal_of(monkeypatch, capsys, tmp_path)
-
-
-def test_damaged_fits_are_refused_by_name(study, tmp_path, monkeypatch, capsys):
-    shutil.copytree(study, tmp_path / "study")
-    path = tmp_path / "study" / "comparison_analysis" / "fits.json"
-    path.write_text(path.read_text()[:1000])
-    assert str(path) in refusal_of(monkeypatch, capsys, tmp_path / "study")
-
-
-def test_a_run_without_a_record_is_named_in_the_report(data, tmp_path):
-    write_study(tmp_path, some_runs())
-    folder = run_folder(tmp_path, made_config("gpt", "20k", tokens=1_000_000, seed=7))
-    folder.mkdir()
-    [line] = Study(of_folders(tmp_path, [], tmp_path)).left_out
-    assert folder.name in line
-    assert folder.name not in written(data)
-    assert folder.name in written({**data, "left_out": [line]})
-
-
-def test_runs_are_read_smallest_first(study):
-    sizes = [run.n_params for run in read_ladders(study)["gpt"].finished]
-    assert sizes == sorted(sizes)
-    with pytest.raises(UserError, match="no finished run"):
-        read_ladders(study / "GPT_analysis")

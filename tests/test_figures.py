@@ -1,4 +1,4 @@
-"""A figure is told from one with a part missing, and not from one with its text drawn otherwise."""
+"""A figure differs from one with a part missing, and not from one with its text drawn differently."""
 
 import matplotlib as mpl
 import numpy as np
@@ -16,9 +16,9 @@ def draw(path, change=None, colours=(BLUE, RED), **style):
         canvas = Figure(figsize=(5.2, 3.7), layout="constrained")
         axes = canvas.add_subplot(xscale="log", yscale="log", xlabel="parameters N", ylabel="validation loss")
         n = np.geomspace(2e4, 5e5, 6)
-        for floor, colour in zip((1.2, 1.0), colours, strict=True):
-            axes.plot(n, floor + 30 / n**0.45, "o", color=colour, ms=4, mfc="none")
-            axes.plot(n, floor + 30 / n**0.45, color=colour, lw=1.3, label=f"a law with a floor of {floor:.3f}")
+        for e, colour in zip((1.2, 1.0), colours, strict=True):
+            axes.plot(n, e + 30 / n**0.45, "o", color=colour, ms=4, mfc="none")
+            axes.plot(n, e + 30 / n**0.45, color=colour, lw=1.3, label=f"a law with E = {e:.3f}")
         axes.legend(fontsize=8)
         if change is not None:
             change(axes)
@@ -32,7 +32,7 @@ def reference(tmp_path_factory):
 
 
 @pytest.mark.parametrize("style", [{}, {"text.hinting": "none"}, {"figure.dpi": 152}, {"font.size": 9.1}])
-def test_a_figure_is_like_itself_with_text_drawn_otherwise(tmp_path, reference, style):
+def test_a_figure_is_like_itself_with_text_drawn_differently(tmp_path, reference, style):
     assert distance(draw(tmp_path / "law.png", **style), reference) <= TOLERANCE
 
 
@@ -47,15 +47,12 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_changed_figure_is_told_from_its_reference(tmp_path, reference, change):
+def test_a_changed_figure_differs_from_its_reference(tmp_path, reference, change):
     assert distance(draw(tmp_path / "law.png", change), reference) > TOLERANCE
 
 
-def test_swapped_colours_are_told(tmp_path, reference):
+def test_other_colours_and_another_shape_are_seen(tmp_path, reference):
     assert distance(draw(tmp_path / "law.png", colours=(RED, BLUE)), reference) > TOLERANCE
-
-
-def test_a_figure_of_another_shape_is_told(tmp_path, reference):
     with Image.open(draw(tmp_path / "law.png")) as picture:
         picture.resize((picture.width, picture.height + 30)).save(tmp_path / "tall.png")
     assert distance(tmp_path / "tall.png", reference) == 1.0

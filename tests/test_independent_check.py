@@ -21,7 +21,7 @@ DELTA = 0.01  # of the Huber loss, on log loss
 ARCHITECTURES = ("gpt", "lstm")
 SETTING = ["size", "budget", "data_fraction", "keys"]
 EXPONENTS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
-SHARES_OF_FLOOR = (0.0, 0.3, 0.6, 0.9)  # of the least loss, where a fit starts
+SHARES_OF_E = (0.0, 0.3, 0.6, 0.9)  # of the least loss, where a fit starts
 RESAMPLES = 200
 COLUMNS = [
     "study",
@@ -40,11 +40,11 @@ COLUMNS = [
 
 @dataclass
 class Law:
-    """L = E + Σ coefficient · (x / centre)^-exponent, E only with a floor: parameters, objective, and the fit to it."""
+    """L = [E +] Σ coefficient · (x / centre)^-exponent: parameters, objective, and the fit to it."""
 
     x: list[np.ndarray]  # one variable a term, over its geometric mean
     centres: list[float]
-    floor: bool
+    with_e: bool
     log_loss: np.ndarray
     weights: np.ndarray
 
@@ -54,23 +54,23 @@ class Law:
     def objective(self, theta, counts=1.0):
         """The sum of weight · Huber(log fitted - log measured), and its gradient."""
         terms = self.terms(theta)
-        loss = sum(terms) + (theta[-1] if self.floor else 0.0)
+        loss = sum(terms) + (theta[-1] if self.with_e else 0.0)
         residual = np.log(loss) - self.log_loss
         size = np.abs(residual)
         weights = counts * self.weights
         huber = np.where(size <= DELTA, residual**2 / 2, DELTA * (size - DELTA / 2))
         pull = weights * np.clip(residual, -DELTA, DELTA) / loss
         slopes = [slope for term, x in zip(terms, self.x, strict=True) for slope in (term, -term * np.log(x))]
-        slopes += [np.ones_like(loss)] * self.floor
+        slopes += [np.ones_like(loss)] * self.with_e
         return float(weights @ huber), np.array([pull @ slope for slope in slopes])
 
     def starts(self):
-        for exponents, share in product(
-            product(EXPONENTS, repeat=len(self.x)), SHARES_OF_FLOOR[: 4 if self.floor else 1]
-        ):
-            floor = share * np.exp(self.log_loss.min())
-            coefficient = np.log((np.exp(self.log_loss.mean()) - floor) / len(self.x))
-            yield np.array([part for exponent in exponents for part in (coefficient, exponent)] + [floor] * self.floor)
+        for exponents, share in product(product(EXPONENTS, repeat=len(self.x)), SHARES_OF_E[: 4 if self.with_e else 1]):
+            with_e = share * np.exp(self.log_loss.min())
+            coefficient = np.log((np.exp(self.log_loss.mean()) - with_e) / len(self.x))
+            yield np.array(
+                [part for exponent in exponents for part in (coefficient, exponent)] + [with_e] * self.with_e
+            )
 
     def descend(self, start, counts=1.0, **options):
         """L-BFGS-B on an objective of order 1."""
@@ -80,7 +80,7 @@ class Law:
             value, slope = self.objective(theta, counts)
             return scale * value, scale * slope
 
-        bounds = [(None, None), (-3.0, 3.0)] * len(self.x) + [(0.0, None)] * self.floor
+        bounds = [(None, None), (-3.0, 3.0)] * len(self.x) + [(0.0, None)] * self.with_e
         return minimize(scaled, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
 
     def fit(self):
@@ -99,15 +99,15 @@ class Law:
         for i, (factor, exponent) in enumerate((("A", "alpha"), ("B", "beta"))[: len(self.x)]):
             found[exponent] = theta[2 * i + 1]
             found[factor] = np.exp(theta[2 * i] + theta[2 * i + 1] * np.log(self.centres[i]))
-        return found | ({"E": theta[-1]} if self.floor else {})
+        return found | ({"E": theta[-1]} if self.with_e else {})
 
 
-def law_of(runs, variables, floor, weighted=True):
+def law_of(runs, variables, with_e, weighted=True):
     columns = [runs[name].to_numpy(float) for name in variables]
     centres = [float(np.exp(np.log(column).mean())) for column in columns]
     x = [column / centre for column, centre in zip(columns, centres, strict=True)]
     weights = weights_of(runs) if weighted else np.ones(len(runs))
-    return Law(x, centres, floor, np.log(runs.validation_loss.to_numpy()), weights)
+    return Law(x, centres, with_e, np.log(runs.validation_loss.to_numpy()), weights)
 
 
 def weights_of(runs):
@@ -118,11 +118,11 @@ def weights_of(runs):
     seeds = runs.assign(log_loss=np.log(runs.validation_loss), log_n=np.log(runs.n_params)).groupby(SETTING)
     table = seeds.agg(variance=("log_loss", "var"), log_n=("log_n", "mean"), count=("log_loss", "size"))
     table = table[table["count"] > 1]
-    freedom = (table["count"] - 1).to_numpy()
+    degrees = (table["count"] - 1).to_numpy()
     variance = table.variance.clip(lower=1e-3 * table.variance.max()).to_numpy()
-    place = (table.log_n - np.average(table.log_n, weights=freedom)).to_numpy()
-    # At the best height the deviance is log Σ freedom · variance · exp(-slope · place), but for a constant.
-    slope = minimize_scalar(lambda s: np.log(freedom @ (variance * np.exp(-s * place))), bracket=(-1, 1), tol=1e-12).x
+    place = (table.log_n - np.average(table.log_n, weights=degrees)).to_numpy()
+    # At the best height the deviance is log Σ degrees · variance · exp(-slope · place), but for a constant.
+    slope = minimize_scalar(lambda s: np.log(degrees @ (variance * np.exp(-s * place))), bracket=(-1, 1), tol=1e-12).x
     weights = np.exp(-slope * np.log(runs.n_params.to_numpy()))
     return weights / weights.mean()
 
@@ -140,7 +140,7 @@ def runs():
 
 @pytest.fixture(scope="module")
 def whole(runs):
-    """Those on all tunes in their own keys, state reset, by architecture and size."""
+    """Those on all tunes in their own keys, without state, by architecture and size."""
     some = runs[(runs.data_fraction == 1) & (runs["keys"] == 1) & ~runs.stateful]
     return some.sort_values(["n_params", "budget", "seed"])
 
@@ -154,7 +154,7 @@ def main(whole):
 
 @pytest.fixture(scope="module")
 def published():
-    return json.loads((RESULTS / "fits.json").read_text(encoding="utf-8"))
+    return json.loads((RESULTS / "comparison_analysis" / "fits.json").read_text(encoding="utf-8"))
 
 
 def frontier(runs):
@@ -213,11 +213,11 @@ def test_chinchilla_s_law_is_found_again(published, whole, architecture):
     assert_same_fit(law, fit_in(published, architecture, "chinchilla", "n_params"))
 
 
-@pytest.mark.parametrize("floor", [False, True])
+@pytest.mark.parametrize("with_e", [False, True])
 @pytest.mark.parametrize("axis", ["tokens", "flops"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_laws_of_d_at_one_size_and_of_c_along_the_best_runs_are_found_again(
-    published, whole, architecture, axis, floor
+    published, whole, architecture, axis, with_e
 ):
     mine = of(whole, architecture)
     if axis == "tokens":
@@ -225,8 +225,8 @@ def test_laws_of_d_at_one_size_and_of_c_along_the_best_runs_are_found_again(
         mine = mine[mine["size"] == budgets.sort_values(["budgets", "n"]).index[-1]]
     else:
         mine = frontier(mine)
-    law = law_of(mine, [axis], floor, weighted=False)
-    assert_same_fit(law, fit_in(published, architecture, "power_irreducible" if floor else "power", axis))
+    law = law_of(mine, [axis], with_e, weighted=False)
+    assert_same_fit(law, fit_in(published, architecture, "power_irreducible" if with_e else "power", axis))
 
 
 def paired(runs):
@@ -264,31 +264,31 @@ def test_what_fewer_tunes_and_more_keys_change_is_found_again(published, runs, a
         ),
         "keys": (mine[mine["keys"] > 1], own_keys, ["size", "seed", "budget", "data_fraction"]),
     }
-    rows = [row for row in published["arms"][architecture] if row["against"] in kinds]
+    rows = [row for row in published["ablations"][architecture] if row["against"] in kinds]
     assert {row["against"] for row in rows} == kinds.keys()
     for kind, (changed, base, on) in kinds.items():
         both = changed.merge(base[[*on, "validation_loss"]], on=on, suffixes=("", "_of_base"))
         both["difference"] = both.validation_loss - both.validation_loss_of_base
         groups = both.groupby(SETTING).difference
-        freedom = int((groups.size() - 1).sum())
-        deviation = np.sqrt(((both.difference - groups.transform("mean")) ** 2).sum() / freedom)
+        degrees = int((groups.size() - 1).sum())
+        deviation = np.sqrt(((both.difference - groups.transform("mean")) ** 2).sum() / degrees)
         theirs = {tuple(row[name] for name in SETTING): row for row in rows if row["against"] == kind}
         assert theirs.keys() == groups.groups.keys()
         for setting, group in groups:
-            half = student.ppf(0.975, freedom) * deviation / np.sqrt(len(group))
+            half = student.ppf(0.975, degrees) * deviation / np.sqrt(len(group))
             assert theirs[setting]["difference"] == pytest.approx(group.mean(), abs=1e-12)
             assert theirs[setting]["interval"] == pytest.approx([group.mean() - half, group.mean() + half], abs=1e-9)
 
 
-@pytest.mark.parametrize("floor", [False, True])
+@pytest.mark.parametrize("with_e", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_plain_bootstrap_of_runs_gives_intervals_of_like_width(published, main, architecture, floor):
-    law = law_of(of(main, architecture), ["n_params"], floor)
+def test_a_plain_bootstrap_of_runs_gives_intervals_of_like_width(published, main, architecture, with_e):
+    law = law_of(of(main, architecture), ["n_params"], with_e)
     best, draw = law.fit(), np.random.default_rng(0)
-    points = len(law.log_loss)  # at one budget every run is a cluster of its own
+    points = len(law.log_loss)  # at one budget every run is one cluster
     counts = draw.multinomial(points, np.full(points, 1 / points), RESAMPLES)
     found = [law.shown(law.descend(best, row, maxiter=500)) for row in counts]
-    fitted = fit_in(published, architecture, "power_irreducible" if floor else "power", "n_params")
+    fitted = fit_in(published, architecture, "power_irreducible" if with_e else "power", "n_params")
     tail = norm.cdf(student.ppf(0.025, points - len(best)))  # farther out than 2.5 %: runs are few
     for name, row in fitted["parameters"].items():
         low, high = np.quantile([theta[name] for theta in found], [tail, 1 - tail])

@@ -1,5 +1,6 @@
 """What the repository publishes: it is whole, small, and what the table of runs gives."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -8,6 +9,8 @@ import sys
 from made_results import PUBLISHED
 from safetensors import safe_open
 
+from analysis.report import conclusions_of
+from files import read_json
 from generation.selection import SHOWN
 from training.record import FINISHED, NOT_RUN
 from training.runs_table import read_runs_table
@@ -61,6 +64,24 @@ def test_the_table_holds_the_study_and_the_plan_of_the_larger_one():
             seeds = {r.record.config.seed for r in mine if r.record.n_params == size and r.arm != "best"}
             assert len(seeds) >= (2 if size > 10**6 else 3)
     assert {row.study for row in seen[NOT_RUN]} <= {"cpu", "gpu"}
-    report = (PUBLISHED / "report.md").read_text(encoding="utf-8")
-    for arm in {(row.study, row.arm) for row in seen[NOT_RUN]}:
-        assert f"tudy {arm[0]}, {arm[1]}: " in report
+    assert any(seen[NOT_RUN])
+
+
+def test_the_conclusions_are_of_the_published_fits_and_the_report_is_short():
+    folder = PUBLISHED / "comparison_analysis"
+    digest = hashlib.sha256((folder / "fits.json").read_bytes()).hexdigest()
+    template = PUBLISHED / "conclusions.md.j2"
+    assert template.read_text(encoding="utf-8").startswith("{# fits: " + digest + " #}")
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    fits = read_json(folder / "fits.json")
+    assert conclusions_of(template, fits).strip() in text
+    assert len(text.splitlines()) <= 250
+
+
+def test_the_conclusions_show_the_changed_numbers():
+    fits = read_json(PUBLISHED / "comparison_analysis" / "fits.json")
+    fits["quality"]["sizes"][-1]["lstm"]["valid"] = 0.789
+    fits["comparison"]["laws"][1]["crossovers"][0]["value"] = 7890.0
+    text = conclusions_of(PUBLISHED / "conclusions.md.j2", fits)
+    assert "79 %" in text
+    assert "7.89K" in text

@@ -1,7 +1,7 @@
 """All runs as one table: what is written is what is read, and arms replace their rows."""
 
+import json
 import re
-from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +9,7 @@ from made_results import PUBLISHED
 from small_runs import made_config
 
 from cli import UserError
-from training.record import FINISHED, NOT_RUN, RunRecord
+from training.record import FINISHED, NOT_RUN, RunRecord, read_record, write_record
 from training.runs_table import Row, read_runs_table, replace_arms, write_runs
 
 
@@ -65,6 +65,26 @@ def test_a_file_that_is_missing_or_not_a_table_is_named(tmp_path):
     for name in ("runs", "none"):
         with pytest.raises(UserError, match=rf"{name}\.parquet is"):
             read_runs_table(tmp_path / f"{name}.parquet")
+
+
+DAMAGES = {
+    "cut off": lambda record: json.dumps(record)[:200],
+    "empty": lambda _: "",
+    "a list": lambda record: json.dumps([record]),
+    "no config": lambda record: json.dumps({**record, "config": None}),
+    "an empty config": lambda record: json.dumps({**record, "config": {}}),
+    "another hash": lambda record: json.dumps({**record, "config_hash": "0123456789abcdef"}),
+    "no loss": lambda record: json.dumps({**record, "validation_loss": None}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_record_is_refused_by_name(tmp_path, damage):
+    write_record(tmp_path, row("a", 1.25, 0).record)
+    path = tmp_path / "record.json"
+    path.write_text(damage(json.loads(path.read_text())))
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        read_record(tmp_path)
 
 
 def test_the_data_dictionary_names_every_column_of_the_committed_table():
