@@ -47,7 +47,7 @@ publish: $(READY)
 	@$(BIN)/python preprocessing/run.py --output_dir $(CPU)/transposed_music_data --transpose all
 	@$(BIN)/python training/run.py studies/cpu.yaml $(FROM:%=--reuse_runs %/runs.parquet)
 	@$(BIN)/python analysis/run.py --runs $(CPU)/runs.parquet --study cpu --output_dir $(CPU)
-	@$(BIN)/python training/best.py --output_dir $(CPU) --corpus $(CPU)/transposed_music_data
+	@$(BIN)/python training/best.py studies/cpu_best.yaml
 	@$(BIN)/python generation/run.py --model $(CPU)/best_model --corpus $(CPU)/transposed_music_data
 	@$(BIN)/python generation/measure.py --output_dir $(CPU) --corpus $(CPU)/processed_music_data --num_samples 200 \
 		$(FROM:%=--reuse_quality %/generation_analysis/quality.json)
@@ -66,8 +66,7 @@ smoke: $(READY)
 	@$(BIN)/python preprocessing/run.py --output_dir $(SMOKE)/processed_music_data
 	@$(BIN)/python training/run.py studies/smoke.yaml
 	@$(BIN)/python analysis/run.py --runs $(SMOKE)/runs.parquet --output_dir $(SMOKE)
-	@$(BIN)/python training/best.py --output_dir $(SMOKE) --corpus $(SMOKE)/processed_music_data --search_tokens 20000 \
-		--search_learning_rates 0.5 1.0 --search_dropouts 0.0 --search_weight_decays 0.1 --best_tokens 200000
+	@$(BIN)/python training/best.py studies/smoke_best.yaml
 	@$(BIN)/python generation/run.py --model $(SMOKE)/best_model --corpus $(SMOKE)/processed_music_data \
 		--num_samples 4 --max_characters 200
 	@$(BIN)/python generation/measure.py --output_dir $(SMOKE) --corpus $(SMOKE)/processed_music_data \
