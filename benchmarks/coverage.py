@@ -1,4 +1,4 @@
-"""How often 95 % intervals of fitted laws hold the truth: python -m benchmarks.coverage [--studies 500] [--law mupt …]
+"""How often 95 % intervals of fitted laws hold the truth: python benchmarks/coverage.py [--studies 500] [--law mupt …]
 
 Synthetic studies of known laws, with designs of real ones. All budgets of a trunk (size, seed, part of the data, keys)
 share its noise, and each run has its own noise; trunks are the clusters. A cell is the share of studies whose interval

@@ -1,4 +1,4 @@
-"""What the search for near-duplicate tunes finds, and what it costs: python -m benchmarks.families
+"""What the search for near-duplicate tunes finds, and what it costs: python benchmarks/families.py
 
 Planted variants of bundled tunes give the recall. Retrograde inversions (the same intervals in the opposite order)
 give the precision: they are music of the same kind and variants of no tune, so a pair with one is a false alarm.

@@ -1,4 +1,4 @@
-"""4,000 bootstrap resamples of the Chinchilla law beside scipy's L-BFGS-B, on one core: python -m benchmarks.fitting
+"""4,000 bootstrap resamples of the Chinchilla law beside scipy's L-BFGS-B, on one core: python benchmarks/fitting.py
 
 The points are the 240 of tests/data with a loss below the fifth largest; Huber loss on log loss with delta 1e-3.
 

@@ -1,4 +1,4 @@
-"""Train published runs again from their rows alone: python -m benchmarks.retrain --corpus DIR [--num_runs 3]
+"""Train published runs again from their rows alone: python benchmarks/retrain.py --corpus DIR [--num_runs 3]
 
 A run agrees if its validation loss is within 3 standard deviations of seeds of the loss in its row. The deviation is
 pooled over all settings (budget, fraction of the tunes) of its architecture, size and corpus. The same seed gives the

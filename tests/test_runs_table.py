@@ -89,7 +89,7 @@ def test_a_damaged_record_is_refused_by_name(tmp_path, damage):
 
 
 def test_the_data_dictionary_names_every_column_of_the_committed_table():
-    text = (PUBLISHED.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    text = (PUBLISHED / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([\w.*]+)`", text))
     for column in pq.read_schema(PUBLISHED / "runs.parquet").names:
         outer, _, inner = column.partition(".")
