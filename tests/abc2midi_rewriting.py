@@ -1,6 +1,6 @@
 """A tune rewritten so that abc2midi and our reader must agree on its bars, and what abc2midi reports of many tunes.
 
-The rules are in abc2midi_disagreements.csv; each removes one reason to disagree from a tune, after those above it.
+The rules are in abc2midi_disagreements.csv; each takes one reason to disagree out of a tune, on top of those above it.
 """
 
 import re
@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from generation.rendering import read_notes
 from preprocessing.abc_fields import bar_length, canonical_key, describes_staff
 from preprocessing.abc_lexer import WORDS, parse_word
 from preprocessing.abc_reader import Reader
 from preprocessing.abc_voice import Verdict, Voice
+
+Event = tuple[int, int, int, int, int] | tuple[int, int, int, bytes]  # track, time, kind; pitch and velocity, or data
 
 RULES = ("as it is", "line ends", "words without time", "repeats", "halves", "unequal broken rhythm")
 BAR = r"line-char (\d+)-\d+ :.* Bar (-?\d+) has (\S+) time units while the time signature has (\d+)"
@@ -91,7 +92,7 @@ def rewritten(text: str, verdict: Verdict, level: int, keep_ties: bool = False) 
 
 
 class Complaint(NamedTuple):
-    """A complaint of abc2midi about a bar: its number, and its length as a share of the metre's."""
+    """What abc2midi reports of a bar: its number, and its length as a share of the metre's."""
 
     number: int
     share: Fraction
@@ -126,5 +127,42 @@ def sounding(tunes: Sequence[str], folder: Path) -> list[list[int]]:
     (folder / "played.abc").write_text(numbered(tunes)[0])
     command = ["abc2midi", "played.abc", "-NGRA", "-NGUI", "-silent"]
     subprocess.run(command, cwd=folder, capture_output=True, check=False)
-    files = [(folder / f"played{i + 1}.mid").read_bytes() for i in range(len(tunes))]
-    return [sorted(pitch for _, _, pitch in read_notes(midi)) for midi in files]
+    files = [events((folder / f"played{i + 1}.mid").read_bytes()) for i in range(len(tunes))]
+    return [sorted(e[3] for e in found if len(e) == 5 and e[2] >> 4 == 9 and e[4]) for found in files]
+
+
+def events(data: bytes) -> list[Event]:
+    """Return what a MIDI file plays: all but its texts and key signatures."""
+
+    def number() -> int:
+        nonlocal place
+        value = 0
+        while True:
+            place += 1
+            value = value << 7 | data[place - 1] & 0x7F
+            if data[place - 1] < 0x80:
+                return value
+
+    found: list[Event] = []
+    place = track = 14  # behind the header
+    while place < len(data):
+        end = place + 8 + int.from_bytes(data[place + 4 : place + 8])
+        place, track, time, status = place + 8, track + 1, 0, 0
+        while place < end:
+            time += number()
+            if data[place] >= 0x80:  # otherwise the last status holds on
+                status, place = data[place], place + 1
+            if status >> 4 in (8, 9):
+                found.append((track, time, status, data[place], data[place + 1]))
+                place += 2
+                continue
+            kind = status
+            if status == 0xFF:
+                kind, place = data[place], place + 1
+                size = number()
+            else:
+                size = 1 if status >> 4 in (0xC, 0xD) else 2
+            if not (status == 0xFF and (kind < 0x10 or kind == 0x59)):
+                found.append((track, time, kind, data[place : place + size]))
+            place += size
+    return found

@@ -13,8 +13,10 @@ import pytest
 from abc2midi_rewriting import RULES, complaints, rewritten, sounding
 
 from preprocessing.abc_voice import MICROTONE, NO_KEY
+from preprocessing.blocks import Reading
 from preprocessing.notation import Verdict, judge, split_tunes
-from preprocessing.sources import BUNDLED, Reading, decode, fingerprint, read_source
+from preprocessing.sources import BUNDLED, fingerprint, read_source
+from preprocessing.text_files import decode
 
 needs_abc2midi = pytest.mark.skipif(
     shutil.which("abc2midi") is None, reason="abc2midi is not installed (apt install abcmidi)"

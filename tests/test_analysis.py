@@ -176,7 +176,7 @@ def damaged(folder, name):
         ("twice", "in the table twice"),
         ("no such study", "--study cpu: no finished run"),
         ("other held-out tunes", "99 validation tokens"),
-        ("no table", "runs.parquet is no table of runs"),
+        ("no table", "runs.parquet is not a table of runs"),
         ("no baseline", "ngram_baseline.json is missing"),
         ("damaged baseline", "ngram_baseline.json is damaged"),
     ],

@@ -110,7 +110,7 @@ def test_a_computed_column_is_fitted_by_a_law_of_one_variable(fit, table):
         ([*ND, "--delta", "0"], "--delta"),
         ([*ND, "--delta", "nan"], "--delta"),
         ([*ND, "--delta", "1e-300"], "--delta"),
-        ([*ND, "--output_dir", "."], "choose a folder"),
+        ([*ND, "--output_dir", "."], "choose another folder"),
     ],
     ids=" ".join,
 )
