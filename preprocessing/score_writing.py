@@ -33,7 +33,7 @@ class ScoreWriter:
     """
 
     def __init__(self, score: Any, number: int, title: str) -> None:
-        score = score.toSoundingPitch()
+        score = self.score = score.toSoundingPitch()  # kept: measures find their endings by weak references through it
         pitched = [part for part in score.parts or [score] if not _is_percussion(part)]
         self.percussion = len(score.parts or [score]) - len(pitched)
         notated = [part.pitches for part in pitched if not _is_tablature(part)]
