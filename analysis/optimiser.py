@@ -11,7 +11,6 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from analysis.laws import Array, Columns, Law
 
@@ -65,30 +64,40 @@ class Problem:
         """Return the starting values of the parameters that the loss is not linear in."""
         return list(product(*(p.starts for p in self.law.parameters if not p.linear)))
 
-    def project(self, weights: Array, held: tuple[float, ...]) -> tuple[Array, float]:
-        """Return theta [parameters] with the coefficients >= 0 of least relative squared error, and that error."""
+    def project(self, weights: Array, held: Array) -> tuple[Array, Array]:
+        """Return theta with the coefficients >= 0 of least relative squared error at `held` values of the others.
+
+        weights [problems, points], held [parameters that the loss is not linear in]. Returns theta [problems,
+        parameters] and the squared error [problems].
+        """
         parameters, linear = self.law.parameters, self.law.linear
-        theta = np.zeros(len(parameters))
-        theta[[i for i, parameter in enumerate(parameters) if not parameter.linear]] = held
-        terms = self.law.basis(theta, self.x) / np.exp(self.log_loss)
-        scale, root = terms.max(axis=1), np.sqrt(weights)
-        found, error = nnls((terms / scale[:, None] * root).T, root)
-        for i, value, largest in zip(linear, found / scale, scale, strict=True):
-            logarithm = np.log(max(value, SMALLEST_SHARE / largest))
-            theta[i] = value if parameters[i].scale == "as is" else logarithm
-        return theta, error
+        theta = np.zeros((len(weights), len(parameters)))
+        theta[:, [i for i, parameter in enumerate(parameters) if not parameter.linear]] = held
+        terms = self.law.basis(theta[0], self.x) / np.exp(self.log_loss)
+        scale = terms.max(axis=1, keepdims=True)
+        terms = terms / scale
+        count = len(terms)
+        matrices = (weights @ (terms[:, None] * terms).reshape(count * count, -1).T).reshape(-1, count, count)
+        found, explained = _nonnegative(matrices, weights @ terms.T)
+        for i, values, largest in zip(linear, (found / scale[:, 0]).T, scale[:, 0], strict=True):
+            logarithm = np.log(np.maximum(values, SMALLEST_SHARE / largest))
+            theta[:, i] = values if parameters[i].scale == "as is" else logarithm
+        return theta, weights.sum(axis=1) - explained
 
     def best_starts(self, weights: Array) -> Array:
-        """Return the BEST_STARTS best starts of the grid for one problem [points], best first: [starts, parameters]."""
-        found = sorted((self.project(weights, held) for held in self.grid()), key=lambda start: start[1])
-        return np.stack([theta for theta, _ in found[:BEST_STARTS]])
+        """Return the BEST_STARTS best points of the grid for one problem [points], best first: [starts, held]."""
+        grid = np.array(self.grid())
+        return grid[np.argsort([self.project(weights[None], held)[1][0] for held in grid])[:BEST_STARTS]]
 
     def choose_starts(self, weights: Array, starts: Array) -> Array:
-        """Return the start of the least objective for each row of `weights` [problems, points]."""
-        residual = np.log(self.law.predict(starts, self.x)) - self.log_loss
-        slope = np.clip(residual, -self.delta, self.delta)
-        costs = np.nan_to_num(slope * (residual - slope / 2), nan=1e300)  # [starts, points]
-        return starts[np.argmin(weights @ costs.T, axis=1)]
+        """Return theta at the best of the starts for each row of `weights` [problems, points]."""
+        best = np.full(len(weights), np.inf)
+        theta = np.empty((len(weights), len(self.law.parameters)))
+        for held in starts:
+            trial, error = self.project(weights, held)
+            better = error < best
+            best[better], theta[better] = error[better], trial[better]
+        return theta
 
     # Newton's method
 
@@ -158,7 +167,8 @@ class Problem:
 
     def lowest(self, weights: Array, starts: Array) -> Solution:
         """Return the lowest minimum of one problem, weights [points], found from all starts."""
-        found = self.solve(np.repeat(weights[None], len(starts), axis=0), starts)
+        theta = np.concatenate([self.project(weights[None], held)[0] for held in starts])
+        found = self.solve(np.repeat(weights[None], len(starts), axis=0), theta)
         i = [np.argmin(found.objective * np.where(found.converged, 1 - 1e-9, 1.0))]  # of equals one that converged
         return self.finish(weights[None], Solution(found.theta[i], found.objective[i], found.converged[i]))
 
@@ -172,13 +182,14 @@ class Problem:
     def refit(self, weights: Array, near: Solution, starts: Array) -> Solution:
         """Fit the same points with other weights [problems, points] from a known minimum.
 
-        The first CHECKED are also fitted from the best of the starts; if one of these ends lower, all are.
+        The first CHECKED are also fitted from the best of the starts; all are if one of these ends lower, or if a fit
+        from the known minimum does not converge.
         """
         known = self.solve(weights, np.repeat(near.theta, len(weights), axis=0))
         own = self.solve(weights[:CHECKED], self.choose_starts(weights[:CHECKED], starts))
         if len(weights) <= CHECKED:
             return self.finish(weights, known.better_of(own))
-        if (own.objective < known.objective[:CHECKED] * (1 - 1e-9)).any():
+        if (own.objective < known.objective[:CHECKED] * (1 - 1e-9)).any() or not known.converged.all():
             known = known.better_of(self.solve(weights, self.choose_starts(weights, starts)))
         return self.finish(weights, known)
 
@@ -229,3 +240,25 @@ def solve_systems(matrices: Array, right: Array) -> Array:
         regular = np.abs(np.linalg.det(matrices)) > 0
         found[regular] = np.linalg.solve(matrices[regular], right[regular][..., None])[..., 0]
     return found
+
+
+def _nonnegative(matrices: Array, right: Array) -> tuple[Array, Array]:
+    """Return coefficients >= 0 of least squares from normal equations [problems, k, k], and what they explain.
+
+    k is at most 4: where the plain solution has a negative coefficient, every smaller set of coefficients is tried.
+    """
+    count = right.shape[1]
+    matrices = matrices + 1e-13 * np.eye(count) * np.einsum("bii->b", matrices)[:, None, None]
+    found = solve_systems(matrices, right)
+    gain = (found * right).sum(axis=1)
+    negative = np.flatnonzero((found < 0).any(axis=1))
+    gain[negative], found[negative] = -np.inf, 0.0
+    for subset in range(1, 2**count - 1) if len(negative) else ():
+        chosen = np.array([i for i in range(count) if subset >> i & 1])
+        trial = solve_systems(matrices[np.ix_(negative, chosen, chosen)], right[np.ix_(negative, chosen)])
+        explained = (trial * right[np.ix_(negative, chosen)]).sum(axis=1)
+        better = (trial >= 0).all(axis=1) & (explained > gain[negative])
+        gain[negative[better]] = explained[better]
+        found[negative[better]] = 0.0
+        found[np.ix_(negative[better], chosen)] = trial[better]
+    return found, gain
