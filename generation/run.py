@@ -21,8 +21,9 @@ import cli
 from cli import UserError
 from files import atomic_folder, check_output, read_json, write_json, write_text
 from generation.abc_pipeline import FREE, SAMPLING, STRICT, AbcGenerationPipeline, check_setting, shown
-from generation.messages import describe_copy, describe_failure
+from generation.memorisation import describe_copy
 from generation.page import Tune, write_page
+from generation.quality import describe_failure
 from generation.rendering import FORMATS, missing_programs, read_notes, render
 from generation.shares import tier_shares
 from generation.study import load_pipeline, read_memory

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from files import atomic_folder, check_output, read_json, render, write_json, write_text
 from generation.abc_pipeline import AbcGenerationPipeline
-from generation.messages import describe_copy, describe_failure
+from generation.memorisation import describe_copy
 from generation.page import Tune, write_page
-from generation.quality import TIERS, score_tune
-from generation.quality_vs_size import ARCHITECTURES, SHARES
+from generation.quality import TIERS, describe_failure, first_failure, score_tune
+from generation.quality_vs_size import ARCHITECTURES
 from generation.rendering import missing_programs, read_notes
 from generation.rendering import render as render_tune
 from generation.report import NAMES
@@ -87,7 +87,7 @@ def select(scored: Sequence[dict[str, Any]]) -> Selected:
     indices = [scored.index(tune) for tune in shown]
     looked_at = max(indices) + 1 if valid == SHOWN else len(scored)
     over = [tune for i, tune in enumerate(scored[:looked_at]) if i not in indices]
-    failed = Counter(next(tier for tier in TIERS if not tune["verdict"][tier]) for tune in over if not tune["copied"])
+    failed = Counter(first_failure(tune["verdict"]) for tune in over if not tune["copied"])
     account = {
         "draws": len(scored),
         "valid": share(sum(tune["verdict"]["valid"] for tune in scored), len(scored)),
@@ -253,7 +253,7 @@ def describe_account(selected: Selected) -> str:
     model, account = selected.tunes[0], selected.account
     shown, over = account["shown"], account["passed_over"]
     low, high = (100 * edge for edge in account["valid"]["interval"])
-    failed = ", ".join(f"{SHARES[tier]} {count}" for tier, count in over["not_valid"].items())
+    failed = ", ".join(f"{TIERS[tier].label} {count}" for tier, count in over["not_valid"].items())
     return (
         f"{model['size']}, {model['n_params']:,} parameters, {model['tokens']:,} training tokens, "
         f"temperature {model['temperature']:g}; of {account['draws']} tunes {account['valid']['count']} valid "

@@ -20,4 +20,4 @@ def tier_shares(scores: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for tier in TIERS:
         passed = [score for score in passed if score[tier]]
         table[tier] = share(len(passed), len(scores))
-    return table | {"valid": table[TIERS[-1]]}
+    return table | {"valid": share(len(passed), len(scores))}

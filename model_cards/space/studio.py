@@ -22,8 +22,8 @@ from transformers.utils import logging as transformers_logging
 from cli import UserError
 from generation.abc_pipeline import FREE, STRICT, AbcGenerationPipeline, split_header
 from generation.decoding import KEPT, Decoder, window
-from generation.memorisation import Memory
-from generation.messages import describe_copy, describe_failure
+from generation.memorisation import Memory, describe_copy
+from generation.quality import describe_failure
 from generation.rendering import RenderingError, read_notes, to_midi
 from modeling.loading import load_model, load_tokenizer
 from preprocessing.notation import judge
