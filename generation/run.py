@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 import cli
 from cli import UserError
 from files import atomic_folder, check_output, read_json, write_json, write_text
-from generation.abc_pipeline import FREE, SAMPLING, STRICT, AbcGenerationPipeline, check_setting, shown
+from generation.abc_pipeline import SETTINGS, AbcGenerationPipeline, check_setting, shown
 from generation.memorisation import describe_copy
 from generation.page import Tune, write_page
 from generation.quality import describe_failure
@@ -33,7 +33,6 @@ from preprocessing.notation import judge
 transformers_logging.disable_progress_bar()
 
 SAMPLES = "samples.json"
-SETTINGS = ("key", "metre", "rhythm", "unit_length", "title", "top_p", "top_k", "min_p", "bars", "max_characters")
 MAX_SAMPLES = 100_000
 
 
@@ -45,6 +44,12 @@ def option(default: Any, about: str, **more: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def setting(name: str, **more: Any) -> Any:
+    """Return a dataclass field for a setting of the pipeline."""
+    of = SETTINGS[name]
+    return option(of.default, of.about, **({"choices": [*of.choices]} if of.choices else {}), **more)
+
+
 @dataclass
 class GenerationArguments:
     """Which tunes, by which model, and where they are written."""
@@ -52,19 +57,19 @@ class GenerationArguments:
     model: str = option("data/best_model", "folder of a model, or its id on the Hub")
     output_dir: str | None = option(None, "folder for the tunes (default: samples/ in the model's folder)")
     num_samples: int = option(12, "number of tunes, divided equally between the temperatures")
-    key: str | None = option(None, "key of the tunes, such as D, F#m or Amix (default: the model chooses)")
-    metre: str | None = option(None, "metre, such as 6/8 or C", aliases=["--meter"])
-    rhythm: str | None = option(None, "rhythm, such as jig")
-    unit_length: str | None = option(None, "unit note length, such as 1/8")
-    title: str | None = option(None, "title of all tunes")
+    key: str | None = setting("key")
+    metre: str | None = setting("metre", aliases=["--meter"])
+    rhythm: str | None = setting("rhythm")
+    unit_length: str | None = setting("unit_length")
+    title: str | None = setting("title")
     prompt: str = option("", r"beginning of every tune, in ABC, \n for a new line")
     temperatures: list[float] = option([0.8, 0.9, 1.0], "sampling temperatures")
-    top_p: float = option(1.0, "sample from the likeliest characters that together have this probability")
-    top_k: int = option(0, "sample from this number of the likeliest characters; 0: from all")
-    min_p: float = option(0.0, "sample from characters with at least this share of the likeliest one's probability")
-    bars: str = option(FREE, "strict: a bar ends only when it is full", choices=[FREE, STRICT])
-    max_characters: int = option(1000, "a longer tune is cut at its last bar line")
-    seed: int = option(0, "seed of the sampling")
+    top_p: float = setting("top_p")
+    top_k: int = setting("top_k")
+    min_p: float = setting("min_p")
+    bars: str = setting("bars")
+    max_characters: int = setting("max_characters")
+    seed: int = option(0, SETTINGS["seed"].about)
     formats: list[str] = option([*FORMATS], f"of {', '.join(FORMATS)}, in addition to the ABC text")
     corpus: str = option("data/processed_music_data", "the model's training corpus, to find copied tunes")
 
@@ -80,8 +85,11 @@ class GenerationArguments:
         with name_flags():
             for temperature in self.temperatures:
                 check_setting("temperature", temperature)
-            for name in (*SETTINGS, "seed"):
+            for name in (*GIVEN, "seed"):
                 check_setting(name, getattr(self, name))
+
+
+GIVEN = [name for name in SETTINGS if name in GenerationArguments.__dataclass_fields__ and name != "seed"]
 
 
 @contextmanager
@@ -90,7 +98,7 @@ def name_flags() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        flag = "--" if str(error).split()[0] in (*SETTINGS, "temperature", "seed") else ""
+        flag = "--" if str(error).split()[0] in (*GIVEN, "temperature", "seed") else ""
         raise UserError(f"{flag}{error}".replace("--temperature ", "--temperatures ", 1)) from None
 
 
@@ -129,9 +137,9 @@ def run(arguments: GenerationArguments) -> None:
 
 def generate(pipe: AbcGenerationPipeline, arguments: GenerationArguments) -> list[dict[str, Any]]:
     """Return the tunes of all temperatures as the pipeline returns them."""
-    settings = {name: getattr(arguments, name) for name in SETTINGS}
+    settings = {name: getattr(arguments, name) for name in GIVEN}
     prompt = arguments.prompt.replace("\\n", "\n")
-    step, batch = len(arguments.temperatures), SAMPLING["tunes_per_batch"]
+    step, batch = len(arguments.temperatures), SETTINGS["tunes_per_batch"].default
     tunes = []
     with tqdm(total=arguments.num_samples, desc="generating", unit=" tunes") as bar:
         for i, temperature in enumerate(arguments.temperatures):
@@ -174,7 +182,7 @@ def write_tunes(folder: Path, tunes: list[dict[str, Any]], arguments: Generation
             for error in errors:
                 print(f"{tune['file']}: {error}")
             entries.append(page_entry(tune, files.get("mid")))
-    settings = {"model": arguments.model} | {name: getattr(arguments, name) for name in SETTINGS}
+    settings = {"model": arguments.model} | {name: getattr(arguments, name) for name in GIVEN}
     write_page(folder, entries, given_settings(settings))
 
 
