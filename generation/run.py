@@ -6,8 +6,7 @@ arguments the study's best model writes 12 tunes.
 
 import hashlib
 import zlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,12 +18,12 @@ from transformers.utils import logging as transformers_logging
 
 import cli
 from cli import UserError
-from files import atomic_folder, check_output, read_json, write_json, write_text
+from files import atomic_folder, check_output, read_json, write_json
 from generation.abc_pipeline import SETTINGS, AbcGenerationPipeline, check_setting, shown
 from generation.memorisation import describe_copy
-from generation.page import Tune, write_page
+from generation.page import Note, Tune, write_page, write_tunes
 from generation.quality import describe_failure
-from generation.rendering import FORMATS, missing_programs, read_notes, render
+from generation.rendering import FORMATS, missing_programs
 from generation.shares import tier_shares
 from generation.study import load_pipeline, read_memory
 from preprocessing.corpus import Corpus
@@ -118,7 +117,7 @@ def run(arguments: GenerationArguments) -> None:
     tunes = generate(pipe, arguments)
     find_copies(tunes, corpus)
     with atomic_folder(folder, mark=SAMPLES) as temporary:
-        write_tunes(temporary, tunes, arguments)
+        write_files(temporary, tunes, arguments)
         record = {
             "identity": identity,
             "settings": asdict(arguments),
@@ -167,23 +166,14 @@ def find_copies(tunes: list[dict[str, Any]], corpus: Corpus | None) -> None:
         tune |= {"copied": trace.copied, "copy": trace.as_dict() | named}
 
 
-def write_tunes(folder: Path, tunes: list[dict[str, Any]], arguments: GenerationArguments) -> None:
-    """Write each tune's files and the page, and add to each tune its file and formats."""
-    entries = []
-    with ThreadPoolExecutor(2) as pool:
-        rendered = pool.map(lambda tune: render(tune["abc"], arguments.formats), tunes)
-        pairs = tqdm(zip(tunes, rendered, strict=True), desc="rendering", total=len(tunes))
-        for number, (tune, (files, errors)) in enumerate(pairs, start=1):
-            stem = f"{number:03d}"
-            tune |= {"file": f"{stem}.abc", "formats": sorted(files)}
-            write_text(folder / tune["file"], abc_file(tune, arguments.model))
-            for kind, content in files.items():
-                (folder / f"{stem}.{kind}").write_bytes(content)
-            for error in errors:
-                print(f"{tune['file']}: {error}")
-            entries.append(page_entry(tune, files.get("mid")))
+def write_files(folder: Path, tunes: list[dict[str, Any]], arguments: GenerationArguments) -> None:
+    """Write each tune's files and the page."""
+    notes = write_tunes(folder, tunes, arguments.formats, lambda tune: comments(tune, arguments.model))
+    for tune in tunes:
+        for error in tune.pop("failures"):
+            print(f"{tune['file']}: {error}")
     settings = {"model": arguments.model} | {name: getattr(arguments, name) for name in GIVEN}
-    write_page(folder, entries, given_settings(settings))
+    write_page(folder, [page_entry(*pair) for pair in zip(tunes, notes, strict=True)], given_settings(settings))
 
 
 def describe_verdict(tune: dict[str, Any]) -> str:
@@ -197,15 +187,14 @@ def training_match(tune: dict[str, Any]) -> str:
     return "not compared" if tune["copy"] is None else str(tune["copy"]["words"])
 
 
-def abc_file(tune: dict[str, Any], model: str) -> str:
-    """Return a tune as a file: comments with its settings and verdict, then the tune."""
-    facts = {
+def comments(tune: dict[str, Any], model: str) -> dict[str, str]:
+    """Return what a tune's file says of it."""
+    return {
         "model": model,
         **given_settings(tune["settings"]),
         "verdict": describe_verdict(tune),
         "in training": training_match(tune),
     }
-    return "".join(f"% {name}: {' '.join(value.split())}\n" for name, value in facts.items()) + tune["abc"]
 
 
 def given_settings(settings: dict[str, Any]) -> dict[str, str]:
@@ -213,7 +202,7 @@ def given_settings(settings: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in settings.items() if value not in (None, "")}
 
 
-def page_entry(tune: dict[str, Any], midi: bytes | None) -> Tune:
+def page_entry(tune: dict[str, Any], notes: Sequence[Note] | None) -> Tune:
     """Return a tune as the page shows it."""
     verdict, settings = tune["verdict"], tune["settings"]
     facts = {
@@ -225,7 +214,6 @@ def page_entry(tune: dict[str, Any], midi: bytes | None) -> Tune:
     }
     stem = Path(tune["file"]).stem
     name = f"{settings['title']} {stem}" if "title" in settings else f"Tune {stem}"
-    notes = read_notes(midi) if midi else None
     return Tune(stem, name, tune["abc"], describe_verdict(tune), verdict["valid"], facts, notes)
 
 

@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,16 +11,14 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from files import atomic_folder, check_output, read_json, render, write_json, write_text
 from generation.abc_pipeline import AbcGenerationPipeline
 from generation.memorisation import describe_copy
-from generation.page import Tune, write_page
+from generation.page import Tune, write_page, write_tunes
 from generation.quality import TIERS, describe_failure, first_failure, score_tune
 from generation.quality_vs_size import ARCHITECTURES
-from generation.rendering import missing_programs, read_notes
-from generation.rendering import render as render_tune
+from generation.rendering import missing_programs
 from generation.report import NAMES
 from generation.shares import share
 from generation.structure import structure
@@ -187,7 +184,7 @@ def write_pages(selected: Mapping[str, Selected], folder: Path, identity: str) -
     accounts = {NAMES[name]: describe_account(found) for name, found in selected.items()}
     shown = {NAMES[name]: found.tunes for name, found in selected.items()}
     with atomic_folder(folder, SELECTION) as temporary:
-        pages = [page for name, found in selected.items() for page in write_tunes(name, found.tunes, temporary)]
+        pages = [page for name, found in selected.items() for page in write_shown(name, found.tunes, temporary)]
         write_page(temporary, pages, {"Rule": RULE, **accounts, "Scores": BAR_LINES}, "Selected tunes")
         values = {"rule": RULE, "bar_lines": BAR_LINES, "accounts": accounts, "shown": shown}
         functions = {"facts": facts, "verdict": verdict, "escape": escape_markdown}
@@ -201,24 +198,18 @@ def write_pages(selected: Mapping[str, Selected], folder: Path, identity: str) -
     return [*lacking, *(f"{name}: {text}" for name, text in accounts.items())]
 
 
-def write_tunes(name: str, tunes: Tunes, folder: Path) -> list[Tune]:
-    """Write the shown tunes of one architecture in all formats, add the files to them, and return the page's tunes."""
+def write_shown(name: str, tunes: Tunes, folder: Path) -> list[Tune]:
+    """Write the shown tunes of one architecture in all formats, and return the page's tunes."""
     (folder / name).mkdir()
+    notes = write_tunes(
+        folder, tunes, KINDS, lambda tune: {"verdict": verdict(tune), **facts(tune)}, f"{name}/{{:02d}}"
+    )
+    for score in (folder / name).glob("*.svg"):
+        score.write_bytes(slim(score.read_bytes()))
     pages = []
-    with ThreadPoolExecutor(2) as pool:
-        rendered = pool.map(lambda tune: render_tune(tune["abc"], KINDS), tunes)
-        pairs = zip(tunes, rendered, strict=True)
-        for number, (tune, (files, failures)) in enumerate(tqdm(pairs, desc=name, total=len(tunes)), start=1):
-            stem = f"{name}/{number:02d}"
-            tune |= {"file": f"{stem}.abc", "formats": sorted(files), "failures": failures}
-            comments = {"verdict": verdict(tune), **facts(tune)}
-            header = "".join(f"% {fact}: {' '.join(value.split())}\n" for fact, value in comments.items())
-            write_text(folder / tune["file"], header + tune["abc"])
-            for kind, content in files.items():
-                (folder / f"{stem}.{kind}").write_bytes(slim(content) if kind == "svg" else content)
-            played = read_notes(files["mid"]) if "mid" in files else None
-            title, valid = f"{NAMES[name]} {number}", tune["verdict"]["valid"]
-            pages.append(Tune(stem, title, tune["abc"], verdict(tune), valid, facts(tune), played))
+    for number, (tune, played) in enumerate(zip(tunes, notes, strict=True), start=1):
+        stem, valid = tune["file"].removesuffix(".abc"), tune["verdict"]["valid"]
+        pages.append(Tune(stem, f"{NAMES[name]} {number}", tune["abc"], verdict(tune), valid, facts(tune), played))
     return pages
 
 

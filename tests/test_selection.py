@@ -117,7 +117,7 @@ def test_the_largest_size_is_shown_at_its_temperature_with_scores_and_pages(stud
     out = tmp_path / "tunes"
     monkeypatch.setattr("generation.selection.describe_copy", lambda *_: "9 notes of A | *B*")
     monkeypatch.setattr(
-        "generation.selection.render_tune", lambda abc, _: ({}, ["it fails"]) if abc == BROKEN else render(abc, ["mid"])
+        "generation.page.render", lambda abc, _: ({}, ["it fails"]) if abc == BROKEN else render(abc, ["mid"])
     )
     write(study, out)
     record = json.loads((out / "samples.json").read_text())
