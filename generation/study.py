@@ -18,7 +18,7 @@ from generation import bar_automaton, bar_state, decoding, logits_processors
 from generation.abc_pipeline import STRICT, AbcGenerationPipeline
 from generation.copies import summarise
 from generation.distances import baseline_distances, distances, features
-from generation.external_validators import agreement, frechet_music_distance, missing, opinions
+from generation.external_validators import agreement, frechet_music_distance, missing, validate_all
 from generation.memorisation import Memory
 from generation.quality import score_tune
 from generation.shares import share, tier_shares
@@ -109,11 +109,6 @@ def load_pipeline(model: str) -> AbcGenerationPipeline:
     Raises UserError as :func:`modeling.loading.load_model` does.
     """
     return AbcGenerationPipeline(model=load_model(model), tokenizer=load_tokenizer(model))
-
-
-def weights_digest(folder: Path) -> str:
-    """Return the hash of a model's weights."""
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
 def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> dict[str, Tunes]:
@@ -242,13 +237,13 @@ def measure_cells(
     rows = [measured[cell.name] for cell in cells]
     best = [tune["abc"] for cell in cells if cell.best for tune in tunes.get(cell.name, [])]
     human = reference.texts["test"]
-    judges = {name: agreement(texts, opinions(texts)) for name, texts in (("best", best), ("human", human))}
+    validators = {name: agreement(texts, validate_all(texts)) for name, texts in (("best", best), ("human", human))}
     return {
         "cells": [row for row in rows if not row["best"]],
         "best": [row for row in rows if row["best"]],
         "human": {split: reference.measure(texts, [True] * len(texts)) for split, texts in reference.texts.items()},
         "floors": reference.baseline(n),
         "chance": reference.chance(seed),
-        "judges": {"missing": missing(), **judges},
+        "judges": {"missing": missing(), **validators},
         "frechet_music_distance": frechet_music_distance(human, best),
     }
