@@ -4,7 +4,6 @@ The output folder gets each tune as .abc, .mid, .svg and .wav, and index.html, w
 arguments the study's best model writes 12 tunes.
 """
 
-import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,9 @@ from transformers.utils import logging as transformers_logging
 
 import cli
 from cli import UserError
-from files import atomic_folder, check_output, read_json, write_json
+from files import atomic_folder, check_output, write_json
 from generation.abc_pipeline import SETTINGS, AbcGenerationPipeline, check_setting, shown
+from generation.identity import identity_of, is_current, package_files
 from generation.memorisation import describe_copy
 from generation.page import Note, Tune, write_page, write_tunes
 from generation.quality import describe_failure
@@ -110,8 +110,11 @@ def run(arguments: GenerationArguments) -> None:
     pipe = load_pipeline(arguments.model)
     missing = {kind: line for kind, line in missing_programs().items() if kind in arguments.formats}
     corpus = Corpus.open(arguments.corpus) if Path(arguments.corpus).is_dir() else None
-    identity = digest(arguments, pipe.model, repr((sorted(missing), corpus and corpus.digest())))
-    if (folder / SAMPLES).is_file() and read_json(folder / SAMPLES, "identity")["identity"] == identity:
+    settings = {name: value for name, value in asdict(arguments).items() if name not in ("output_dir", "corpus")}
+    weights = [tensor.cpu().numpy().tobytes() for tensor in pipe.model.state_dict().values()]
+    inputs = (settings, sorted(missing), corpus and corpus.digest())
+    identity = identity_of(inputs, *weights, code=package_files())
+    if is_current(folder / SAMPLES, identity):
         print(f"{folder}: finished already, nothing to do")
         return
     tunes = generate(pipe, arguments)
@@ -215,17 +218,6 @@ def page_entry(tune: dict[str, Any], notes: Sequence[Note] | None) -> Tune:
     stem = Path(tune["file"]).stem
     name = f"{settings['title']} {stem}" if "title" in settings else f"Tune {stem}"
     return Tune(stem, name, tune["abc"], describe_verdict(tune), verdict["valid"], facts, notes)
-
-
-def digest(arguments: GenerationArguments, model: torch.nn.Module, more: str) -> str:
-    """Return the hash of the settings, this package's code, the weights and what `more` decides the files."""
-    settings = {name: value for name, value in asdict(arguments).items() if name not in ("output_dir", "corpus")}
-    content = hashlib.sha256((repr(settings) + more).encode())
-    for file in sorted(Path(__file__).parent.glob("*.*")):
-        content.update(file.read_bytes())
-    for weights in model.state_dict().values():
-        content.update(weights.cpu().numpy().tobytes())
-    return content.hexdigest()
 
 
 def main() -> None:

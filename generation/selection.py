@@ -1,6 +1,5 @@
 """A selection of a study's tunes by a fixed rule, as files and as pages that show and play them."""
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from files import atomic_folder, check_output, read_json, render, write_json, write_text
 from generation.abc_pipeline import AbcGenerationPipeline
+from generation.identity import identity_of, is_current, package_files
 from generation.memorisation import describe_copy
 from generation.page import Tune, write_page, write_tunes
 from generation.quality import TIERS, describe_failure, first_failure, score_tune
@@ -165,10 +165,9 @@ def write_selection(
     messages = [message for kind, message in missing_programs().items() if kind in KINDS]
     own = {name: mine for name, mine in cells.items() if all(cell.name in tunes for cell in mine)}
     kept = {name: selected_before(earlier, name, mine) for name, mine in cells.items() if name not in own}
-    code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.*"))]
     content = [[tunes[cell.name] for mine in own.values() for cell in mine], kept, messages]
-    identity = hashlib.sha256(repr(content).encode() + b"".join(code)).hexdigest()
-    if (folder / SELECTION).is_file() and read_json(folder / SELECTION, "identity")["identity"] == identity:
+    identity = identity_of(content, code=package_files())
+    if is_current(folder / SELECTION, identity):
         return [f"{folder}: finished already, nothing to do"]
     selected = {
         name: select_tunes(mine, tunes, read_reference()) if name in own else kept[name] for name, mine in cells.items()

@@ -1,6 +1,5 @@
 """The tunes of every model of a study, and what is measured on them. A cell is one model at one temperature."""
 
-import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from generation.abc_pipeline import STRICT, AbcGenerationPipeline
 from generation.copies import summarise
 from generation.distances import baseline_distances, distances, features
 from generation.external_validators import agreement, frechet_music_distance, missing, validate_all
+from generation.identity import identity_of, is_current
 from generation.memorisation import Memory
 from generation.quality import score_tune
 from generation.shares import share, tier_shares
@@ -116,9 +116,6 @@ def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> dict
 
     They are written to `folder`; what is there of the same weights, settings and code is read instead.
     """
-    code = Path(str(decoding.__file__)).read_bytes()
-    modules = (bar_automaton, bar_state, logits_processors)
-    strict_code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     tunes = {}
     progress = tqdm(cells, desc="sampling", unit=" cells")
     for cell in progress:
@@ -126,10 +123,11 @@ def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> dict
         own_seed = zlib.crc32(f"{seed} {cell.name}".encode()) % 2**31  # independent of the other cells
         count = n * (TIMES_BEST if cell.best else 1)
         settings = {"n": count, "temperature": cell.temperature, "seed": own_seed, "bars": cell.bars}
-        used = code + (strict_code if cell.bars == STRICT else b"")
-        identity = hashlib.sha256(cell.weights.read_bytes() + repr(settings).encode() + used).hexdigest()
+        modules = (decoding, *((bar_automaton, bar_state, logits_processors) if cell.bars == STRICT else ()))
+        code = [Path(str(module.__file__)) for module in modules]
+        identity = identity_of(cell.weights.read_bytes(), settings, code=code)
         path = folder / f"{cell.name}.json"
-        if not path.is_file() or read_json(path, "identity")["identity"] != identity:
+        if not is_current(path, identity):
             made = load_pipeline(str(cell.folder))(max_characters=MAX_CHARACTERS, tunes_per_batch=n, **settings)
             rows = [{"abc": tune["abc"], "ended": tune["ended"]} for tune in made]
             write_json(path, {"identity": identity, "settings": settings, "tunes": rows})
