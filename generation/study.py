@@ -15,13 +15,12 @@ from cli import UserError
 from files import read_json, write_json
 from generation import bar_automaton, bar_state, decoding, logits_processors
 from generation.abc_pipeline import STRICT, AbcGenerationPipeline
-from generation.copies import summarise
 from generation.distances import baseline_distances, distances, features
 from generation.external_validators import agreement, frechet_music_distance, missing, validate_all
 from generation.identity import identity_of, is_current
 from generation.memorisation import Memory
 from generation.quality import score_tune
-from generation.shares import share, tier_shares
+from generation.shares import share, summarise, tier_shares
 from generation.structure import structure, summary
 from modeling.loading import WEIGHTS, load_model, load_tokenizer
 from preprocessing.corpus import HEADER, Corpus
