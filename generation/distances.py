@@ -18,6 +18,7 @@ from preprocessing.notation import KEY, MODE_SHIFT, sounding_tonic, transcribe
 
 OCTAVE = 12
 MOST_NOTES = 32  # in a bar
+DRAWS = 1000  # of the baseline
 STEPS_PER_DOUBLING, DOUBLINGS = 8, 12  # of a tune's length
 DURATIONS = [Fraction(1, below) for below in (32, 24, 16, 12, 8, 4, 2, 1)]
 DURATIONS += [Fraction(3, below) for below in (32, 16, 8, 4, 2)] + [Fraction(5, 8), Fraction(2)]
@@ -126,10 +127,8 @@ def distances(sample: Features, reference: Features, resamples: int = 1000, seed
     return table
 
 
-def baseline_distances(
-    training: Features, reference: Features, size: int, draws: int = 1000, seed: int = 0
-) -> dict[str, dict[str, Any]]:
-    """Return the distance of `size` training tunes to a reference: mean and 95 % range over draws.
+def baseline_distances(training: Features, reference: Features, size: int) -> dict[str, dict[str, Any]]:
+    """Return the distance of `size` training tunes to a reference: mean and 95 % range over DRAWS.
 
     This is the baseline that a perfect model reaches. The mean is None if a draw or the reference has no such feature.
     Raises ValueError if there are fewer than `size` training tunes.
@@ -137,8 +136,8 @@ def baseline_distances(
     tunes = len(training["key"])
     if size > tunes:
         raise ValueError(f"the baseline of {size} tunes needs as many training tunes, and there are {tunes}")
-    generator = np.random.default_rng(seed)
-    chosen = [generator.choice(tunes, size, replace=False, shuffle=False) for _ in range(draws)]
+    generator = np.random.default_rng(0)
+    chosen = [generator.choice(tunes, size, replace=False, shuffle=False) for _ in range(DRAWS)]
     table: dict[str, dict[str, Any]] = {}
     for name in FEATURES:
         counts = np.stack([training[name][rows].sum(axis=0, dtype=np.float64) for rows in chosen])

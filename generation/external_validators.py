@@ -21,6 +21,7 @@ BAR_WARNING = "time units while the time signature"
 ERROR = re.compile(r"\b[Ee]rror\b.*")
 VALIDATORS = {"parses": ("abc2midi", "abcm2ps"), "bars_add_up": ("abc2midi",)}  # of each tier
 FRECHET = "frechet_music_distance"
+LISTED = 20
 
 
 def missing() -> list[str]:
@@ -28,7 +29,7 @@ def missing() -> list[str]:
     return [] if shutil.which("abcm2ps") else ["abcm2ps is not installed (apt install abcm2ps)"]
 
 
-def opinion(abc: str) -> dict[str, Any]:
+def validate(abc: str) -> dict[str, Any]:
     """Return what the validators say of a tune; None for abcm2ps if it is not installed.
 
     abc2midi: number of errors, number of bars that it finds too long or too short, and its first message. abcm2ps:
@@ -52,29 +53,29 @@ def opinion(abc: str) -> dict[str, Any]:
     return found
 
 
-def opinions(tunes: Sequence[str], workers: int = 2) -> list[dict[str, Any]]:
-    """Return the opinion on each tune, from `workers` threads."""
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(opinion, tunes))
+def validate_all(tunes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the validators' results for each tune, from two threads."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(validate, tunes))
 
 
-def agreement(tunes: Sequence[str], opinions: Sequence[dict[str, Any]], listed: int = 20) -> list[dict[str, Any]]:
-    """Return one row for each tier and installed validator: our verdict against its opinion.
+def agreement(tunes: Sequence[str], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row for each tier and installed validator: our verdict against its result.
 
     A row counts the tunes that pass with `both`, with us alone (`ours`), with the validator alone (`theirs`) and with
-    `neither`, and lists the first `listed` disagreements: index of the tune, our reason, the validator's.
+    `neither`, and lists the first LISTED disagreements: index of the tune, our reason, the validator's.
     """
     verdicts = [judge(tune) for tune in tunes]
     rows = []
     for tier, name in ((tier, name) for tier, names in VALIDATORS.items() for name in names):
-        if not opinions or opinions[0][name] is None:
+        if not results or results[0][name] is None:
             continue
         counts = {"both": 0, "ours": 0, "theirs": 0, "neither": 0}
         disagreements: list[dict[str, Any]] = []
-        for index, (verdict, found) in enumerate(zip(verdicts, opinions, strict=True)):
+        for index, (verdict, found) in enumerate(zip(verdicts, results, strict=True)):
             ours, theirs = getattr(verdict, tier), _passes(found[name], tier)
             counts[("neither", "theirs", "ours", "both")[2 * ours + theirs]] += 1
-            if ours != theirs and len(disagreements) < listed:
+            if ours != theirs and len(disagreements) < LISTED:
                 disagreements.append({"index": index, "we": _reason(verdict, tier), "judge": found[name]["first"]})
         rows.append({"tier": tier, "judge": name, **counts, "disagreements": disagreements})
     return rows

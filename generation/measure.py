@@ -7,7 +7,6 @@ GPT against LSTM), figures, cells/ (all tunes) and tunes/ (a selection to read a
 are kept. With nothing left to measure, or without the models, the report and figures are rendered from quality.json.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -22,6 +21,7 @@ from cli import UserError
 from files import read_json, write_json, write_text
 from generation.abc_pipeline import FREE, STRICT, check_setting
 from generation.figures import draw_figures
+from generation.identity import identity_of, is_current, package_files
 from generation.quality_vs_size import RESAMPLES, analyse
 from generation.report import HEADLINES, findings, report
 from generation.selection import largest_cells, write_selection
@@ -95,12 +95,11 @@ def measure(
     earlier = None if arguments.reuse_quality is None else Path(arguments.reuse_quality)
     reused = reuse_cells([cell for cell in cells if cell.name not in tunes], earlier, arguments.num_samples)
     settings = {"resamples": arguments.resamples, "seed": arguments.seed, "bars": arguments.bars}
-    content = repr((tunes, [asdict(cell) for cell in cells], reused, corpus.digest(), settings)).encode()
-    code = [file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))]
-    identity = hashlib.sha256(content + b"".join(code)).hexdigest()
-    if path.is_file() and (before := read_json(path, "identity"))["identity"] == identity:
+    inputs = (tunes, [asdict(cell) for cell in cells], reused, corpus.digest(), settings)
+    identity = identity_of(inputs, code=[path for path in package_files() if path.suffix == ".py"])
+    if is_current(path, identity):
         print(f"{path.parent}: nothing left to measure; report and figures are rendered again from {QUALITY}")
-        return dict(before)
+        return dict(read_json(path))
     found = measure_cells(cells, tunes, reused, read(), arguments.num_samples, arguments.seed)
     return {"identity": identity, **found, "analysis": settings}
 

@@ -128,6 +128,19 @@ class Memory:
         return int(self._indices[np.searchsorted(self._starts, position, side="right") - 1])
 
 
+def describe_copy(trace: Trace, training: Any) -> str:
+    """Return what a tune shares with the training tune that it copies, or else shares most with.
+
+    `training` are the rows of the training tunes, with `title` and `file`.
+    """
+    source, shared = trace.source, f"{trace.longest_run} notes in a row"
+    if trace.copied and trace.aligned_source not in (None, source):
+        source, shared = trace.aligned_source, f"{trace.aligned} aligned runs of {SEED} notes"
+    if source is None:
+        return f"at most {shared} of any training tune"
+    return f"{shared} of {training[source]['title'] or 'an untitled tune'} ({training[source]['file']})"
+
+
 def _steps(pitches: Sequence[int], end: int) -> np.ndarray:
     """Return a melody's intervals as bytes, followed by `end`: [notes], uint8."""
     steps = np.append(np.diff(np.asarray(pitches, np.int64)), 2 * LARGEST)

@@ -1,16 +1,20 @@
-"""An offline web page of tunes: score, player, notation and verdict of each, from the files beside it."""
+"""Tunes as files, and an offline web page of them: score, player, notation and verdict of each."""
 
 import hashlib
 import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from tqdm import tqdm
 
 from files import write_text
+from generation.rendering import read_notes, render
 
 FOLDER = Path(__file__).parent
 FILE_NAMES = {"abc": "ABC", "mid": "MIDI", "svg": "score (SVG)", "wav": "sound (WAV)"}
@@ -31,6 +35,32 @@ class Tune:
     valid: bool
     facts: dict[str, str]
     notes: Sequence[Note] | None = None
+
+
+def write_tunes(
+    folder: Path,
+    tunes: Sequence[dict[str, Any]],
+    kinds: Sequence[str],
+    comments: Callable[[dict[str, Any]], Mapping[str, str]],
+    stems: str = "{:03d}",
+) -> list[Sequence[Note] | None]:
+    """Write each tune as ABC after its comments, and rendered; return the notes of those that have a MIDI file.
+
+    Adds `file`, `formats` (of those rendered) and `failures` (messages) to each tune, before its comments are made.
+    """
+    notes: list[Sequence[Note] | None] = []
+    with ThreadPoolExecutor(2) as pool:
+        rendered = pool.map(lambda tune: render(tune["abc"], kinds), tunes)
+        pairs = tqdm(zip(tunes, rendered, strict=True), desc="rendering", total=len(tunes))
+        for number, (tune, (files, failures)) in enumerate(pairs, start=1):
+            stem = stems.format(number)
+            tune |= {"file": f"{stem}.abc", "formats": sorted(files), "failures": failures}
+            header = "".join(f"% {name}: {' '.join(value.split())}\n" for name, value in comments(tune).items())
+            write_text(folder / tune["file"], header + tune["abc"])
+            for kind, content in files.items():
+                (folder / f"{stem}.{kind}").write_bytes(content)
+            notes.append(read_notes(files["mid"]) if "mid" in files else None)
+    return notes
 
 
 def write_page(folder: Path, tunes: Sequence[Tune], settings: dict[str, str], title: str = "Generated tunes") -> None:

@@ -1,18 +1,33 @@
 """Validity of a tune, tier by tier. (The pipeline on the Hub packs this file: it imports the notation alone.)
 
-parses        a K: field that names a key, and a note
-no_errors     nothing that is not ABC
-bars_add_up   every bar is full, or is one of two halves at a repeat, a double bar or an ending
-enough_notes  as many notes, and no more time in rests, than 99 % of human tunes
-ended         the model ended the tune itself
+A new tier is a row of TIERS and its condition in `score_tune`.
 """
 
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from preprocessing.notation import transcribe
 
-TIERS = ("parses", "no_errors", "bars_add_up", "enough_notes", "ended")
+
+class Tier(NamedTuple):
+    """`failure` is the text of a tune whose first failed tier this is; {bad} of its {bars} bars do not add up."""
+
+    label: str
+    failure: str
+
+
+TIERS = {
+    # a K: field that names a key, and a note
+    "parses": Tier("parses", "no tune: no key, or no note"),
+    # nothing that is not ABC
+    "no_errors": Tier("no errors", "not ABC in places"),
+    # every bar is full, or is one of two halves at a repeat, a double bar or an ending
+    "bars_add_up": Tier("bars add up", "{bad} of {bars} bars do not add up"),
+    # as many notes as 99 % of human tunes or more, and as long rests or shorter
+    "enough_notes": Tier("enough notes", "too few notes, or too many rests"),
+    # the model ended the tune itself
+    "ended": Tier("ended by itself", "not ended by the model: cut at a bar line"),
+}
 # Of the 740 validation tunes of the bundled corpus 99 % have as many notes or more, and as long rests or shorter.
 MIN_NOTES = 19
 MAX_REST_SHARE = Fraction(1, 6)
@@ -44,3 +59,15 @@ def score_tune(text: str, ended: bool) -> dict[str, Any]:
         "rest_share": float(rests / time) if time else 0.0,
         "errors": verdict.errors[:5],
     }
+
+
+def first_failure(verdict: dict[str, Any]) -> str | None:
+    """Return the first tier that a verdict of `score_tune` fails, None for a valid tune."""
+    return next((tier for tier in TIERS if not verdict[tier]), None)
+
+
+def describe_failure(verdict: dict[str, Any]) -> str | None:
+    """Return why a tune is not valid, by the first tier that it fails; None for a valid tune."""
+    failed, bars = first_failure(verdict), verdict["bars"]
+    bad = bars - round(verdict["good_bars_share"] * bars)
+    return TIERS[failed].failure.format(bad=bad, bars=bars) if failed else None

@@ -9,6 +9,7 @@ import numpy as np
 from analysis.intervals import Array, Z, wilson
 from cli import UserError
 from generation.curves import Curve, Run, band, bootstrap_weights, fit_number, fit_share, interval
+from generation.quality import TIERS
 
 Data = dict[str, Any]
 
@@ -19,11 +20,7 @@ RESAMPLES = 2000
 MIN_SIZES, MIN_RUNS = 3, 6  # for a curve, or an interval over runs: below, bootstraps are far too narrow
 LINE_POINTS, LOSS_POINTS = 25, 9
 SHARES = {
-    "parses": "parses",
-    "no_errors": "no errors",
-    "bars_add_up": "bars add up",
-    "enough_notes": "enough notes",
-    "ended": "ended by itself",
+    **{name: tier.label for name, tier in TIERS.items()},
     "valid": "valid (all tiers)",
     "repeats_close": "repeats close",
     "tonic_ending": "ends on the tonic",

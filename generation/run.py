@@ -4,10 +4,8 @@ The output folder gets each tune as .abc, .mid, .svg and .wav, and index.html, w
 arguments the study's best model writes 12 tunes.
 """
 
-import hashlib
 import zlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,11 +17,13 @@ from transformers.utils import logging as transformers_logging
 
 import cli
 from cli import UserError
-from files import atomic_folder, check_output, read_json, write_json, write_text
-from generation.abc_pipeline import FREE, SAMPLING, STRICT, AbcGenerationPipeline, check_setting, shown
-from generation.messages import describe_copy, describe_failure
-from generation.page import Tune, write_page
-from generation.rendering import FORMATS, missing_programs, read_notes, render
+from files import atomic_folder, check_output, write_json
+from generation.abc_pipeline import SETTINGS, AbcGenerationPipeline, check_setting, shown
+from generation.identity import identity_of, is_current, package_files
+from generation.memorisation import describe_copy
+from generation.page import Note, Tune, write_page, write_tunes
+from generation.quality import describe_failure
+from generation.rendering import FORMATS, missing_programs
 from generation.shares import tier_shares
 from generation.study import load_pipeline, read_memory
 from preprocessing.corpus import Corpus
@@ -32,7 +32,6 @@ from preprocessing.notation import judge
 transformers_logging.disable_progress_bar()
 
 SAMPLES = "samples.json"
-SETTINGS = ("key", "metre", "rhythm", "unit_length", "title", "top_p", "top_k", "min_p", "bars", "max_characters")
 MAX_SAMPLES = 100_000
 
 
@@ -44,6 +43,12 @@ def option(default: Any, about: str, **more: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def setting(name: str, **more: Any) -> Any:
+    """Return a dataclass field for a setting of the pipeline."""
+    of = SETTINGS[name]
+    return option(of.default, of.about, **({"choices": [*of.choices]} if of.choices else {}), **more)
+
+
 @dataclass
 class GenerationArguments:
     """Which tunes, by which model, and where they are written."""
@@ -51,19 +56,19 @@ class GenerationArguments:
     model: str = option("data/best_model", "folder of a model, or its id on the Hub")
     output_dir: str | None = option(None, "folder for the tunes (default: samples/ in the model's folder)")
     num_samples: int = option(12, "number of tunes, divided equally between the temperatures")
-    key: str | None = option(None, "key of the tunes, such as D, F#m or Amix (default: the model chooses)")
-    metre: str | None = option(None, "metre, such as 6/8 or C", aliases=["--meter"])
-    rhythm: str | None = option(None, "rhythm, such as jig")
-    unit_length: str | None = option(None, "unit note length, such as 1/8")
-    title: str | None = option(None, "title of all tunes")
+    key: str | None = setting("key")
+    metre: str | None = setting("metre", aliases=["--meter"])
+    rhythm: str | None = setting("rhythm")
+    unit_length: str | None = setting("unit_length")
+    title: str | None = setting("title")
     prompt: str = option("", r"beginning of every tune, in ABC, \n for a new line")
     temperatures: list[float] = option([0.8, 0.9, 1.0], "sampling temperatures")
-    top_p: float = option(1.0, "sample from the likeliest characters that together have this probability")
-    top_k: int = option(0, "sample from this number of the likeliest characters; 0: from all")
-    min_p: float = option(0.0, "sample from characters with at least this share of the likeliest one's probability")
-    bars: str = option(FREE, "strict: a bar ends only when it is full", choices=[FREE, STRICT])
-    max_characters: int = option(1000, "a longer tune is cut at its last bar line")
-    seed: int = option(0, "seed of the sampling")
+    top_p: float = setting("top_p")
+    top_k: int = setting("top_k")
+    min_p: float = setting("min_p")
+    bars: str = setting("bars")
+    max_characters: int = setting("max_characters")
+    seed: int = option(0, SETTINGS["seed"].about)
     formats: list[str] = option([*FORMATS], f"of {', '.join(FORMATS)}, in addition to the ABC text")
     corpus: str = option("data/processed_music_data", "the model's training corpus, to find copied tunes")
 
@@ -79,8 +84,11 @@ class GenerationArguments:
         with name_flags():
             for temperature in self.temperatures:
                 check_setting("temperature", temperature)
-            for name in (*SETTINGS, "seed"):
+            for name in (*GIVEN, "seed"):
                 check_setting(name, getattr(self, name))
+
+
+GIVEN = [name for name in SETTINGS if name in GenerationArguments.__dataclass_fields__ and name != "seed"]
 
 
 @contextmanager
@@ -89,7 +97,7 @@ def name_flags() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        flag = "--" if str(error).split()[0] in (*SETTINGS, "temperature", "seed") else ""
+        flag = "--" if str(error).split()[0] in (*GIVEN, "temperature", "seed") else ""
         raise UserError(f"{flag}{error}".replace("--temperature ", "--temperatures ", 1)) from None
 
 
@@ -102,14 +110,17 @@ def run(arguments: GenerationArguments) -> None:
     pipe = load_pipeline(arguments.model)
     missing = {kind: line for kind, line in missing_programs().items() if kind in arguments.formats}
     corpus = Corpus.open(arguments.corpus) if Path(arguments.corpus).is_dir() else None
-    identity = digest(arguments, pipe.model, repr((sorted(missing), corpus and corpus.digest())))
-    if (folder / SAMPLES).is_file() and read_json(folder / SAMPLES, "identity")["identity"] == identity:
+    settings = {name: value for name, value in asdict(arguments).items() if name not in ("output_dir", "corpus")}
+    weights = [tensor.cpu().numpy().tobytes() for tensor in pipe.model.state_dict().values()]
+    inputs = (settings, sorted(missing), corpus and corpus.digest())
+    identity = identity_of(inputs, *weights, code=package_files())
+    if is_current(folder / SAMPLES, identity):
         print(f"{folder}: finished already, nothing to do")
         return
     tunes = generate(pipe, arguments)
     find_copies(tunes, corpus)
     with atomic_folder(folder, mark=SAMPLES) as temporary:
-        write_tunes(temporary, tunes, arguments)
+        write_files(temporary, tunes, arguments)
         record = {
             "identity": identity,
             "settings": asdict(arguments),
@@ -128,9 +139,9 @@ def run(arguments: GenerationArguments) -> None:
 
 def generate(pipe: AbcGenerationPipeline, arguments: GenerationArguments) -> list[dict[str, Any]]:
     """Return the tunes of all temperatures as the pipeline returns them."""
-    settings = {name: getattr(arguments, name) for name in SETTINGS}
+    settings = {name: getattr(arguments, name) for name in GIVEN}
     prompt = arguments.prompt.replace("\\n", "\n")
-    step, batch = len(arguments.temperatures), SAMPLING["tunes_per_batch"]
+    step, batch = len(arguments.temperatures), SETTINGS["tunes_per_batch"].default
     tunes = []
     with tqdm(total=arguments.num_samples, desc="generating", unit=" tunes") as bar:
         for i, temperature in enumerate(arguments.temperatures):
@@ -158,23 +169,14 @@ def find_copies(tunes: list[dict[str, Any]], corpus: Corpus | None) -> None:
         tune |= {"copied": trace.copied, "copy": trace.as_dict() | named}
 
 
-def write_tunes(folder: Path, tunes: list[dict[str, Any]], arguments: GenerationArguments) -> None:
-    """Write each tune's files and the page, and add to each tune its file and formats."""
-    entries = []
-    with ThreadPoolExecutor(2) as pool:
-        rendered = pool.map(lambda tune: render(tune["abc"], arguments.formats), tunes)
-        pairs = tqdm(zip(tunes, rendered, strict=True), desc="rendering", total=len(tunes))
-        for number, (tune, (files, errors)) in enumerate(pairs, start=1):
-            stem = f"{number:03d}"
-            tune |= {"file": f"{stem}.abc", "formats": sorted(files)}
-            write_text(folder / tune["file"], abc_file(tune, arguments.model))
-            for kind, content in files.items():
-                (folder / f"{stem}.{kind}").write_bytes(content)
-            for error in errors:
-                print(f"{tune['file']}: {error}")
-            entries.append(page_entry(tune, files.get("mid")))
-    settings = {"model": arguments.model} | {name: getattr(arguments, name) for name in SETTINGS}
-    write_page(folder, entries, given_settings(settings))
+def write_files(folder: Path, tunes: list[dict[str, Any]], arguments: GenerationArguments) -> None:
+    """Write each tune's files and the page."""
+    notes = write_tunes(folder, tunes, arguments.formats, lambda tune: comments(tune, arguments.model))
+    for tune in tunes:
+        for error in tune.pop("failures"):
+            print(f"{tune['file']}: {error}")
+    settings = {"model": arguments.model} | {name: getattr(arguments, name) for name in GIVEN}
+    write_page(folder, [page_entry(*pair) for pair in zip(tunes, notes, strict=True)], given_settings(settings))
 
 
 def describe_verdict(tune: dict[str, Any]) -> str:
@@ -188,15 +190,14 @@ def training_match(tune: dict[str, Any]) -> str:
     return "not compared" if tune["copy"] is None else str(tune["copy"]["words"])
 
 
-def abc_file(tune: dict[str, Any], model: str) -> str:
-    """Return a tune as a file: comments with its settings and verdict, then the tune."""
-    facts = {
+def comments(tune: dict[str, Any], model: str) -> dict[str, str]:
+    """Return what a tune's file says of it."""
+    return {
         "model": model,
         **given_settings(tune["settings"]),
         "verdict": describe_verdict(tune),
         "in training": training_match(tune),
     }
-    return "".join(f"% {name}: {' '.join(value.split())}\n" for name, value in facts.items()) + tune["abc"]
 
 
 def given_settings(settings: dict[str, Any]) -> dict[str, str]:
@@ -204,7 +205,7 @@ def given_settings(settings: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in settings.items() if value not in (None, "")}
 
 
-def page_entry(tune: dict[str, Any], midi: bytes | None) -> Tune:
+def page_entry(tune: dict[str, Any], notes: Sequence[Note] | None) -> Tune:
     """Return a tune as the page shows it."""
     verdict, settings = tune["verdict"], tune["settings"]
     facts = {
@@ -216,19 +217,7 @@ def page_entry(tune: dict[str, Any], midi: bytes | None) -> Tune:
     }
     stem = Path(tune["file"]).stem
     name = f"{settings['title']} {stem}" if "title" in settings else f"Tune {stem}"
-    notes = read_notes(midi) if midi else None
     return Tune(stem, name, tune["abc"], describe_verdict(tune), verdict["valid"], facts, notes)
-
-
-def digest(arguments: GenerationArguments, model: torch.nn.Module, more: str) -> str:
-    """Return the hash of the settings, this package's code, the weights and what `more` decides the files."""
-    settings = {name: value for name, value in asdict(arguments).items() if name not in ("output_dir", "corpus")}
-    content = hashlib.sha256((repr(settings) + more).encode())
-    for file in sorted(Path(__file__).parent.glob("*.*")):
-        content.update(file.read_bytes())
-    for weights in model.state_dict().values():
-        content.update(weights.cpu().numpy().tobytes())
-    return content.hexdigest()
 
 
 def main() -> None:

@@ -1,27 +1,21 @@
 """A selection of a study's tunes by a fixed rule, as files and as pages that show and play them."""
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.nn import functional as F
-from tqdm import tqdm
-
 from files import atomic_folder, check_output, read_json, render, write_json, write_text
-from generation.abc_pipeline import AbcGenerationPipeline
-from generation.messages import describe_copy, describe_failure
-from generation.page import Tune, write_page
-from generation.quality import TIERS, score_tune
-from generation.quality_vs_size import ARCHITECTURES, SHARES
-from generation.rendering import missing_programs, read_notes
-from generation.rendering import render as render_tune
+from generation.identity import identity_of, is_current, package_files
+from generation.loss import tune_loss
+from generation.memorisation import describe_copy
+from generation.page import Tune, write_page, write_tunes
+from generation.quality import TIERS, describe_failure, first_failure, score_tune
+from generation.quality_vs_size import ARCHITECTURES
+from generation.rendering import missing_programs
 from generation.report import NAMES
 from generation.shares import share
 from generation.structure import structure
@@ -87,7 +81,7 @@ def select(scored: Sequence[dict[str, Any]]) -> Selected:
     indices = [scored.index(tune) for tune in shown]
     looked_at = max(indices) + 1 if valid == SHOWN else len(scored)
     over = [tune for i, tune in enumerate(scored[:looked_at]) if i not in indices]
-    failed = Counter(next(tier for tier in TIERS if not tune["verdict"][tier]) for tune in over if not tune["copied"])
+    failed = Counter(first_failure(tune["verdict"]) for tune in over if not tune["copied"])
     account = {
         "draws": len(scored),
         "valid": share(sum(tune["verdict"]["valid"] for tune in scored), len(scored)),
@@ -100,22 +94,6 @@ def select(scored: Sequence[dict[str, Any]]) -> Selected:
         },
     }
     return Selected(shown, account)
-
-
-@torch.inference_mode()
-def own_loss(pipe: AbcGenerationPipeline, abc: str, ended: bool) -> float:
-    """Return a model's loss on a tune, with its end if the model ended it, in nats per character at temperature 1.
-
-    Long tunes are read in windows of the context, each without what came before.
-    """
-    tokenizer = pipe.tokenizer
-    ids = torch.tensor(tokenizer(abc, verbose=False)["input_ids"] + [tokenizer.eos_token_id] * ended)
-    stride, total = tokenizer.model_max_length - 1, 0.0
-    for start in range(0, len(ids) - 1, stride):
-        window = ids[start : start + stride + 1]
-        logits = pipe.model(window[None], use_cache=False).logits[0, :-1]
-        total += float(F.cross_entropy(logits, window[1:], reduction="sum"))
-    return total / (len(ids) - 1)
 
 
 def slim(svg: bytes) -> bytes:
@@ -147,7 +125,7 @@ def select_tunes(cells: Sequence[Cell], tunes: Mapping[str, Tunes], reference: R
         pipe = load_pipeline(str(cell.folder))
         for tune in (tune for tune in selected.tunes if tune["seed"] == cell.seed):
             tune["structure"] = structure(tune["abc"])
-            tune["nats_per_character"] = own_loss(pipe, tune["abc"], tune["ended"])
+            tune["nats_per_character"] = tune_loss(pipe, tune["abc"], tune["ended"])
     return selected
 
 
@@ -168,10 +146,9 @@ def write_selection(
     messages = [message for kind, message in missing_programs().items() if kind in KINDS]
     own = {name: mine for name, mine in cells.items() if all(cell.name in tunes for cell in mine)}
     kept = {name: selected_before(earlier, name, mine) for name, mine in cells.items() if name not in own}
-    code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.*"))]
     content = [[tunes[cell.name] for mine in own.values() for cell in mine], kept, messages]
-    identity = hashlib.sha256(repr(content).encode() + b"".join(code)).hexdigest()
-    if (folder / SELECTION).is_file() and read_json(folder / SELECTION, "identity")["identity"] == identity:
+    identity = identity_of(content, code=package_files())
+    if is_current(folder / SELECTION, identity):
         return [f"{folder}: finished already, nothing to do"]
     selected = {
         name: select_tunes(mine, tunes, read_reference()) if name in own else kept[name] for name, mine in cells.items()
@@ -187,7 +164,7 @@ def write_pages(selected: Mapping[str, Selected], folder: Path, identity: str) -
     accounts = {NAMES[name]: describe_account(found) for name, found in selected.items()}
     shown = {NAMES[name]: found.tunes for name, found in selected.items()}
     with atomic_folder(folder, SELECTION) as temporary:
-        pages = [page for name, found in selected.items() for page in write_tunes(name, found.tunes, temporary)]
+        pages = [page for name, found in selected.items() for page in write_shown(name, found.tunes, temporary)]
         write_page(temporary, pages, {"Rule": RULE, **accounts, "Scores": BAR_LINES}, "Selected tunes")
         values = {"rule": RULE, "bar_lines": BAR_LINES, "accounts": accounts, "shown": shown}
         functions = {"facts": facts, "verdict": verdict, "escape": escape_markdown}
@@ -201,24 +178,18 @@ def write_pages(selected: Mapping[str, Selected], folder: Path, identity: str) -
     return [*lacking, *(f"{name}: {text}" for name, text in accounts.items())]
 
 
-def write_tunes(name: str, tunes: Tunes, folder: Path) -> list[Tune]:
-    """Write the shown tunes of one architecture in all formats, add the files to them, and return the page's tunes."""
+def write_shown(name: str, tunes: Tunes, folder: Path) -> list[Tune]:
+    """Write the shown tunes of one architecture in all formats, and return the page's tunes."""
     (folder / name).mkdir()
+    notes = write_tunes(
+        folder, tunes, KINDS, lambda tune: {"verdict": verdict(tune), **facts(tune)}, f"{name}/{{:02d}}"
+    )
+    for score in (folder / name).glob("*.svg"):
+        score.write_bytes(slim(score.read_bytes()))
     pages = []
-    with ThreadPoolExecutor(2) as pool:
-        rendered = pool.map(lambda tune: render_tune(tune["abc"], KINDS), tunes)
-        pairs = zip(tunes, rendered, strict=True)
-        for number, (tune, (files, failures)) in enumerate(tqdm(pairs, desc=name, total=len(tunes)), start=1):
-            stem = f"{name}/{number:02d}"
-            tune |= {"file": f"{stem}.abc", "formats": sorted(files), "failures": failures}
-            comments = {"verdict": verdict(tune), **facts(tune)}
-            header = "".join(f"% {fact}: {' '.join(value.split())}\n" for fact, value in comments.items())
-            write_text(folder / tune["file"], header + tune["abc"])
-            for kind, content in files.items():
-                (folder / f"{stem}.{kind}").write_bytes(slim(content) if kind == "svg" else content)
-            played = read_notes(files["mid"]) if "mid" in files else None
-            title, valid = f"{NAMES[name]} {number}", tune["verdict"]["valid"]
-            pages.append(Tune(stem, title, tune["abc"], verdict(tune), valid, facts(tune), played))
+    for number, (tune, played) in enumerate(zip(tunes, notes, strict=True), start=1):
+        stem, valid = tune["file"].removesuffix(".abc"), tune["verdict"]["valid"]
+        pages.append(Tune(stem, f"{NAMES[name]} {number}", tune["abc"], verdict(tune), valid, facts(tune), played))
     return pages
 
 
@@ -253,7 +224,7 @@ def describe_account(selected: Selected) -> str:
     model, account = selected.tunes[0], selected.account
     shown, over = account["shown"], account["passed_over"]
     low, high = (100 * edge for edge in account["valid"]["interval"])
-    failed = ", ".join(f"{SHARES[tier]} {count}" for tier, count in over["not_valid"].items())
+    failed = ", ".join(f"{TIERS[tier].label} {count}" for tier, count in over["not_valid"].items())
     return (
         f"{model['size']}, {model['n_params']:,} parameters, {model['tokens']:,} training tokens, "
         f"temperature {model['temperature']:g}; of {account['draws']} tunes {account['valid']['count']} valid "

@@ -1,10 +1,16 @@
-"""Shares of tunes with 95 % Wilson intervals, in the form of quality.json and the evaluate metrics."""
+"""Shares of tunes that are valid or copied from the training set, with 95 % intervals, as quality.json has them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from analysis.intervals import wilson
+import numpy as np
+
+from analysis.intervals import bootstrap, wilson
+from generation.memorisation import NGRAMS, Memory, Trace
 from generation.quality import TIERS
+from preprocessing.notation import judge
+
+OVERLAP = 9  # the n-grams of the summary: human tunes share 38 % of them, so the share can rise and fall
 
 
 def share(count: int, total: int) -> dict[str, Any]:
@@ -20,4 +26,34 @@ def tier_shares(scores: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for tier in TIERS:
         passed = [score for score in passed if score[tier]]
         table[tier] = share(len(passed), len(scores))
-    return table | {"valid": table[TIERS[-1]]}
+    return table | {"valid": share(len(passed), len(scores))}
+
+
+def summarise(traces: Sequence[Trace], resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Return the share of copied tunes and the numbers over all tunes, with 95 % bootstrap intervals over tunes.
+
+    `longest_copied_run`: median, notes; `long_runs` and `ngram_overlap` (of OVERLAP notes): means of the tunes' shares.
+    Tunes too short for an n-gram are left out of its mean; it is None if all are.
+    """
+
+    def estimate(statistic: Any, values: Iterable[float | None]) -> dict[str, Any]:
+        known = np.array([value for value in values if value is not None], float)
+        if not known.size:
+            return {"value": None, "interval": None}
+        return {"value": float(statistic(known)), "interval": bootstrap(statistic, known, resamples, seed)}
+
+    overlaps = {n: estimate(np.mean, (trace.ngrams[n] for trace in traces)) for n in NGRAMS}
+    return {
+        "copied": share(sum(trace.copied for trace in traces), len(traces)),
+        "longest_copied_run": estimate(np.median, (trace.longest_run for trace in traces)),
+        "long_runs": estimate(np.mean, (trace.long_runs for trace in traces)),
+        "ngram_overlap": overlaps[OVERLAP],
+        "ngram_overlaps": {str(n): overlap for n, overlap in overlaps.items()},
+    }
+
+
+def originality(samples: Sequence[str], training: Sequence[str]) -> dict[str, Any]:
+    """Return the summary of `samples` against `training`, both ABC texts, and the trace of each sample as `tunes`."""
+    memory = Memory(judge(text).pitches for text in training)
+    traces = [memory.recall(judge(text).pitches) for text in samples]
+    return {**summarise(traces), "tunes": [trace.as_dict() for trace in traces]}

@@ -1,6 +1,5 @@
 """The tunes of every model of a study, and what is measured on them. A cell is one model at one temperature."""
 
-import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,12 +15,12 @@ from cli import UserError
 from files import read_json, write_json
 from generation import bar_automaton, bar_state, decoding, logits_processors
 from generation.abc_pipeline import STRICT, AbcGenerationPipeline
-from generation.copies import summarise
 from generation.distances import baseline_distances, distances, features
-from generation.external_validators import agreement, frechet_music_distance, missing, opinions
+from generation.external_validators import agreement, frechet_music_distance, missing, validate_all
+from generation.identity import identity_of, is_current
 from generation.memorisation import Memory
 from generation.quality import score_tune
-from generation.shares import share, tier_shares
+from generation.shares import share, summarise, tier_shares
 from generation.structure import structure, summary
 from modeling.loading import WEIGHTS, load_model, load_tokenizer
 from preprocessing.corpus import HEADER, Corpus
@@ -111,19 +110,11 @@ def load_pipeline(model: str) -> AbcGenerationPipeline:
     return AbcGenerationPipeline(model=load_model(model), tokenizer=load_tokenizer(model))
 
 
-def weights_digest(folder: Path) -> str:
-    """Return the hash of a model's weights."""
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-
-
 def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> dict[str, Tunes]:
     """Return `n` tunes of each cell by its name, of the best model's TIMES_BEST as many.
 
     They are written to `folder`; what is there of the same weights, settings and code is read instead.
     """
-    code = Path(str(decoding.__file__)).read_bytes()
-    modules = (bar_automaton, bar_state, logits_processors)
-    strict_code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     tunes = {}
     progress = tqdm(cells, desc="sampling", unit=" cells")
     for cell in progress:
@@ -131,10 +122,11 @@ def sample_cells(cells: Sequence[Cell], folder: Path, n: int, seed: int) -> dict
         own_seed = zlib.crc32(f"{seed} {cell.name}".encode()) % 2**31  # independent of the other cells
         count = n * (TIMES_BEST if cell.best else 1)
         settings = {"n": count, "temperature": cell.temperature, "seed": own_seed, "bars": cell.bars}
-        used = code + (strict_code if cell.bars == STRICT else b"")
-        identity = hashlib.sha256(cell.weights.read_bytes() + repr(settings).encode() + used).hexdigest()
+        modules = (decoding, *((bar_automaton, bar_state, logits_processors) if cell.bars == STRICT else ()))
+        code = [Path(str(module.__file__)) for module in modules]
+        identity = identity_of(cell.weights.read_bytes(), settings, code=code)
         path = folder / f"{cell.name}.json"
-        if not path.is_file() or read_json(path, "identity")["identity"] != identity:
+        if not is_current(path, identity):
             made = load_pipeline(str(cell.folder))(max_characters=MAX_CHARACTERS, tunes_per_batch=n, **settings)
             rows = [{"abc": tune["abc"], "ended": tune["ended"]} for tune in made]
             write_json(path, {"identity": identity, "settings": settings, "tunes": rows})
@@ -242,13 +234,13 @@ def measure_cells(
     rows = [measured[cell.name] for cell in cells]
     best = [tune["abc"] for cell in cells if cell.best for tune in tunes.get(cell.name, [])]
     human = reference.texts["test"]
-    judges = {name: agreement(texts, opinions(texts)) for name, texts in (("best", best), ("human", human))}
+    validators = {name: agreement(texts, validate_all(texts)) for name, texts in (("best", best), ("human", human))}
     return {
         "cells": [row for row in rows if not row["best"]],
         "best": [row for row in rows if row["best"]],
         "human": {split: reference.measure(texts, [True] * len(texts)) for split, texts in reference.texts.items()},
         "floors": reference.baseline(n),
         "chance": reference.chance(seed),
-        "judges": {"missing": missing(), **judges},
+        "judges": {"missing": missing(), **validators},
         "frechet_music_distance": frechet_music_distance(human, best),
     }

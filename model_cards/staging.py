@@ -15,8 +15,8 @@ from cli import UserError
 from files import atomic_folder, read_json, write_json, write_text
 from generation.memorisation import Memory
 from generation.packing import pack
+from generation.page import write_tunes
 from generation.quality import score_tune
-from generation.rendering import render
 from generation.study import CELLS, Cell, read_memory
 from model_cards.card import CARD, LAW_FIGURE, QUALITY_FIGURE, Place, model_card
 from model_cards.demo_folder import stage_demo
@@ -154,12 +154,7 @@ def stage_model(
     shutil.copyfile(results.root / "comparison_analysis" / LAW_FIGURE, folder / place.law_figure)
     shutil.copyfile(results.root / "generation_analysis" / QUALITY_FIGURE, folder / place.quality_figure)
     tunes = shown_tunes(tunes_of(results, release, memory))
-    for number, tune in enumerate(tunes, start=1):
-        files, _ = render(tune["abc"], ("svg", "mid"))
-        tune |= {"file": f"{number:03d}.abc", "formats": sorted(files)}
-        write_text(folder / place.scores / tune["file"], tune["abc"])
-        for kind, content in files.items():
-            (folder / place.scores / f"{number:03d}.{kind}").write_bytes(content)
+    write_tunes(folder / place.scores, tunes, ("svg", "mid"), comments=lambda _: {})
     if release.revision == MAIN:
         copy_results(results, folder / "results")
     write_text(folder / CARD, model_card(results, release.record, tunes, place, shelf))

@@ -34,7 +34,7 @@ def loss_of(architecture, n):
 
 
 def number(mean, relative, draw):
-    """A number with the interval of its own noise."""
+    """A number with an interval of its noise."""
     value, reach = float(mean * np.exp(draw.normal(0, relative))), 1.96 * relative * mean
     return {"value": value, "interval": [value - reach, value + reach]}
 
@@ -78,5 +78,7 @@ def made_study(
         }
         for split, total in HUMAN_TUNES.items()
     }
-    floors = {name: {"value": TRAINING_DISTANCE, "interval": [0.02, 0.045]} for name in DISTANCES if name in distances}
-    return {"cells": cells, "best": [], "human": human, "floors": floors, "judges": None}
+    baselines = {
+        name: {"value": TRAINING_DISTANCE, "interval": [0.02, 0.045]} for name in DISTANCES if name in distances
+    }
+    return {"cells": cells, "best": [], "human": human, "floors": baselines, "judges": None}

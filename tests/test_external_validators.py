@@ -1,4 +1,4 @@
-"""External validators: their opinions, disagreements with our verdict, and missing programs."""
+"""External validators: their results, disagreements with our verdict, and missing programs."""
 
 import importlib.util
 import shutil
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from generation import external_validators
-from generation.external_validators import agreement, frechet_music_distance, missing, opinion, opinions
+from generation.external_validators import agreement, frechet_music_distance, missing, validate, validate_all
 
 needs_abcm2ps = pytest.mark.skipif(bool(missing()), reason="abcm2ps is not installed")
 
@@ -18,45 +18,47 @@ GARBAGE = HEADER + "CDEF|(3GA [Bc|c4/&)|]\n"
 
 
 def test_abc2midi_counts_errors_and_bars_apart():
-    assert opinion(GOOD)["abc2midi"] == {"errors": 0, "bar_warnings": 0, "first": ""}
-    short = opinion(SHORT)["abc2midi"]
+    assert validate(GOOD)["abc2midi"] == {"errors": 0, "bar_warnings": 0, "first": ""}
+    short = validate(SHORT)["abc2midi"]
     assert (short["errors"], short["bar_warnings"]) == (0, 1)
     assert "3 time units" in short["first"]
-    garbage = opinion(GARBAGE)["abc2midi"]
+    garbage = validate(GARBAGE)["abc2midi"]
     assert garbage["errors"] > 0
     assert "Error" in garbage["first"]
 
 
 def test_a_hornpipe_in_cut_time_is_no_error():
-    assert opinion(GOOD.replace("M:4/4", "R:hornpipe\nM:C|"))["abc2midi"]["errors"] == 0
+    assert validate(GOOD.replace("M:4/4", "R:hornpipe\nM:C|"))["abc2midi"]["errors"] == 0
 
 
 @needs_abcm2ps
 def test_abcm2ps_draws_or_names_its_first_error():
-    assert opinion(GOOD)["abcm2ps"] == {"ok": True, "first": ""}
-    garbage = opinion(GARBAGE)["abcm2ps"]
+    assert validate(GOOD)["abcm2ps"] == {"ok": True, "first": ""}
+    garbage = validate(GARBAGE)["abcm2ps"]
     assert not garbage["ok"]
     assert "rror" in garbage["first"]
 
 
-def test_a_missing_validator_has_no_opinion_and_is_named(monkeypatch):
+def test_a_missing_validator_has_no_result_and_is_named(monkeypatch):
     monkeypatch.setattr(external_validators, "run_confined", lambda *_: (0, "", b""))
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    assert opinion(GOOD)["abcm2ps"] is None
-    assert {row["judge"] for row in agreement([GOOD], opinions([GOOD]))} == {"abc2midi"}
+    assert validate(GOOD)["abcm2ps"] is None
+    assert {row["judge"] for row in agreement([GOOD], validate_all([GOOD]))} == {"abc2midi"}
     assert "abcm2ps" in missing()[0]
 
 
 def test_a_validator_that_crashes_counts_as_an_error(monkeypatch):
     monkeypatch.setattr(external_validators, "run_confined", lambda *_: (-11, "", b""))
     monkeypatch.setattr(shutil, "which", lambda name: name)
-    assert opinion(GOOD) == {
+    assert validate(GOOD) == {
         "abc2midi": {"errors": 1, "bar_warnings": 0, "first": "abc2midi crashes (SIGSEGV)"},
         "abcm2ps": {"ok": False, "first": "abcm2ps crashes (SIGSEGV)"},
     }
 
 
-def test_disagreements_are_counted_and_listed_with_both_reasons():
+def test_disagreements_are_counted_and_listed_with_both_reasons(monkeypatch):
+    monkeypatch.setattr(external_validators, "LISTED", 1)
+
     def say(errors, bars, ok):
         return {
             "abc2midi": {"errors": errors, "bar_warnings": bars, "first": "theirs" if errors or bars else ""},
@@ -64,9 +66,8 @@ def test_disagreements_are_counted_and_listed_with_both_reasons():
         }
 
     tunes = [GOOD, SHORT, GOOD, HEADER + "C?$|D\x01|", HEADER]
-    rows = agreement(
-        tunes, [say(0, 0, True), say(0, 0, True), say(0, 1, False), say(0, 0, False), say(1, 0, True)], listed=1
-    )
+    results = [say(0, 0, True), say(0, 0, True), say(0, 1, False), say(0, 0, False), say(1, 0, True)]
+    rows = agreement(tunes, results)
     assert [(row["tier"], row["judge"]) for row in rows] == [
         ("parses", "abc2midi"),
         ("parses", "abcm2ps"),

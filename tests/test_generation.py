@@ -12,8 +12,7 @@ import pytest
 from made_models import made_model
 
 import generation.run
-from generation.messages import describe_failure
-from generation.quality import score_tune
+from generation.quality import describe_failure, score_tune
 
 ROOT = Path(__file__).parent.parent
 

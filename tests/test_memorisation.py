@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from generation.copies import originality, summarise
 from generation.memorisation import NGRAMS, Memory
+from generation.shares import originality, summarise
 
 
 def melody(notes, seed=1, start=1000):

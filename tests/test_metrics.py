@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import transformers.dynamic_module_utils
 
-from generation.copies import originality
 from generation.distances import distances, features
 from generation.packing import pack
 from generation.quality import score_tune
-from generation.shares import tier_shares
+from generation.shares import originality, tier_shares
 
 ROOT = Path(__file__).parent.parent
 METRICS = ("abc_validity", "originality", "tune_statistics")
@@ -133,18 +132,18 @@ def test_packed_modules_import_nothing_of_this_project(tmp_path):
     module.write_text(
         '"""A toy."""\n\n'
         "from preprocessing.notation import (  # all of it\n    judge,\n    split_tunes,\n)\n"
-        "from generation.copies import summarise  # noqa: F401\n"
+        "from generation.shares import summarise  # noqa: F401\n"
         "from collections.abc import Sequence\n"
     )
     pack(module, tmp_path / "packed")
     written = {path.name: path.read_text() for path in (tmp_path / "packed").iterdir()}
     parts = {f"abc_{part}.py" for part in ("fields", "lexer", "reader", "transcript", "voice")}
-    named = {"copies.py", "intervals.py", "memorisation.py", "notation.py", "shares.py", "toy.py"}
+    named = {"intervals.py", "memorisation.py", "notation.py", "shares.py", "toy.py"}
     assert named | parts <= set(written)
     assert written["toy.py"].startswith(
         '"""A toy."""\n\n'
         "from .notation import (\n    judge,\n    split_tunes,\n)\n"
-        "from .copies import summarise\n"
+        "from .shares import summarise\n"
         "from collections.abc import Sequence\n"
     )
     for text in written.values():
@@ -160,7 +159,7 @@ def test_two_modules_of_one_name_cannot_be_packed_together(tmp_path):
 
 def test_transformers_loads_a_packed_module_with_all_that_it_imports(tmp_path, monkeypatch):
     module = tmp_path / "toy_pipeline.py"
-    module.write_text("from generation.copies import originality\n\n\nclass Toy:\n    work = originality\n")
+    module.write_text("from generation.shares import originality\n\n\nclass Toy:\n    work = originality\n")
     pack(module, tmp_path / "packed")
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -132,7 +132,7 @@ def study(tmp_path_factory, corpus):
     """A study, with the losses of its models on the test split, so that they are computed once."""
     root = made_results(tmp_path_factory.mktemp("study") / "data", corpus)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("model_cards.staging.render", lambda *_: ({}, []))
+        patch.setattr("generation.page.render", lambda *_: ({}, []))
         stage(Results.open(root), "band", root / "hub")
     return root
 
@@ -157,7 +157,7 @@ def spoil(root):
 def test_nothing_staged_or_published_reveals_where_the_study_is(study, name, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr("model_cards.staging.render", lambda *_: ({}, []))
+    monkeypatch.setattr("generation.page.render", lambda *_: ({}, []))
     root = Path(name) if name.startswith("..") else tmp_path / name
     shutil.copytree(study, root)
     spoil(root)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from generation.quality import MIN_NOTES, TIERS, score_tune
+from generation.quality import MIN_NOTES, TIERS, Tier, describe_failure, first_failure, score_tune
 from generation.shares import share, tier_shares
 
 TUNE = "X:1\nM:4/4\nL:1/4\nK:C\nCDEF|GABc|cBAG|FEDC|CDEF|GABc|]"
@@ -50,7 +50,7 @@ def test_a_tune_with_one_bad_bar_of_six_has_five_sixths_good_bars():
 )
 def test_each_tier_stops_what_the_one_before_lets_through(text, first_failed):
     score = score_tune(text, ended=False)
-    assert next(tier for tier in TIERS if not score[tier]) == first_failed
+    assert first_failure(score) == first_failed
     assert not score["valid"]
 
 
@@ -68,3 +68,12 @@ def test_a_tune_counts_in_a_tier_only_if_it_passed_those_before():
     assert [table[tier]["count"] for tier in TIERS] == [3, 2, 2, 2, 1]
     assert table["valid"] == table["ended"]
     assert {row["total"] for row in table.values()} == {4}
+
+
+def test_another_tier_is_counted_and_described(monkeypatch):
+    score = score_tune(TUNE, ended=True)
+    assert [*score][: len(TIERS)] == [*TIERS]
+    monkeypatch.setitem(TIERS, "in_c", Tier("in C", "in another key"))
+    scores = [score | {"in_c": in_c} for in_c in (True, False)]
+    assert [describe_failure(each) for each in scores] == [None, "in another key"]
+    assert tier_shares(scores)["valid"]["count"] == 1

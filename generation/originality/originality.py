@@ -5,7 +5,7 @@ from typing import Any
 
 import evaluate
 
-from generation.copies import originality
+from generation.shares import originality
 from generation.tune_metric import TuneMetric, check_tunes
 
 DESCRIPTION = "How much tunes in ABC notation copy from training tunes, in any key and any rhythm."

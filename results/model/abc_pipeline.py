@@ -6,7 +6,7 @@ tunes(key="Dmix", metre="6/8", n=3, temperature=0.9, seed=1)
 
 import re
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList, Pipeline
@@ -21,17 +21,6 @@ from .text_fields import spell_rhythm
 TASK = "abc-generation"
 FREE, STRICT = "free", "strict"
 HEADER_FIELDS = "XRMLK"  # of a model that does not state those that it was trained on
-LETTERS = {"title": "T", "rhythm": "R", "metre": "M", "unit_length": "L", "key": "K"}
-SAMPLING: dict[str, Any] = {
-    "n": 1, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "seed": None, "bars": FREE,
-    "max_characters": 1000, "max_time": None, "tunes_per_batch": 64,
-}  # fmt: skip
-LIMITS: dict[str, tuple[type, float, float]] = {  # type, least and greatest value
-    "n": (int, 1, 1e6), "number": (int, 0, 1e9), "max_characters": (int, 1, 1e6), "tunes_per_batch": (int, 1, 1e4),
-    "seed": (int, 0, 2**63 - 1), "top_k": (int, 0, 1e9),
-    "temperature": (float, 1e-4, 1e4), "top_p": (float, 1e-9, 1), "min_p": (float, 0, 1),
-    "max_time": (float, 1e-9, 1e9),
-}  # fmt: skip
 MAX_SHOWN = 80  # characters of a value in an error
 COMMENT_LINE = re.compile(r"%.*\n")
 FIELD_LINE = re.compile(rf"{FIELD.pattern}\n")
@@ -40,21 +29,51 @@ TO_LAST_BAR_LINE = re.compile(r".*\nK:.*(?:\|[]|:]*(?:\[?[1-9])?|::+|\[[1-9])(?=
 Fields = list[tuple[str, str]]  # letters and values
 
 
+class Setting(NamedTuple):
+    """A setting of a call; None is allowed if it is the default. `letter` is that of a header field."""
+
+    default: Any
+    about: str
+    kind: type = str
+    least: float = 0
+    most: float = 0
+    letter: str = ""
+    choices: tuple[str, ...] = ()
+
+
+SETTINGS = {
+    "key": Setting(None, "key of the tunes, such as D, F#m or Amix (default: the model chooses)", letter="K"),
+    "metre": Setting(None, "metre, such as 6/8 or C", letter="M"),
+    "rhythm": Setting(None, "rhythm, such as jig", letter="R"),
+    "unit_length": Setting(None, "unit note length, such as 1/8", letter="L"),
+    "title": Setting(None, "title of all tunes", letter="T"),
+    "number": Setting(1, "X: field of the tunes", int, 0, 1e9),
+    "n": Setting(1, "number of tunes for each prompt", int, 1, 1e6),
+    "temperature": Setting(1.0, "sampling temperature", float, 1e-4, 1e4),
+    "top_p": Setting(1.0, "sample from the likeliest characters that together have this probability", float, 1e-9, 1),
+    "top_k": Setting(0, "sample from this number of the likeliest characters; 0: from all", int, 0, 1e9),
+    "min_p": Setting(
+        0.0, "sample from characters with at least this share of the likeliest one's probability", float, 0, 1
+    ),
+    "seed": Setting(None, "seed of the sampling", int, 0, 2**63 - 1),
+    "bars": Setting(FREE, "strict: a bar ends only when it is full", choices=(FREE, STRICT)),
+    "max_characters": Setting(1000, "a longer tune is cut at its last bar line", int, 1, 1e6),
+    "max_time": Setting(
+        None, "seconds for each batch of tunes; the unfinished are cut at a bar line", float, 1e-9, 1e9
+    ),
+    "tunes_per_batch": Setting(64, "tunes that are generated together", int, 1, 1e4),
+}
+LETTERS = {name: setting.letter for name, setting in SETTINGS.items() if setting.letter}
+SAMPLING = {name: row.default for name, row in SETTINGS.items() if name not in (*LETTERS, "number")}
+
+
 class AbcGenerationPipeline(Pipeline):
     """Generate whole tunes with a GPT or an LSTM of this project.
 
-    A call takes a prompt, any beginning of a tune (by default none), or a list of prompts, and by keyword
-        key, metre, rhythm, unit_length, title: header fields (`"Dmix"`, `"6/8"`, `"jig"`, `"1/8"`). Fields that the
-            model was trained on are forced while it writes the header, so that it chooses the others to match; fields
-            that it was not trained on (usually T:) are only added to the result.
-        number: the X: field of the result.
-        n: number of tunes for each prompt.
-        temperature, top_p, top_k, min_p: sampling, as in transformers; nothing is cut off by default.
-        seed: decides the tunes; by default it is drawn, and reported in the settings of the result.
-        bars: "strict" lets a bar end only when it is full; "free" (the default) does not restrict the model.
-        max_characters: a longer tune is cut at its last bar line.
-        max_time: seconds for each batch of tunes; what is unfinished then is cut at its last bar line.
-        tunes_per_batch: tunes that are generated together.
+    A call takes a prompt, any beginning of a tune (by default none), or a list of prompts, and SETTINGS by keyword.
+    Header fields that the model was trained on are forced while it writes the header, so that it chooses the others to
+    match; fields that it was not trained on (usually T:) are only added to the result. Sampling is that of
+    transformers. A seed that is not given is drawn, and reported in the settings of the result.
 
     It returns for each prompt a list of dictionaries:
         abc: one tune, with its header.
@@ -83,10 +102,9 @@ class AbcGenerationPipeline(Pipeline):
         return super().__call__(prompt, **settings)
 
     def _sanitize_parameters(self, **settings: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        names = [*LETTERS, "number", *SAMPLING]
         for name, value in settings.items():
-            if name not in names:
-                raise ValueError(f"{name} is no setting of {TASK}: there are {', '.join(names)}")
+            if name not in SETTINGS:
+                raise ValueError(f"{name} is no setting of {TASK}: there are {', '.join(SETTINGS)}")
             check_setting(name, value)
         sampling = {name: value for name, value in settings.items() if name in SAMPLING}
         return {name: value for name, value in settings.items() if name not in SAMPLING}, sampling, {}
@@ -192,15 +210,17 @@ def shown(value: object) -> str:
 
 def check_setting(name: str, value: Any) -> None:
     """Raise ValueError with a one-line message if a setting of the pipeline cannot be used."""
-    if value is None and name in (*LETTERS, "seed", "max_time"):
+    default, _, kind, least, most, letter, choices = SETTINGS[name]
+    if value is None and default is None:
         return
-    if name in LIMITS:
-        kind, least, most = LIMITS[name]
+    if kind is not str:
         kinds = (int,) if kind is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
             number = "a whole number" if kind is int else "a number"
             raise ValueError(f"{name} {shown(value)}: must be {number} from {least:,} to {most:,}")
-    if name in LETTERS and not (isinstance(value, str) and value.isprintable()):
+    if choices and value not in choices:
+        raise ValueError(f"{name} {shown(value)}: {' or '.join(choices)}")
+    if letter and not (isinstance(value, str) and value.isprintable()):
         raise ValueError(f"{name} {shown(value)}: give one line of text")
     if name == "key" and value and canonical_key(value) is None:
         raise ValueError(f"key {shown(value)}: no key of ABC such as D, F#m, Bb or Amix")
@@ -208,8 +228,6 @@ def check_setting(name: str, value: Any) -> None:
         raise ValueError(f"metre {shown(value)}: no metre of ABC such as 6/8, 4/4, C or none")
     if name == "unit_length" and value and read_unit_length(value) is None:
         raise ValueError(f"unit_length {shown(value)}: no length of ABC such as 1/8")
-    if name == "bars" and value not in (FREE, STRICT):
-        raise ValueError(f"bars {shown(value)}: {FREE} or {STRICT}")
 
 
 def split_header(text: str) -> tuple[Fields, str]:
