@@ -8,9 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.nn import functional as F
+
 from files import atomic_folder, check_output, read_json, render, write_json, write_text
+from generation.abc_pipeline import AbcGenerationPipeline
 from generation.identity import identity_of, is_current, package_files
-from generation.loss import tune_loss
 from generation.memorisation import describe_copy
 from generation.page import Tune, write_page, write_tunes
 from generation.quality import TIERS, describe_failure, first_failure, score_tune
@@ -96,6 +99,22 @@ def select(scored: Sequence[dict[str, Any]]) -> Selected:
     return Selected(shown, account)
 
 
+@torch.inference_mode()
+def own_loss(pipe: AbcGenerationPipeline, abc: str, ended: bool) -> float:
+    """Return a model's loss on a tune, with its end if the model ended it, in nats per character at temperature 1.
+
+    Long tunes are read in windows of the context, each without what came before.
+    """
+    tokenizer = pipe.tokenizer
+    ids = torch.tensor(tokenizer(abc, verbose=False)["input_ids"] + [tokenizer.eos_token_id] * ended)
+    stride, total = tokenizer.model_max_length - 1, 0.0
+    for start in range(0, len(ids) - 1, stride):
+        window = ids[start : start + stride + 1]
+        logits = pipe.model(window[None], use_cache=False).logits[0, :-1]
+        total += float(F.cross_entropy(logits, window[1:], reduction="sum"))
+    return total / (len(ids) - 1)
+
+
 def slim(svg: bytes) -> bytes:
     """Return a score of verovio without indents and without the ids that nothing refers to."""
     text = re.sub(r">\s+<", "><", svg.decode())
@@ -125,7 +144,7 @@ def select_tunes(cells: Sequence[Cell], tunes: Mapping[str, Tunes], reference: R
         pipe = load_pipeline(str(cell.folder))
         for tune in (tune for tune in selected.tunes if tune["seed"] == cell.seed):
             tune["structure"] = structure(tune["abc"])
-            tune["nats_per_character"] = tune_loss(pipe, tune["abc"], tune["ended"])
+            tune["nats_per_character"] = own_loss(pipe, tune["abc"], tune["ended"])
     return selected
 
 

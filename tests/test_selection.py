@@ -8,14 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import made_tunes
-from made_models import made_model
+from made_models import CONTEXT, made_model
 from made_runs import made_run, record_of
 
 from generation.abc_pipeline import AbcGenerationPipeline
-from generation.loss import tune_loss
 from generation.quality import TIERS
 from generation.rendering import render
-from generation.selection import SHOWN, escape_markdown, largest_cells, select, slim, write_selection
+from generation.selection import SHOWN, escape_markdown, largest_cells, own_loss, select, slim, write_selection
 from generation.study import Cell, read_memory
 from training.record import write_record
 
@@ -50,14 +49,19 @@ def test_the_first_valid_tunes_are_shown_then_broken_ones_and_never_copies(kinds
 
 
 @pytest.mark.parametrize("architecture", ["gpt", "lstm"])
-def test_the_loss_of_a_tune_is_that_of_its_model(architecture):
+def test_the_loss_of_a_tune_is_that_of_its_model_over_windows_of_the_context(architecture):
     model, tokenizer = made_model(architecture)
     pipe = AbcGenerationPipeline(model=model, tokenizer=tokenizer)
-    text = "X:1\nK:C\nCDEF|\n"
-    ids = torch.tensor([[*tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
+    short, long = "X:1\nK:C\nCDEF|\n", made_tunes(1)
+    ids = torch.tensor([[*tokenizer(short)["input_ids"], tokenizer.eos_token_id]])
     with torch.inference_mode():
-        assert tune_loss(pipe, text, True) == pytest.approx(float(model(ids, labels=ids).loss), rel=1e-5)
-        assert tune_loss(pipe, text, False) == pytest.approx(float(model(ids[:, :-1], labels=ids[:, :-1]).loss))
+        assert own_loss(pipe, short, True) == pytest.approx(float(model(ids, labels=ids).loss), rel=1e-5)
+        assert own_loss(pipe, short, False) == pytest.approx(float(model(ids[:, :-1], labels=ids[:, :-1]).loss))
+        ids = torch.tensor([tokenizer(long, verbose=False)["input_ids"]])
+        assert CONTEXT < ids.shape[1] < 2 * CONTEXT
+        pieces = [ids[:, :CONTEXT], ids[:, CONTEXT - 1 :]]
+        total = sum(float(model(piece, labels=piece).loss) * (piece.shape[1] - 1) for piece in pieces)
+    assert own_loss(pipe, long, False) == pytest.approx(total / (ids.shape[1] - 1), rel=1e-5)
 
 
 def test_a_slim_score_keeps_drawings_and_the_ids_that_are_referred_to():

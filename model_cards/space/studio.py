@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from cli import UserError
 from generation.abc_pipeline import FREE, STRICT, AbcGenerationPipeline, split_header
-from generation.loss import tune_loss
+from generation.decoding import KEPT, Decoder, window
 from generation.memorisation import Memory, describe_copy
 from generation.quality import describe_failure
 from generation.rendering import RenderingError, read_notes, to_midi
@@ -173,15 +173,30 @@ def read_training(training: dict[str, str]) -> tuple[Memory, list[dict[str, str]
     return memory, table.select(["title", "file"]).to_pylist()
 
 
+@torch.inference_mode()
 def bits_per_character(pipe: AbcGenerationPipeline, abc: str, ended: bool) -> float:
-    """Return the loss of a tune in bits a character, as the validation loss counts it.
+    """Return the mean of -log2 of the probability that a model gives to each character of a tune.
 
-    The requested characters count too, but no field that the model never saw and no newline at the end.
+    All characters of the tune count, the requested ones too, but no field that the model never saw and no newline at
+    the end. If the model ended the tune, the end counts as a character, as in the validation loss. Each is predicted
+    from the characters that the model saw when it wrote, at temperature 1 and with no bar forced: an LSTM reads all of
+    them, a GPT the windows of :class:`generation.decoding.Decoder`.
     """
+    model, tokenizer = pipe.model, pipe.tokenizer
     fields, music = split_header(abc)
     known = "X" + pipe.header_fields
     text = "".join(f"{letter}:{value}\n" for letter, value in fields if letter in known) + music.rstrip()
-    return tune_loss(pipe, text, ended) / log(2)
+    ids = tokenizer(text, verbose=False)["input_ids"] + [tokenizer.eos_token_id] * ended
+    context = getattr(model.config, "n_positions", len(ids))
+    bar_lines: Any = Decoder(tokenizer).bar_lines
+    nats, read = 0.0, 1
+    while read < len(ids):
+        start = 0 if read <= context else read - len(window(ids[:read], int(KEPT * context), bar_lines))
+        end = min(start + context + 1, len(ids))
+        scores = model(torch.tensor([ids[start : end - 1]])).logits[0, read - 1 - start :].log_softmax(-1)
+        nats -= float(scores.gather(1, torch.tensor(ids[read:end])[:, None]).sum())
+        read = end
+    return nats / log(2) / (len(ids) - 1)
 
 
 def describe(verdict: dict[str, Any], strict: bool) -> str:
