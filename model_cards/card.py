@@ -6,11 +6,12 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
+from analysis.fits_json import NAMES, difference_verdict, verdict
 from analysis.intervals import Z
 from files import render
 from generation.abc_pipeline import TASK
 from model_cards.releases import MAIN, Release
-from model_cards.results import LAWS, NAMES, Results, chosen_fits, compared_laws, shown_tunes
+from model_cards.results import FORMULAS, Results, chosen_fits, compared_laws, shown_tunes
 from preprocessing.dataset_card import UNKNOWN_LICENCE, non_commercial
 from training.config import RunConfig
 from training.record import RunRecord
@@ -42,8 +43,8 @@ def model_card(
 ) -> str:
     """Return the card of a record's model; `tunes` are written by it, `shelf` lists its architecture's releases."""
     config = record.config
-    law = chosen_fits(results.fits)[config.architecture]
-    values = {parameter: row["value"] for parameter, row in law["parameters"].items()}
+    fits = chosen_fits(results.fits)
+    values = {parameter: row["value"] for parameter, row in fits[config.architecture]["parameters"].items()}
     return render(
         TEMPLATE,
         name=f"abc-{config.architecture}-{config.size}",
@@ -54,7 +55,7 @@ def model_card(
         cells=results.cells(record),
         shares={tier: results.shares(record, tier) for tier in ("valid", "copied")},
         shelf=[(release, _losses(release.record)[0], results.shares(release.record, "valid")) for release in shelf],
-        fits=chosen_fits(results.fits),
+        fits=fits,
         comparisons=compared_laws(results.fits),
         predicted=values.get("E", 0.0) + values["A"] * record.n_params ** -values["alpha"],
         tunes=shown_tunes([*tunes]),
@@ -65,7 +66,9 @@ def model_card(
         licence=licence_words(results.corpus),
         unknown_licence=UNKNOWN_LICENCE,
         names=NAMES,
-        laws=LAWS,
+        laws=FORMULAS,
+        verdict=verdict,
+        difference_verdict=difference_verdict,
         task=TASK,
     )
 

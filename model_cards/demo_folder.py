@@ -11,10 +11,11 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
+from analysis.fits_json import NAMES
 from files import atomic_folder, read_json, render, write_json, write_text
 from model_cards.card import CARD, licence_words
 from model_cards.releases import DATASET, ROOT, Release, model_repository, releases
-from model_cards.results import CORPUS, CORPUS_FIELDS, FITS, NAMES, QUALITY_VS_SIZE, STATS, chosen_fits
+from model_cards.results import CORPUS, CORPUS_FIELDS, FITS, QUALITY_VS_SIZE, STATS, chosen_fits
 from model_cards.vendor import vendor_abcjs
 from training.record import BASELINE, read_ladders
 
