@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from made_results import PUBLISHED, committed_records, copy_published, files_of, made_corpus, made_results
+from made_results import PUBLISHED, committed_records, files_of, made_corpus, made_results
 from small_runs import with_config
 
 from analysis import report
@@ -30,9 +30,8 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
     """The published study, with the layout of results/."""
-    folder = tmp_path_factory.mktemp("published")
-    for name in (FITS, QUALITY, "corpus.json", "runs.parquet", f"{BEST}/samples/samples.json", "model/record.json"):
-        copy_published(name, folder / name)
+    ignored = shutil.ignore_patterns("tunes", "*.svg", "*.png", "*.safetensors")
+    folder = shutil.copytree(PUBLISHED, tmp_path_factory.mktemp("published") / "results", ignore=ignored)
     return Results.open_published(folder)
 
 
