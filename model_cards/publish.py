@@ -11,7 +11,7 @@ import cli
 from cli import UserError
 from files import atomic_folder, make_folder, write_text
 from model_cards.card import CARD, Place, best_card, model_card
-from model_cards.paths import forget_paths, of_machine
+from model_cards.paths import clean_folder, is_machine_path
 from model_cards.releases import CONFIGURATION_FILES, MAIN, TOKENIZER_FILES, Release, add_code, releases
 from model_cards.results import PUBLISHED_STATS, QUALITY, SAMPLES, STATS, Results
 from modeling.loading import WEIGHTS, load_model
@@ -51,8 +51,8 @@ def publish(results: Results, folder: Path) -> None:
         write_text(temporary / CARD, best_card(results))
     with atomic_folder(folder / MODEL, mark=CARD) as temporary:
         write_small_model(results, temporary, before=folder / MODEL)
-    if of_machine(str(root)):
-        forget_paths(folder, root)
+    if is_machine_path(str(root)):
+        clean_folder(folder, root)
 
 
 def write_small_model(results: Results, folder: Path, before: Path) -> None:

@@ -12,15 +12,15 @@ from markdown_it import MarkdownIt
 from tqdm import tqdm
 
 from cli import UserError
-from files import atomic_folder, read_json, write_json, write_text
+from files import atomic_folder, read_json, render, write_json, write_text
+from generation import rendering
 from generation.memorisation import Memory
 from generation.packing import pack
 from generation.quality import score_tune
-from generation.rendering import render
 from generation.study import CELLS, Cell, read_memory
 from model_cards.card import CARD, LAW_FIGURE, QUALITY_FIGURE, Place, model_card
 from model_cards.demo_folder import stage_demo
-from model_cards.paths import bare, bare_names, forget_paths
+from model_cards.paths import clean_folder, distinct_names, relative_name
 from model_cards.releases import DATASET, MAIN, MODEL_FILES, ROOT, Release, add_code, model_repository, releases
 from model_cards.results import CORPUS, PUBLISHED_STATS, QUALITY, STATS, Results, shown_tunes
 from modeling.loading import WEIGHTS, load_model
@@ -35,11 +35,7 @@ DEMO = "abc-scaling-demo"
 METRICS = ("abc_validity", "tune_statistics", "originality")
 FIGURES, MANIFEST, LOSSES = "figures", "manifest.json", "losses.json"
 TOLERANCE = 0.01  # nats per character between a loss in fp32 and the record's, which may be in bf16
-METRIC_PAGE = """<!DOCTYPE html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<body style="max-width: 50rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif">
-{body}</body></html>
-"""
+METRIC_PAGE = Path(__file__).parent / "metric_page.html.j2"
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ def stage(results: Results, namespace: str, folder: Path) -> list[Branch]:
         place = Place(repository, release.revision, dataset, *figures)
         with atomic_folder(branch(repository, "model", release.revision), mark=CARD) as temporary:
             stage_model(results, release, shelf, place, memory, temporary)
-            forget_paths(temporary, root)
+            clean_folder(temporary, root)
     for name in METRICS:
         with atomic_folder(branch(f"{namespace}/{name}", "space"), mark=CARD) as temporary:
             stage_metric(name, namespace, temporary)
@@ -132,12 +128,12 @@ def stage_dataset(corpus: Corpus, repository: str, folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(corpus.file(name), folder / name)
     given = manifest["arguments"]
-    names = bare_names([*manifest["inputs"], *given.get("source", [])])
+    names = distinct_names([*manifest["inputs"], *given.get("source", [])])
     manifest["inputs"] = {names[source]: files for source, files in manifest["inputs"].items()}
-    given |= {name: bare(value) for name, value in given.items() if isinstance(value, str)}
+    given |= {name: relative_name(value) for name, value in given.items() if isinstance(value, str)}
     given["source"] = [names[source] for source in given.get("source", [])]
     write_text(folder / CARD, dataset_card(corpus.stats, manifest, repository))
-    forget_paths(folder, corpus.folder.parent)
+    clean_folder(folder, corpus.folder.parent)
     manifest["outputs"] = {name: file_sha256(folder / name) for name in manifest["outputs"]}  # the card has changed
     write_json(folder / MANIFEST, manifest)
 
@@ -155,7 +151,7 @@ def stage_model(
     shutil.copyfile(results.root / "generation_analysis" / QUALITY_FIGURE, folder / place.quality_figure)
     tunes = shown_tunes(tunes_of(results, release, memory))
     for number, tune in enumerate(tunes, start=1):
-        files, _ = render(tune["abc"], ("svg", "mid"))
+        files, _ = rendering.render(tune["abc"], ("svg", "mid"))
         tune |= {"file": f"{number:03d}.abc", "formats": sorted(files)}
         write_text(folder / place.scores / tune["file"], tune["abc"])
         for kind, content in files.items():
@@ -203,4 +199,4 @@ def stage_metric(name: str, namespace: str, folder: Path) -> None:
     card = (source / CARD).read_text(encoding="utf-8").replace(f"generation/{name}", f"{namespace}/{name}")
     write_text(folder / CARD, card)
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(card.split("---\n", 2)[2])
-    write_text(folder / "index.html", METRIC_PAGE.format(title=name, body=body))
+    write_text(folder / "index.html", render(METRIC_PAGE, title=name, body=body))
