@@ -16,6 +16,7 @@ STATS, PUBLISHED_STATS = f"{CORPUS}/stats.json", "corpus.json"
 FITS = "comparison_analysis/fits.json"
 QUALITY, QUALITY_VS_SIZE = "generation_analysis/quality.json", "generation_analysis/quality_vs_size.json"
 SAMPLES = f"{BEST}/samples"
+SMALL_MODEL = "model"  # folder of the small model that is published
 FORMULAS = {"power_irreducible": "L = E + A·N^-α", "power": "L = A·N^-α"}  # of N, at the study's main budget
 MAX_SHOWN = 3
 
@@ -92,7 +93,7 @@ def compared_laws(fits: Data) -> list[Data]:
     return [row for law in FORMULAS if (row := find_comparison(fits, law)) is not None]
 
 
-def shown_tunes(tunes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def select_tunes(tunes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return of each temperature the first valid tune, or else the first.
 
     A tune that is copied from training, or was not compared with it, is never shown.

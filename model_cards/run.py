@@ -9,7 +9,7 @@ from cli import UserError
 from files import render, write_text
 from generation.packing import add_pipeline
 from model_cards.card import CARD, best_card
-from model_cards.results import FORMULAS, Results, compared_laws, shown_tunes
+from model_cards.results import FORMULAS, Results, compared_laws, select_tunes
 from training.record import BEST
 
 TEMPLATE = Path(__file__).parent / "summary.txt.j2"
@@ -46,7 +46,7 @@ def summary(results: Results) -> str:
         best=best,
         losses={split: value for split, value in bits.items() if value is not None},
         valid=results.shares(best, "valid"),
-        tunes=shown_tunes(results.samples["samples"]),
+        tunes=select_tunes(results.samples["samples"]),
         laws=FORMULAS,
         names=NAMES,
     )

@@ -16,10 +16,10 @@ from analysis import report
 from cli import UserError, read_arguments
 from files import read_json, write_json
 from model_cards import readme, run
-from model_cards.card import Place, best_card, model_card
+from model_cards.card import Links, best_card, model_card
 from model_cards.publish import publish
 from model_cards.releases import MAIN, releases
-from model_cards.results import FITS, QUALITY, Results, shown_tunes
+from model_cards.results import FITS, QUALITY, Results, select_tunes
 from model_cards.staging import stage, stage_dataset
 from preprocessing.corpus import Corpus
 from training.record import BEST, read_record, run_folder, write_record
@@ -82,10 +82,10 @@ def test_every_number_that_changes_in_the_records_changes_in_the_card(study, sta
     results = Results.open(study)
     branch = models(staged)[0]
     record = read_record(branch.folder)
-    place = Place(branch.repository, branch.revision, "band/abc-tunes")
+    links = Links(branch.repository, branch.revision, "band/abc-tunes")
 
     def card(record=record, **changes):
-        return model_card(replace(results, **changes), record, [], place)
+        return model_card(replace(results, **changes), record, [], links)
 
     before = card()
     for name in (
@@ -142,7 +142,7 @@ def test_the_tunes_shown_are_the_first_valid_ones_of_each_temperature_and_never_
         tune(4, 0.9, False),
         tune(5, 0.7, True, copied=None),
     ]
-    assert [row["file"] for row in shown_tunes(tunes)] == ["3.abc", "4.abc", "2.abc"]
+    assert [row["file"] for row in select_tunes(tunes)] == ["3.abc", "4.abc", "2.abc"]
 
 
 def test_the_last_step_of_a_study_writes_the_card_and_prints_the_summary(study, monkeypatch, capsys):
