@@ -6,14 +6,16 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
+from analysis.fits_json import NAMES, difference_verdict, verdict
 from analysis.intervals import Z
+from cli import UserError
 from files import render
 from generation.abc_pipeline import TASK
 from model_cards.releases import MAIN, Release
-from model_cards.results import LAWS, NAMES, Results, chosen_fits, compared_laws, shown_tunes
+from model_cards.results import FORMULAS, SMALL_MODEL, Results, chosen_fits, compared_laws, select_tunes
 from preprocessing.dataset_card import UNKNOWN_LICENCE, non_commercial
 from training.config import RunConfig
-from training.record import RunRecord
+from training.record import RunRecord, read_record
 
 TEMPLATE = Path(__file__).parent / "model_card.md.j2"
 CARD = "README.md"
@@ -21,8 +23,8 @@ LAW_FIGURE, QUALITY_FIGURE = "combined_scaling_laws.png", "quality_over_size.png
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a card is shown: what a reader types to load model and data, and where its pictures are."""
+class Links:
+    """What a card refers to: the names under which model and data are loaded, and the paths of its figures."""
 
     model: str  # a folder, or an id on the Hub
     revision: str = MAIN
@@ -38,41 +40,51 @@ class Place:
 
 
 def model_card(
-    results: Results, record: RunRecord, tunes: Sequence[dict[str, Any]], place: Place, shelf: Sequence[Release] = ()
+    results: Results, record: RunRecord, tunes: Sequence[dict[str, Any]], links: Links, sizes: Sequence[Release] = ()
 ) -> str:
-    """Return the card of a record's model; `tunes` are written by it, `shelf` lists its architecture's releases."""
+    """Return the card of a record's model; `tunes` are written by it, `sizes` lists its architecture's releases."""
     config = record.config
-    law = chosen_fits(results.fits)[config.architecture]
-    values = {parameter: row["value"] for parameter, row in law["parameters"].items()}
+    fits = chosen_fits(results.fits)
+    values = {parameter: row["value"] for parameter, row in fits[config.architecture]["parameters"].items()}
     return render(
         TEMPLATE,
         name=f"abc-{config.architecture}-{config.size}",
         record=record,
         config=config,
-        place=place,
+        links=links,
         losses=_losses(record),
         cells=results.cells(record),
         shares={tier: results.shares(record, tier) for tier in ("valid", "copied")},
-        shelf=[(release, _losses(release.record)[0], results.shares(release.record, "valid")) for release in shelf],
-        fits=chosen_fits(results.fits),
+        sizes=[(release, _losses(release.record)[0], results.shares(release.record, "valid")) for release in sizes],
+        fits=fits,
         comparisons=compared_laws(results.fits),
         predicted=values.get("E", 0.0) + values["A"] * record.n_params ** -values["alpha"],
-        tunes=shown_tunes([*tunes]),
+        tunes=select_tunes([*tunes]),
         search=results.search,
         command=_command(config),
         corpus=results.corpus,
         non_commercial=non_commercial(results.corpus),
-        licence=licence_words(results.corpus),
+        licence=licence_terms(results.corpus),
         unknown_licence=UNKNOWN_LICENCE,
         names=NAMES,
-        laws=LAWS,
+        laws=FORMULAS,
+        verdict=verdict,
+        difference_verdict=difference_verdict,
         task=TASK,
     )
 
 
 def best_card(results: Results) -> str:
-    """Return the card of the best model, as shown in a folder that also holds its samples."""
-    return model_card(results, results.best, results.samples["samples"], Place(results.best_folder))
+    """Return the card of the best model, for a folder that also holds its samples."""
+    return model_card(results, results.best, results.samples["samples"], Links(results.best_folder))
+
+
+def small_model_card(results: Results, folder: Path) -> str:
+    """Return the card of the small published model whose record is in `folder`. Raises UserError if there is none."""
+    record = read_record(folder)
+    if record is None:
+        raise UserError(f"{folder} holds no model: run model_cards/publish.py")
+    return model_card(results, record, [], Links(f"results/{SMALL_MODEL}"))
 
 
 def _losses(record: RunRecord) -> list[dict[str, Any]]:
@@ -101,7 +113,7 @@ def _command(config: RunConfig) -> str:
     return f"accelerate launch training/run.py {model} --seeds {config.seed}{flags}"
 
 
-def licence_words(corpus: dict[str, Any]) -> str:
+def licence_terms(corpus: dict[str, Any]) -> str:
     """Return what may be done with models of a corpus, from the licences in its statistics."""
     bound = " and ".join(non_commercial(corpus))
     if bound:

@@ -11,10 +11,11 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
+from analysis.fits_json import NAMES
 from files import atomic_folder, read_json, render, write_json, write_text
-from model_cards.card import CARD, licence_words
+from model_cards.card import CARD, licence_terms
 from model_cards.releases import DATASET, ROOT, Release, model_repository, releases
-from model_cards.results import CORPUS, CORPUS_FIELDS, FITS, NAMES, QUALITY_VS_SIZE, STATS, chosen_fits
+from model_cards.results import CORPUS, CORPUS_FIELDS, FITS, QUALITY_VS_SIZE, STATS, chosen_fits
 from model_cards.vendor import vendor_abcjs
 from training.record import BASELINE, read_ladders
 
@@ -88,7 +89,7 @@ def describe_study(root: Path, namespace: str | None) -> dict[str, Any]:
         "models": _models(root, namespace),
         "training": corpus if namespace is None else {"repository": f"{namespace}/{DATASET}"},
         "figures": _figures(root),
-        "licence": licence_words(read_json(root / STATS, *CORPUS_FIELDS)),
+        "licence": licence_terms(read_json(root / STATS, *CORPUS_FIELDS)),
     }
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import cli
 from cli import UserError
 from files import atomic_folder, make_folder, write_text
-from model_cards.card import CARD, Place, best_card, model_card
-from model_cards.paths import forget_paths, of_machine
+from model_cards.card import CARD, best_card, small_model_card
+from model_cards.paths import clean_folder, is_machine_path
 from model_cards.releases import CONFIGURATION_FILES, MAIN, TOKENIZER_FILES, Release, add_code, releases
-from model_cards.results import PUBLISHED_STATS, QUALITY, SAMPLES, STATS, Results
+from model_cards.results import PUBLISHED_STATS, QUALITY, SAMPLES, SMALL_MODEL, STATS, Results
 from modeling.loading import WEIGHTS, load_model
 from training.record import BASELINE, BEST, read_record, write_record
 
-MODEL = "model"
 MAX_BYTES = 3_000_000  # of the weights of the small model
 
 
@@ -49,10 +48,10 @@ def publish(results: Results, folder: Path) -> None:
         leave_out = shutil.ignore_patterns("*.wav", "*.html")
         shutil.copytree(root / SAMPLES, temporary / "samples", ignore=leave_out)
         write_text(temporary / CARD, best_card(results))
-    with atomic_folder(folder / MODEL, mark=CARD) as temporary:
-        write_small_model(results, temporary, before=folder / MODEL)
-    if of_machine(str(root)):
-        forget_paths(folder, root)
+    with atomic_folder(folder / SMALL_MODEL, mark=CARD) as temporary:
+        write_small_model(results, temporary, before=folder / SMALL_MODEL)
+    if is_machine_path(str(root)):
+        clean_folder(folder, root)
 
 
 def write_small_model(results: Results, folder: Path, before: Path) -> None:
@@ -84,14 +83,6 @@ def write_small_model(results: Results, folder: Path, before: Path) -> None:
     add_code(folder, record.config.architecture)
     write_record(folder, record)
     write_text(folder / CARD, small_model_card(results, folder))
-
-
-def small_model_card(results: Results, folder: Path) -> str:
-    """Return the card of the small model whose record is in `folder`. Raises UserError if there is none."""
-    record = read_record(folder)
-    if record is None:
-        raise UserError(f"{folder} holds no model: run model_cards/publish.py")
-    return model_card(results, record, [], Place(f"results/{MODEL}"))
 
 
 def main() -> None:

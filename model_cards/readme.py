@@ -9,9 +9,8 @@ import cli
 from analysis import report
 from cli import UserError
 from files import read_json, write_text
-from model_cards.card import CARD, LAW_FIGURE, best_card
-from model_cards.publish import MODEL, small_model_card
-from model_cards.results import FITS, QUALITY, Results
+from model_cards.card import CARD, LAW_FIGURE, best_card, small_model_card
+from model_cards.results import FITS, QUALITY, SMALL_MODEL, Results
 from training.record import BEST
 
 CAPTION = "Validation loss of GPT and LSTM against parameters: runs, fitted laws and their 95 % bands"
@@ -33,7 +32,7 @@ def run(arguments: ReadmeArguments) -> None:
     write_findings(folder, Path(arguments.readme))
     results = Results.open_published(folder)
     write_text(folder / BEST / CARD, best_card(results))
-    write_text(folder / MODEL / CARD, small_model_card(results, folder / MODEL))
+    write_text(folder / SMALL_MODEL / CARD, small_model_card(results, folder / SMALL_MODEL))
 
 
 def write_findings(folder: Path, readme: Path) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.fits_json import Data, chosen_fit, find_comparison
 from cli import UserError
 from files import read_json
 from training.record import BEST, FINISHED, SEARCH, RunRecord, read_record
@@ -15,8 +16,8 @@ STATS, PUBLISHED_STATS = f"{CORPUS}/stats.json", "corpus.json"
 FITS = "comparison_analysis/fits.json"
 QUALITY, QUALITY_VS_SIZE = "generation_analysis/quality.json", "generation_analysis/quality_vs_size.json"
 SAMPLES = f"{BEST}/samples"
-NAMES = {"gpt": "GPT", "lstm": "LSTM"}
-LAWS = {"power_irreducible": "L = E + A·N^-α", "power": "L = A·N^-α"}  # of N, at the study's main budget
+SMALL_MODEL = "model"  # folder of the small model that is published
+FORMULAS = {"power_irreducible": "L = E + A·N^-α", "power": "L = A·N^-α"}  # of N, at the study's main budget
 MAX_SHOWN = 3
 
 
@@ -82,29 +83,17 @@ class Results:
         return [*rows, {"of": "of the human test split", **self.quality["human"]["test"]["shares"][tier]}]
 
 
-def find_fits(fits: dict[str, Any], law: str) -> dict[str, Any]:
-    """Return the fit of a law of N, all parameters counted, for each architecture that has one."""
-    found = {
-        architecture: [fit for fit in rows if (fit["law"], fit["axis"]) == (law, "n_params")]
-        for architecture, rows in fits["fits"].items()
-    }
-    return {architecture: rows[0] for architecture, rows in found.items() if rows}
+def chosen_fits(fits: Data) -> dict[str, Data]:
+    """Return for each architecture the law of N that describes it."""
+    return {architecture: chosen_fit(fits, architecture) for architecture in fits["fits"]}
 
 
-def chosen_fits(fits: dict[str, Any]) -> dict[str, Any]:
-    """Return for each architecture the fit that describes it: with an irreducible loss E if all identify theirs."""
-    found = find_fits(fits, "power_irreducible")
-    identified = all(fit["parameters"]["E"]["identified"] for fit in found.values())
-    return found if found.keys() == fits["fits"].keys() and identified else find_fits(fits, "power")
-
-
-def compared_laws(fits: dict[str, Any]) -> list[dict[str, Any]]:
+def compared_laws(fits: Data) -> list[Data]:
     """Return the comparisons of the exponents of N of both architectures, by law; none for a single architecture."""
-    laws = fits["comparison"]["laws"] if fits["comparison"] else []
-    return [row for law in LAWS for row in laws if (row["law"], row["axis"]) == (law, "n_params")]
+    return [row for law in FORMULAS if (row := find_comparison(fits, law)) is not None]
 
 
-def shown_tunes(tunes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def select_tunes(tunes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return of each temperature the first valid tune, or else the first.
 
     A tune that is copied from training, or was not compared with it, is never shown.

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cli
+from analysis.fits_json import NAMES, difference_verdict, find_fit
 from cli import UserError
 from files import render, write_text
 from generation.packing import add_pipeline
 from model_cards.card import CARD, best_card
-from model_cards.results import LAWS, NAMES, Results, compared_laws, find_fits, shown_tunes
+from model_cards.results import FORMULAS, Results, compared_laws, select_tunes
 from training.record import BEST
 
 TEMPLATE = Path(__file__).parent / "summary.txt.j2"
@@ -38,13 +39,15 @@ def summary(results: Results) -> str:
     return render(
         TEMPLATE,
         root=results.root,
-        fits={law: find_fits(results.fits, law) for law in LAWS},
+        fits=results.fits,
+        find_fit=find_fit,
+        difference_verdict=difference_verdict,
         comparisons=compared_laws(results.fits),
         best=best,
         losses={split: value for split, value in bits.items() if value is not None},
         valid=results.shares(best, "valid"),
-        tunes=shown_tunes(results.samples["samples"]),
-        laws=LAWS,
+        tunes=select_tunes(results.samples["samples"]),
+        laws=FORMULAS,
         names=NAMES,
     )
 

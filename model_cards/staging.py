@@ -12,17 +12,17 @@ from markdown_it import MarkdownIt
 from tqdm import tqdm
 
 from cli import UserError
-from files import atomic_folder, read_json, write_json, write_text
+from files import atomic_folder, read_json, render, write_json, write_text
 from generation.memorisation import Memory
 from generation.packing import pack
 from generation.page import write_tunes
 from generation.quality import score_tune
 from generation.study import CELLS, Cell, read_memory
-from model_cards.card import CARD, LAW_FIGURE, QUALITY_FIGURE, Place, model_card
+from model_cards.card import CARD, LAW_FIGURE, QUALITY_FIGURE, Links, model_card
 from model_cards.demo_folder import stage_demo
-from model_cards.paths import bare, bare_names, forget_paths
+from model_cards.paths import clean_folder, distinct_names, relative_name
 from model_cards.releases import DATASET, MAIN, MODEL_FILES, ROOT, Release, add_code, model_repository, releases
-from model_cards.results import CORPUS, PUBLISHED_STATS, QUALITY, STATS, Results, shown_tunes
+from model_cards.results import CORPUS, PUBLISHED_STATS, QUALITY, STATS, Results, select_tunes
 from modeling.loading import WEIGHTS, load_model
 from preprocessing.blocks import file_sha256
 from preprocessing.corpus import Corpus
@@ -35,11 +35,7 @@ DEMO = "abc-scaling-demo"
 METRICS = ("abc_validity", "tune_statistics", "originality")
 FIGURES, MANIFEST, LOSSES = "figures", "manifest.json", "losses.json"
 TOLERANCE = 0.01  # nats per character between a loss in fp32 and the record's, which may be in bf16
-METRIC_PAGE = """<!DOCTYPE html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<body style="max-width: 50rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif">
-{body}</body></html>
-"""
+METRIC_PAGE = Path(__file__).parent / "metric_page.html.j2"
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def stage(results: Results, namespace: str, folder: Path) -> list[Branch]:
     """
     root = results.root
     corpus = Corpus.open(root / CORPUS)
-    shared = [measured(release, corpus, folder / LOSSES) for release in releases(root)]
+    shared = [with_test_loss(release, corpus, folder / LOSSES) for release in releases(root)]
     memory, _ = read_memory(corpus)
     branches: list[Branch] = []
 
@@ -76,12 +72,12 @@ def stage(results: Results, namespace: str, folder: Path) -> list[Branch]:
         stage_dataset(corpus, dataset, temporary)
     for release in tqdm(sorted(shared, key=lambda release: release.revision == MAIN), desc="models", unit=" models"):
         repository = model_repository(namespace, release.architecture)
-        shelf = [other for other in shared if other.architecture == release.architecture]
+        sizes = [other for other in shared if other.architecture == release.architecture]
         figures = [f"{FIGURES}/{name}" for name in (LAW_FIGURE, QUALITY_FIGURE)]
-        place = Place(repository, release.revision, dataset, *figures)
+        links = Links(repository, release.revision, dataset, *figures)
         with atomic_folder(branch(repository, "model", release.revision), mark=CARD) as temporary:
-            stage_model(results, release, shelf, place, memory, temporary)
-            forget_paths(temporary, root)
+            stage_model(results, release, sizes, links, memory, temporary)
+            clean_folder(temporary, root)
     for name in METRICS:
         with atomic_folder(branch(f"{namespace}/{name}", "space"), mark=CARD) as temporary:
             stage_metric(name, namespace, temporary)
@@ -89,7 +85,7 @@ def stage(results: Results, namespace: str, folder: Path) -> list[Branch]:
     return branches
 
 
-def measured(release: Release, corpus: Corpus, cache: Path) -> Release:
+def with_test_loss(release: Release, corpus: Corpus, cache: Path) -> Release:
     """Return a release whose record has the loss on the test split; `cache` keeps losses by the hash of the weights.
 
     Raises UserError if the weights cannot be read, or if their validation loss is not the record's.
@@ -132,18 +128,18 @@ def stage_dataset(corpus: Corpus, repository: str, folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(corpus.file(name), folder / name)
     given = manifest["arguments"]
-    names = bare_names([*manifest["inputs"], *given.get("source", [])])
+    names = distinct_names([*manifest["inputs"], *given.get("source", [])])
     manifest["inputs"] = {names[source]: files for source, files in manifest["inputs"].items()}
-    given |= {name: bare(value) for name, value in given.items() if isinstance(value, str)}
+    given |= {name: relative_name(value) for name, value in given.items() if isinstance(value, str)}
     given["source"] = [names[source] for source in given.get("source", [])]
     write_text(folder / CARD, dataset_card(corpus.stats, manifest, repository))
-    forget_paths(folder, corpus.folder.parent)
+    clean_folder(folder, corpus.folder.parent)
     manifest["outputs"] = {name: file_sha256(folder / name) for name in manifest["outputs"]}  # the card has changed
     write_json(folder / MANIFEST, manifest)
 
 
 def stage_model(
-    results: Results, release: Release, shelf: Sequence[Release], place: Place, memory: Memory, folder: Path
+    results: Results, release: Release, sizes: Sequence[Release], links: Links, memory: Memory, folder: Path
 ) -> None:
     """Copy a model with its code, record, pictures and card; `main` also holds the results of the whole study."""
     for name in MODEL_FILES:
@@ -151,13 +147,13 @@ def stage_model(
     add_code(folder, release.architecture)
     write_record(folder, release.record)
     (folder / FIGURES).mkdir()
-    shutil.copyfile(results.root / "comparison_analysis" / LAW_FIGURE, folder / place.law_figure)
-    shutil.copyfile(results.root / "generation_analysis" / QUALITY_FIGURE, folder / place.quality_figure)
-    tunes = shown_tunes(tunes_of(results, release, memory))
-    write_tunes(folder / place.scores, tunes, ("svg", "mid"), comments=lambda _: {})
+    shutil.copyfile(results.root / "comparison_analysis" / LAW_FIGURE, folder / links.law_figure)
+    shutil.copyfile(results.root / "generation_analysis" / QUALITY_FIGURE, folder / links.quality_figure)
+    tunes = select_tunes(tunes_of(results, release, memory))
+    write_tunes(folder / links.scores, tunes, ("svg", "mid"), comments=lambda _: {})
     if release.revision == MAIN:
         copy_results(results, folder / "results")
-    write_text(folder / CARD, model_card(results, release.record, tunes, place, shelf))
+    write_text(folder / CARD, model_card(results, release.record, tunes, links, sizes))
 
 
 def copy_results(results: Results, folder: Path) -> None:
@@ -192,10 +188,10 @@ def tunes_of(results: Results, release: Release, memory: Memory) -> list[dict[st
 
 
 def stage_metric(name: str, namespace: str, folder: Path) -> None:
-    """Pack an evaluate metric with its card, which names its place on the Hub, and a page for its Space."""
+    """Pack an evaluate metric with its card, which names its repository, and a page for its Space."""
     source = ROOT / "generation" / name
     pack(source / f"{name}.py", folder)
     card = (source / CARD).read_text(encoding="utf-8").replace(f"generation/{name}", f"{namespace}/{name}")
     write_text(folder / CARD, card)
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(card.split("---\n", 2)[2])
-    write_text(folder / "index.html", METRIC_PAGE.format(title=name, body=body))
+    write_text(folder / "index.html", render(METRIC_PAGE, title=name, body=body))

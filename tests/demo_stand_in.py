@@ -9,34 +9,20 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from model_cards import vendor
+from model_cards.demo_folder import PLAYER, ROOT, SPACE, closure
 
-ROOT = Path(__file__).parent.parent
-MODULES = ("generation/__init__.py", "generation/page.js", "generation/rendering.py")
-NOTATION = (
-    *("preprocessing/__init__.py", "preprocessing/notation.py"),
-    *(f"preprocessing/abc_{part}.py" for part in ("fields", "lexer", "reader", "transcript", "voice")),
-)
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 STAND_IN = r'''
 """Writes tunes that depend only on the request; seed 7 copies, seed 13 is hostile."""
 import json
-from dataclasses import dataclass
+from dataclasses import make_dataclass
 from hashlib import sha256
 
-@dataclass(frozen=True)
-class Tune:
-    abc: str
-    valid: bool
-    verdict: str
-    bits_per_character: float
-    nearest: str
-    copied: bool
-    notes: list
-    midi: bytes | None
-    messages: list
-    settings: dict
+FIELDS = "abc valid verdict bits_per_character nearest copied notes midi messages settings"
+Tune = make_dataclass("Tune", FIELDS.split())
 
 class Studio:
     def __init__(self, folder):
@@ -91,27 +77,31 @@ def study():
 
 def make_folder(folder):
     """Fill the folder of a demo."""
-    shutil.copytree(ROOT / "model_cards" / "space", folder, dirs_exist_ok=True)
-    for name in MODULES + NOTATION:
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(ROOT / name, folder / name)
+    shutil.copytree(SPACE, folder, dirs_exist_ok=True)
+    for path in (PLAYER, *closure([SPACE / "app.py"])):
+        copy = folder / path.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
     (folder / "studio.py").write_text(STAND_IN.replace("{HOSTILE}", repr(HOSTILE)))
     (folder / "study.json").write_text(json.dumps(study()))
     vendor.vendor_abcjs(folder)
-    return folder
 
 
-def open_studio(folder):
-    """Return the stand-in."""
-    spec = importlib.util.spec_from_file_location("stand_in", folder / "studio.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Studio(folder)
+class Demo(NamedTuple):
+    """A demo that is served: its folder, its address, and the stand-in that writes its tunes."""
+
+    folder: Path
+    address: str
+    studio: object
 
 
 @contextmanager
 def serve(folder):
-    """Serve a demo in another process, as a Space does, and give its address; it may not fail."""
+    """Serve a demo in another process, as a Space does; it may not fail."""
+    make_folder(folder)
+    spec = importlib.util.spec_from_file_location("stand_in", folder / "studio.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -126,6 +116,6 @@ def serve(folder):
     with server:
         first = next((line for line in server.stdout if "http://" in line), "")
         assert first.split()[-1:] == [f"http://127.0.0.1:{port}"], log.read_text()
-        yield f"http://127.0.0.1:{port}/"
+        yield Demo(folder, f"http://127.0.0.1:{port}/", module.Studio(folder))
         server.terminate()
     assert "Traceback" not in log.read_text()

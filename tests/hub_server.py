@@ -34,14 +34,12 @@ LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "other"
 DATE = "2026-01-01T00:00:00.000Z"
 NOT_THE_HEAD = "A commit has happened since. Please refresh and try again."
 REFUSALS = {  # what a fault answers
-    "401": "Invalid credentials in Authorization header",
     "403": "Forbidden",
     "409": "Another operation is in progress",
     "412": NOT_THE_HEAD,
     "429": "Too Many Requests",
     "500": "Internal Error",
-    "502": "<html><body>502 Bad Gateway</body></html>",  # from a gateway, which writes no JSON
-    "503": "<html><body>503 Service Unavailable</body></html>",
+    "503": "<html><body>503 Service Unavailable</body></html>",  # from a gateway, which writes no JSON
 }
 
 
@@ -105,19 +103,19 @@ Tree = dict[str, File]  # path → file
 
 
 class Repository:
-    """The commits of a repository and its branches; `shown` lists each branch's commits, `large` the uploaded files."""
+    """The commits of a repository; `history` lists the commits of each branch, `large` the uploaded files."""
 
     def __init__(self, kind: str, name: str, tree: Tree, private: bool = False) -> None:
         self.kind, self.name, self.private = kind, name, private
         self.trees: dict[str, Tree] = {}  # commit → tree
         self.parents: dict[str, str | None] = {}
         self.branches: dict[str, str] = {}
-        self.shown: dict[str, list[str]] = {}
+        self.history: dict[str, list[str]] = {}
         self.large: dict[str, bytes] = {}  # SHA-256 → content
         self.commit("main", tree)
 
     def commit(self, branch: str, tree: Tree) -> str:
-        """Let a branch show a new tree; return the commit."""
+        """Add a commit to a branch and return its hash."""
         listing = sorted((path, file.oid) for path, file in tree.items())
         commit = hashlib.sha1(f"{self.kind} {self.name} {len(self.trees)} {listing}".encode()).hexdigest()
         self.trees[commit], self.parents[commit] = tree, self.branches.get(branch)
@@ -126,7 +124,7 @@ class Repository:
 
     def point(self, branch: str, commit: str) -> None:
         self.branches[branch] = commit
-        self.shown.setdefault(branch, []).append(commit)
+        self.history.setdefault(branch, []).append(commit)
 
     def find(self, revision: str) -> str:
         """Return the commit of a branch or a hash. Raises RefusalError if there is none."""
@@ -154,7 +152,7 @@ def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) 
 Serve = Callable[..., Response]
 RULES: list[Rule] = []
 API = "/api/<any(model,dataset,space):kind>s/<owner>/<name>"
-PLACES = ("/<owner>/<name>", "/<any(dataset,space):kind>s/<owner>/<name>")
+PATHS = ("/<owner>/<name>", "/<any(dataset,space):kind>s/<owner>/<name>")
 
 
 def route(method: str, *paths: str, write: bool = False) -> Callable[[Serve], Serve]:
@@ -170,7 +168,7 @@ def route(method: str, *paths: str, write: bool = False) -> Callable[[Serve], Se
 
 
 class Hub:
-    """What the server knows and does. The holder of `token` may write, the holder of `reading_token` only read."""
+    """The server. The holder of `token` may write, the holder of `reading_token` only read."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder, self.endpoint, self.storage = folder, "", ""
@@ -183,17 +181,17 @@ class Hub:
         self.uploads: Counter[str] = Counter()  # SHA-256 of a large file → bytes received
         self.sockets: set[socket.socket] = set()
 
-    def environment(self, cache: Path, token: str = "") -> dict[str, str]:
-        """Return the environment of a new process that uses this server."""
-        own = {"HF_HOME": str(cache), "HF_TOKEN": token, "HF_TOKEN_PATH": str(cache / "token")}
+    def environment(self, cache: Path) -> dict[str, str]:
+        """Return the environment of a new process that uses this server without a login."""
+        own = {"HF_HOME": str(cache), "HF_TOKEN": "", "HF_TOKEN_PATH": str(cache / "token")}
         return {"HF_ENDPOINT": self.endpoint, "HF_HUB_DISABLE_XET": "1", **own}
 
     def history(self, kind: str, name: str, branch: str = "main") -> list[dict[str, bytes]]:
-        """Return every state (path → content) that a branch ever showed, oldest first."""
-        return [self.tree(kind, name, commit) for commit in self.repositories[kind, name].shown.get(branch, [])]
+        """Return the states (path → content) of a branch, oldest first."""
+        return [self.tree(kind, name, commit) for commit in self.repositories[kind, name].history.get(branch, [])]
 
     def tree(self, kind: str, name: str, revision: str = "main") -> dict[str, bytes]:
-        """Return what a revision shows now (path → content)."""
+        """Return the files of a revision (path → content)."""
         with self.lock:
             return {path: file.content for path, file in self.repositories[kind, name].at(revision).items()}
 
@@ -218,8 +216,8 @@ class Hub:
         return response
 
     def refusal(self, fault: str) -> Response:
-        if fault in ("502", "503"):
-            return Response(REFUSALS[fault], int(fault), content_type="text/html")
+        if fault == "503":
+            return Response(REFUSALS[fault], 503, content_type="text/html")
         response = RefusalError(int(fault), REFUSALS[fault]).response
         if fault == "429":
             response.headers["Retry-After"] = str(self.faults.retry_after)
@@ -239,7 +237,7 @@ class Hub:
     def role(self, request: Request) -> str | None:
         header = request.headers.get("Authorization")
         if header not in self.roles:
-            raise RefusalError(401, REFUSALS["401"])
+            raise RefusalError(401, "Invalid credentials in Authorization header")
         return self.roles[header]
 
     def open(self, request: Request, kind: str, values: dict[str, str], write: bool) -> Repository:
@@ -347,7 +345,7 @@ class Hub:
                 files[-1]["oid"] = tree[path].sha256 if tree[path].large else tree[path].oid
         return answer({"files": files})
 
-    @route("POST", *(place + ".git/info/lfs/objects/batch" for place in PLACES), write=True)
+    @route("POST", *(path + ".git/info/lfs/objects/batch" for path in PATHS), write=True)
     def batch(self, request: Request, repository: Repository) -> Response:
         objects = request.json["objects"]
         for item in objects:
@@ -361,14 +359,12 @@ class Hub:
     @route("PUT", "/storage/<kind>/<owner>/<name>/<sha256>")
     def upload(self, request: Request, repository: Repository, sha256: str) -> Response:
         self.uploads[sha256] += len(request.data)
-        if hashlib.sha256(request.data).hexdigest() != sha256:
-            raise RefusalError(400, "BadDigest")
         repository.large[sha256] = request.data
         return answer({})
 
     @route("POST", API + "/commit/<branch>", write=True)
     def commit(self, request: Request, repository: Repository, branch: str) -> Response:
-        """Let a branch show a new tree: with all changes, or none."""
+        """Add a commit with all changes, or none."""
         header, *operations = (json.loads(line) for line in request.data.splitlines())
         head = repository.find(branch)
         if not head.startswith(header["value"].get("parentCommit", "")):
@@ -385,7 +381,7 @@ class Hub:
 
     # Download
 
-    @route("GET", *(place + "/resolve/<revision>/<path:path>" for place in PLACES))
+    @route("GET", *(path + "/resolve/<revision>/<path:path>" for path in PATHS))
     def resolve(self, request: Request, repository: Repository, revision: str, path: str) -> Response:
         commit = repository.find(revision)
         headers = {"X-Repo-Commit": commit}

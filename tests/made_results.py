@@ -13,7 +13,7 @@ from small_runs import with_config
 from files import read_json, write_json
 from generation.quality_vs_size import analyse
 from generation.study import CELLS, plan_cells
-from model_cards.results import FITS, QUALITY, QUALITY_VS_SIZE
+from model_cards.results import QUALITY, QUALITY_VS_SIZE
 from modeling.models import new_model
 from preprocessing.blocks import Block
 from training.evaluation import held_out_losses
@@ -27,14 +27,6 @@ SIZES = ("15k", "30k")
 SEEDS = (0, 1)
 CONTEXT = 64
 TUNE = "X:1\nM:4/4\nL:1/8\nK:C\nC2EG c2ec|C2EG {}4|]\n"
-
-
-def copy_published(name, target):
-    """Copy a published file, also from the layout and with the names of laws that results/ had before."""
-    path = PUBLISHED / name if (PUBLISHED / name).is_file() else PUBLISHED / Path(name).name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    content = path.read_bytes()
-    target.write_bytes(content.replace(b"power_floor", b"power_irreducible") if name == FITS else content)
 
 
 def committed_records():
@@ -61,9 +53,8 @@ def made_results(root, corpus):
             write_run(run_folder(root, config), record, config.size, corpus)
     write_run(root / BEST, records[-1], SIZES[0], corpus)
     shutil.copytree(PUBLISHED / BEST / "samples", root / BEST / "samples")
-    figures = ("comparison_analysis/combined_scaling_laws.png", "generation_analysis/quality_over_size.png")
-    for name in (FITS, QUALITY, *figures):
-        copy_published(name, root / name)
+    for name in ("comparison_analysis", "generation_analysis"):
+        shutil.copytree(PUBLISHED / name, root / name, ignore=shutil.ignore_patterns("tunes"))
     (root / "GPT_analysis").mkdir()
     (root / "GPT_analysis" / "page.html").touch()
     write_json(root / QUALITY_VS_SIZE, analyse(read_json(root / QUALITY), 20, 0, "free"))

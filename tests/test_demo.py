@@ -1,7 +1,6 @@
 """What the demo computes, and the folder that it runs from."""
 
 import ast
-import asyncio
 import json
 import os
 import re
@@ -305,21 +304,3 @@ def test_the_bits_are_those_of_the_model_as_it_writes_also_beyond_its_context(de
         pad_token_id=pipe.tokenizer.pad_token_id,
     )
     assert bits_per_character(pipe, abc, ended) == pytest.approx(forced.nats / log(2) / (len(ids) - 1), rel=1e-4)
-
-
-def test_a_body_that_never_arrives_is_refused_after_its_time(monkeypatch):
-    pytest.importorskip("starlette")
-    from model_cards.space import request_filter
-
-    monkeypatch.setattr(request_filter, "SECONDS", 0.05)
-    sent = []
-
-    async def never():
-        await asyncio.sleep(60)
-
-    async def keep(message):
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join", "headers": []}
-    asyncio.run(request_filter.RequestFilter(None, values=7)(scope, never, keep))
-    assert sent[0]["status"] == 408

@@ -1,5 +1,6 @@
 """The demo's server accepts only what the page sends, and each visitor gets the right tunes; abcjs is the known one."""
 
+import asyncio
 import contextlib
 import importlib.util
 import json
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
-from demo_stand_in import make_folder, open_studio, serve
+from demo_stand_in import serve
 from pytest_httpserver import HTTPServer
 
 from cli import UserError
@@ -22,19 +23,14 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reas
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("demo"))
+def demo(tmp_path_factory):
+    with serve(tmp_path_factory.mktemp("demo")) as demo:
+        yield demo
 
 
 @pytest.fixture(scope="module")
-def stand_in(folder):
-    return open_studio(folder)
-
-
-@pytest.fixture(scope="module")
-def address(folder):
-    with serve(folder) as address:
-        yield address
+def address(demo):
+    return demo.address
 
 
 GOOD = ["GPT 15k", "LSTM 15k", "G", "6/8", 0.9, 1, False]
@@ -74,13 +70,13 @@ def stranger():
     assert server.log == []
 
 
-def test_fifty_simultaneous_visitors_each_get_their_own_tunes(address, stand_in):
+def test_fifty_simultaneous_visitors_each_get_their_own_tunes(demo):
     requests = [("GPT 15k", "LSTM 120k", "G", "6/8", 0.5 + seed / 1000, seed, False) for seed in range(100, 150)]
     with ThreadPoolExecutor(50) as visitors:
-        answers = list(visitors.map(lambda data: call(address, data), requests))
+        answers = list(visitors.map(lambda data: call(demo.address, data), requests))
     for (first, second, *rest), (kind, (_, *tunes)) in zip(requests, answers, strict=True):
         assert kind == "complete"
-        assert [tune["abc"] for tune in tunes] == [stand_in.write(name, *rest).abc for name in (first, second)]
+        assert [tune["abc"] for tune in tunes] == [demo.studio.write(name, *rest).abc for name in (first, second)]
 
 
 @pytest.mark.parametrize("first", [None, 3, "GPT 9000B", "G" * 10_000])
@@ -93,7 +89,8 @@ def test_an_error_of_the_studio_is_a_message(address, first):
 @pytest.mark.parametrize(
     "path", ["call/write", "call/v2/write", "run/write", "run/predict", "api/predict", "queue/join"]
 )
-def test_no_value_makes_the_server_fetch_or_keep_a_file(address, stranger, folder, path):
+def test_no_value_makes_the_server_fetch_or_keep_a_file(demo, stranger, path):
+    address, folder = demo.address, demo.folder
     values = [
         file_data(stranger),
         file_data(stranger) | {"url": stranger, "orig_name": "x", "is_stream": False},
@@ -170,7 +167,25 @@ def test_a_body_without_an_end_is_cut_off(address, path):
             assert sent < 500 * len(chunk)
 
 
-def test_only_the_files_of_the_page_are_served(address, folder):
+def test_a_body_that_never_arrives_is_refused_after_its_time(monkeypatch):
+    from model_cards.space import request_filter
+
+    monkeypatch.setattr(request_filter, "SECONDS", 0.05)
+    sent = []
+
+    async def never():
+        await asyncio.sleep(60)
+
+    async def keep(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join", "headers": []}
+    asyncio.run(request_filter.RequestFilter(None, values=7)(scope, never, keep))
+    assert sent[0]["status"] == 408
+
+
+def test_only_the_files_of_the_page_are_served(demo):
+    address, folder = demo.address, demo.folder
     assert send(address, f"gradio_api/file={folder}/vendor/abcjs/abcjs-basic-min.js")[0] == 200
     for path in ("/etc/passwd", f"{folder}/study.json", f"{folder}/app.py", f"{folder}/vendor/../app.py", "study.json"):
         assert send(address, f"gradio_api/file={path}")[0] in (403, 404)
@@ -193,8 +208,8 @@ def test_only_the_files_of_the_page_are_served(address, folder):
 # abcjs
 
 
-def test_abcjs_comes_with_its_licence(folder):
-    assert "Permission is hereby granted, free of charge" in (folder / "vendor/abcjs/LICENSE.md").read_text()
+def test_abcjs_comes_with_its_licence(demo):
+    assert "Permission is hereby granted, free of charge" in (demo.folder / "vendor/abcjs/LICENSE.md").read_text()
 
 
 @pytest.mark.parametrize(

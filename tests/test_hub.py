@@ -52,6 +52,12 @@ def server(staged):
 
 
 @pytest.fixture
+def empty_server():
+    with hub_server() as server:
+        yield server
+
+
+@pytest.fixture
 def api(monkeypatch):
     """Make the client of a server; nobody waits."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
@@ -63,7 +69,7 @@ def without_attributes(tree):
     return {path: content for path, content in tree.items() if path != ".gitattributes"}
 
 
-def shown(server, branch):
+def files_on(server, branch):
     return without_attributes(server.tree(branch.kind, branch.repository, branch.revision))
 
 
@@ -85,7 +91,7 @@ def made_branch(folder, version, revision=MAIN):
 
 def test_every_branch_arrives_unchanged_and_a_second_push_changes_nothing(staged, server, api, capsys):
     for branch in staged:
-        assert shown(server, branch) == files_of(branch.folder)
+        assert files_on(server, branch) == files_of(branch.folder)
         assert len(server.history(branch.kind, branch.repository, branch.revision)) == 2  # the first holds no file
     sent = sum(server.uploads.values())
     hub.push(staged, False, api(server))
@@ -94,121 +100,114 @@ def test_every_branch_arrives_unchanged_and_a_second_push_changes_nothing(staged
     assert capsys.readouterr().out.count("unchanged: ") == len(staged)
 
 
-def test_a_new_branch_never_shows_another_size(tmp_path, api):
-    with hub_server() as server:
-        main, small = (made_branch(tmp_path / name, 1, name) for name in (MAIN, "15k"))
-        hub.push([main, small], False, api(server))
-        assert history(server, "15k") == [{}, files_of(small.folder)]
+def test_a_new_branch_never_shows_another_size(tmp_path, api, empty_server):
+    main, small = (made_branch(tmp_path / name, 1, name) for name in (MAIN, "15k"))
+    hub.push([main, small], False, api(empty_server))
+    assert history(empty_server, "15k") == [{}, files_of(small.folder)]
 
 
 @pytest.mark.long
-def test_200_pushes_under_random_faults_each_leave_the_old_files_or_the_new(tmp_path, api, capsys):
-    with hub_server() as server:
-        client, versions, failed = api(server), [], []
-        for version in range(200):
-            branch = made_branch(tmp_path / "branch", version)
-            versions.append(files_of(branch.folder))
-            kinds = ("409", "412", "429", "500", "503", "cut before", "cut after", "cut body")
-            server.faults = Faults(rate=0.25, kinds=kinds, seed=version)
-            try:
-                hub.push([branch], False, client)
-            except UserError as error:
-                failed.append(str(error))
-        server.faults = Faults()
-        states = history(server)
-        assert all(state in [{}, *versions] for state in states)
-        places = [versions.index(state) for state in states if state]
-        assert places == sorted(places)
-        assert len(places) > 100
-        hub.push([branch], False, client)
-        assert shown(server, branch) == versions[-1]
+def test_200_pushes_under_random_faults_each_leave_the_old_files_or_the_new(tmp_path, api, capsys, empty_server):
+    client, versions, failed = api(empty_server), [], []
+    for version in range(200):
+        branch = made_branch(tmp_path / "branch", version)
+        versions.append(files_of(branch.folder))
+        kinds = ("409", "412", "429", "500", "503", "cut before", "cut after", "cut body")
+        empty_server.faults = Faults(rate=0.25, kinds=kinds, seed=version)
+        try:
+            hub.push([branch], False, client)
+        except UserError as error:
+            failed.append(str(error))
+    empty_server.faults = Faults()
+    states = history(empty_server)
+    assert all(state in [{}, *versions] for state in states)
+    order = [versions.index(state) for state in states if state]
+    assert order == sorted(order)
+    assert len(order) > 100
+    hub.push([branch], False, client)
+    assert files_on(empty_server, branch) == versions[-1]
     assert len(failed) < 100
     assert "\n" not in "".join(failed)
-    assert server.token not in "".join(capsys.readouterr())
+    assert empty_server.token not in "".join(capsys.readouterr())
 
 
-def test_an_interrupted_push_continues_and_sends_no_large_file_twice(tmp_path, api):
-    with hub_server() as server:
-        branch, client = made_branch(tmp_path / "branch", 7), api(server)
-        server.faults = Faults(rate=1, kinds=("cut before",), only="POST .*/commit/")
-        with pytest.raises(UserError):
-            hub.push([branch], False, client)
-        assert shown(server, branch) == {}
-        sent = dict(server.uploads)
-        assert sent
-        server.faults = Faults()
+def test_an_interrupted_push_continues_and_sends_no_large_file_twice(tmp_path, api, empty_server):
+    branch, client = made_branch(tmp_path / "branch", 7), api(empty_server)
+    empty_server.faults = Faults(rate=1, kinds=("cut before",), only="POST .*/commit/")
+    with pytest.raises(UserError):
         hub.push([branch], False, client)
-        assert shown(server, branch) == files_of(branch.folder)
-        assert dict(server.uploads) == sent
+    assert files_on(empty_server, branch) == {}
+    sent = dict(empty_server.uploads)
+    assert sent
+    empty_server.faults = Faults()
+    hub.push([branch], False, client)
+    assert files_on(empty_server, branch) == files_of(branch.folder)
+    assert dict(empty_server.uploads) == sent
 
 
-def test_a_commit_whose_answer_was_lost_is_not_made_twice(tmp_path, api):
-    with hub_server() as server:
-        server.faults = Faults(plan=["cut after"], only="POST .*/commit/")
-        hub.push([made_branch(tmp_path / "branch", 7)], False, api(server))
-        assert server.faults.done
-        assert len(history(server)) == 2
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(tmp_path, api, empty_server):
+    empty_server.faults = Faults(plan=["cut after"], only="POST .*/commit/")
+    hub.push([made_branch(tmp_path / "branch", 7)], False, api(empty_server))
+    assert empty_server.faults.done
+    assert len(history(empty_server)) == 2
 
 
-def test_a_push_by_somebody_else_in_between_is_not_mixed_with_ours(tmp_path, api, monkeypatch):
-    with hub_server() as server:
-        client = api(server)
-        ours, theirs = (made_branch(tmp_path / name, version) for name, version in (("a", 1), ("b", 2)))
-        commit = client.create_commit
+def test_a_push_by_somebody_else_in_between_is_not_mixed_with_ours(tmp_path, api, monkeypatch, empty_server):
+    client = api(empty_server)
+    ours, theirs = (made_branch(tmp_path / name, version) for name, version in (("a", 1), ("b", 2)))
+    commit = client.create_commit
 
-        def overtaken(*arguments, **settings):
-            monkeypatch.setattr(client, "create_commit", commit)
-            hub.push_branch(theirs, False, api(server))
-            return commit(*arguments, **settings)
+    def overtaken(*arguments, **settings):
+        monkeypatch.setattr(client, "create_commit", commit)
+        hub.push_branch(theirs, False, api(empty_server))
+        return commit(*arguments, **settings)
 
-        monkeypatch.setattr(client, "create_commit", overtaken)
-        hub.push_branch(ours, False, client)
-        assert history(server) == [{}, files_of(theirs.folder), files_of(ours.folder)]
+    monkeypatch.setattr(client, "create_commit", overtaken)
+    hub.push_branch(ours, False, client)
+    assert history(empty_server) == [{}, files_of(theirs.folder), files_of(ours.folder)]
 
 
-def test_a_rate_limit_is_waited_for_as_long_as_it_asks(tmp_path, api, monkeypatch):
+def test_a_rate_limit_is_waited_for_as_long_as_it_asks(tmp_path, api, monkeypatch, empty_server):
     waited = []
-    with hub_server() as server:
-        client = api(server)
-        monkeypatch.setattr(hub.time, "sleep", waited.append)
-        server.faults = Faults(plan=["429"], only="POST .*/commit/", retry_after=17)
-        hub.push([made_branch(tmp_path / "branch", 1)], False, client)
+    client = api(empty_server)
+    monkeypatch.setattr(hub.time, "sleep", waited.append)
+    empty_server.faults = Faults(plan=["429"], only="POST .*/commit/", retry_after=17)
+    hub.push([made_branch(tmp_path / "branch", 1)], False, client)
     assert 17 in waited
 
 
-def test_a_login_that_is_missing_wrong_or_read_only_changes_nothing_and_is_not_printed(tmp_path, api, monkeypatch):
+def test_a_login_that_is_missing_wrong_or_read_only_changes_nothing_and_is_not_printed(
+    tmp_path, api, monkeypatch, empty_server
+):
     branch = made_branch(tmp_path / "branch", 1)
-    with hub_server() as server:
-        for token in (server.reading_token, "hf_" + "x" * 34):
-            with pytest.raises(UserError) as error:
-                hub.push([branch], False, api(server, token))
-            assert token not in str(error.value)
-        with pytest.raises(UserError):
-            hub.check_login(api(server, "hf_" + "x" * 34))
-        monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
-        with pytest.raises(UserError):
-            hub.check_login(HfApi(endpoint=server.endpoint))
-        assert not server.repositories
+    for token in (empty_server.reading_token, "hf_" + "x" * 34):
+        with pytest.raises(UserError) as error:
+            hub.push([branch], False, api(empty_server, token))
+        assert token not in str(error.value)
+    with pytest.raises(UserError):
+        hub.check_login(api(empty_server, "hf_" + "x" * 34))
+    monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
+    with pytest.raises(UserError):
+        hub.check_login(HfApi(endpoint=empty_server.endpoint))
+    assert not empty_server.repositories
 
 
-def test_new_repositories_are_private_on_request(tmp_path, api):
-    with hub_server() as server:
-        hub.push([made_branch(tmp_path / "branch", 1)], True, api(server))
-        assert server.repositories["model", "band/abc-gpt"].private
+def test_new_repositories_are_private_on_request(tmp_path, api, empty_server):
+    hub.push([made_branch(tmp_path / "branch", 1)], True, api(empty_server))
+    assert empty_server.repositories["model", "band/abc-gpt"].private
 
 
-def test_each_branch_is_reported_and_branches_of_other_sizes_are_left_alone(tmp_path, api, capsys):
-    with hub_server() as server:
-        small = made_branch(tmp_path / "30k", 1, "30k")
-        hub.push([small], False, api(server))
-        for version, word in ((1, "pushed"), (1, "unchanged"), (2, "replaced")):
-            capsys.readouterr()
-            hub.push([made_branch(tmp_path / "branch", version)], False, api(server))
-            assert capsys.readouterr().out.splitlines() == [
-                f"{word}: model band/abc-gpt, branch main",
-                "left alone: model band/abc-gpt, branch 30k, which is not a size of this study",
-            ]
-        assert shown(server, small) == files_of(small.folder)
+def test_each_branch_is_reported_and_branches_of_other_sizes_are_left_alone(tmp_path, api, capsys, empty_server):
+    small = made_branch(tmp_path / "30k", 1, "30k")
+    hub.push([small], False, api(empty_server))
+    for version, word in ((1, "pushed"), (1, "unchanged"), (2, "replaced")):
+        capsys.readouterr()
+        hub.push([made_branch(tmp_path / "branch", version)], False, api(empty_server))
+        assert capsys.readouterr().out.splitlines() == [
+            f"{word}: model band/abc-gpt, branch main",
+            "left alone: model band/abc-gpt, branch 30k, which is not a size of this study",
+        ]
+    assert files_on(empty_server, small) == files_of(small.folder)
 
 
 def test_no_token_is_written_anywhere(staged, server):
@@ -216,25 +215,26 @@ def test_no_token_is_written_anywhere(staged, server):
     assert all(b"hf_" + b"w" * 34 not in data for branch in staged for data in files_of(branch.folder).values())
 
 
-def test_the_command_prepares_pushes_and_continues_after_a_refusal(study, staged, api, monkeypatch, capsys):
+def test_the_command_prepares_pushes_and_continues_after_a_refusal(
+    study, staged, api, monkeypatch, capsys, empty_server
+):
     def run(*flags):
         monkeypatch.setattr("sys.argv", ["push.py", "--output_dir", str(study), "--namespace", "band", *flags])
         push.main()
         return capsys.readouterr().out
 
-    with hub_server() as server:
-        monkeypatch.setattr("model_cards.push.HfApi", lambda: api(server))
-        monkeypatch.setattr("model_cards.push.stage", lambda *_: staged)
-        assert run("--dry_run").count("would push ") == len(staged)
-        assert not server.repositories
-        server.faults = Faults(rate=1, kinds=("403",), only="POST /api/models/band/abc-lstm/commit/main")
-        with pytest.raises(SystemExit):
-            run()
-        server.faults = Faults()
-        done = capsys.readouterr().out.count("pushed: ")
-        printed = run()
-        assert 0 < printed.count("unchanged: ") == done
-        assert printed.count("pushed: ") == len(staged) - done
+    monkeypatch.setattr("model_cards.push.HfApi", lambda: api(empty_server))
+    monkeypatch.setattr("model_cards.push.stage", lambda *_: staged)
+    assert run("--dry_run").count("would push ") == len(staged)
+    assert not empty_server.repositories
+    empty_server.faults = Faults(rate=1, kinds=("403",), only="POST /api/models/band/abc-lstm/commit/main")
+    with pytest.raises(SystemExit):
+        run()
+    empty_server.faults = Faults()
+    done = capsys.readouterr().out.count("pushed: ")
+    printed = run()
+    assert 0 < printed.count("unchanged: ") == done
+    assert printed.count("pushed: ") == len(staged) - done
 
 
 @pytest.mark.parametrize("flags", [["--namespace", "a/b"], ["--namespace", ""], ["--dry_run"]])

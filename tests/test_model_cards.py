@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from made_results import PUBLISHED, committed_records, copy_published, files_of, made_corpus, made_results
+from made_results import PUBLISHED, committed_records, files_of, made_corpus, made_results
 from small_runs import with_config
 
 from analysis import report
 from cli import UserError, read_arguments
 from files import read_json, write_json
 from model_cards import readme, run
-from model_cards.card import Place, best_card, model_card
+from model_cards.card import Links, best_card, model_card
 from model_cards.publish import publish
 from model_cards.releases import MAIN, releases
-from model_cards.results import FITS, QUALITY, Results, shown_tunes
+from model_cards.results import FITS, QUALITY, Results, select_tunes
 from model_cards.staging import stage, stage_dataset
 from preprocessing.corpus import Corpus
 from training.record import BEST, read_record, run_folder, write_record
@@ -30,9 +30,8 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
     """The published study, with the layout of results/."""
-    folder = tmp_path_factory.mktemp("published")
-    for name in (FITS, QUALITY, "corpus.json", "runs.parquet", f"{BEST}/samples/samples.json", "model/record.json"):
-        copy_published(name, folder / name)
+    ignored = shutil.ignore_patterns("tunes", "*.svg", "*.png", "*.safetensors")
+    folder = shutil.copytree(PUBLISHED, tmp_path_factory.mktemp("published") / "results", ignore=ignored)
     return Results.open_published(folder)
 
 
@@ -83,10 +82,10 @@ def test_every_number_that_changes_in_the_records_changes_in_the_card(study, sta
     results = Results.open(study)
     branch = models(staged)[0]
     record = read_record(branch.folder)
-    place = Place(branch.repository, branch.revision, "band/abc-tunes")
+    links = Links(branch.repository, branch.revision, "band/abc-tunes")
 
     def card(record=record, **changes):
-        return model_card(replace(results, **changes), record, [], place)
+        return model_card(replace(results, **changes), record, [], links)
 
     before = card()
     for name in (
@@ -143,7 +142,7 @@ def test_the_tunes_shown_are_the_first_valid_ones_of_each_temperature_and_never_
         tune(4, 0.9, False),
         tune(5, 0.7, True, copied=None),
     ]
-    assert [row["file"] for row in shown_tunes(tunes)] == ["3.abc", "4.abc", "2.abc"]
+    assert [row["file"] for row in select_tunes(tunes)] == ["3.abc", "4.abc", "2.abc"]
 
 
 def test_the_last_step_of_a_study_writes_the_card_and_prints_the_summary(study, monkeypatch, capsys):

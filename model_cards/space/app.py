@@ -50,21 +50,21 @@ def write(
 
     The arguments are what a visitor sent, unchecked: the studio checks them.
     """
-    shown: list[dict[str, Any] | None] = [None, None]
+    written: list[dict[str, Any] | None] = [None, None]
     verdicts = []
     key, metre = ("" if text is None else text for text in (key, metre))  # an emptied field sends None
-    for place, name in enumerate((first, second)):
+    for index, name in enumerate((first, second)):
         try:
             tune = studio.write(name, key, metre, temperature, seed, strict)
         except ValueError as error:
             yield {"error": str(error)}, gr.skip(), gr.skip()
             return
-        shown[place] = to_show(name, tune)
+        written[index] = describe_tune(name, tune)
         verdicts.append(f"{name}: {tune.verdict}")
-        yield {"status": ". ".join(verdicts)}, shown[0], shown[1]
+        yield {"status": ". ".join(verdicts)}, written[0], written[1]
 
 
-def to_show(name: str, tune: Tune) -> dict[str, Any]:
+def describe_tune(name: str, tune: Tune) -> dict[str, Any]:
     """Return what the browser gets of a tune; tune.js shows all of it as text."""
     return asdict(tune) | {
         "name": name,
