@@ -15,9 +15,10 @@ from matplotlib.ticker import PercentFormatter
 from analysis.drawing import (
     COLOURS,
     GREY,
-    LAW_COLOURS,
     LOSS,
     MARKERS,
+    METHOD_COLOURS,
+    WORTH_COLOURS,
     draw_band,
     draw_law,
     draw_points,
@@ -27,7 +28,8 @@ from analysis.drawing import (
     profile_likelihoods,
     shades,
 )
-from analysis.fits_json import LAWS, METHODS, NAMES, Data, chosen_fit, epochs_before, find_fit, rising
+from analysis.fits_json import METHODS, NAMES, Data, chosen_fit, epochs_before, find_fit, rising
+from analysis.laws import OF_N_AND_D, OF_ONE, STUDIED
 from analysis.published import compare_with_published
 from files import format_count
 
@@ -245,15 +247,15 @@ def profiled(data: Data) -> dict[str, Data]:
 
 def residuals(path: Path, data: Data) -> None:
     """Measured over fitted loss of every law of N and D, run by run."""
-    laws = [law for law in LAW_COLOURS if any(find_fit(data, name, law) for name in data["fits"])]
+    laws = [law for law in OF_ONE + OF_N_AND_D if any(find_fit(data, name, law.name) for name in data["fits"])]
     with figure(path, columns=len(laws), width=4.2) as panels:
         for axes, law in zip(panels, laws, strict=True):
             for name in data["fits"]:
-                fitted = find_fit(data, name, law)
+                fitted = find_fit(data, name, law.name)
                 if fitted is not None:
                     draw_points(axes, fitted["n_params"], np.expm1(fitted["residuals"]), name, label=NAMES[name])
             axes.axhline(0, color=GREY, lw=0.8)
-            axes.set(xscale="log", xlabel="parameters N", title=LAWS[law])
+            axes.set(xscale="log", xlabel="parameters N", title=law.label)
             axes.yaxis.set_major_formatter(PercentFormatter(1))
         panels[0].set_ylabel("measured over fitted loss, less 1")
         panels[0].legend(fontsize=8)
@@ -264,11 +266,11 @@ def extrapolation(path: Path, data: Data) -> None:
     names = list(data["fits"])
     with figure(path, columns=len(names), width=4.6) as panels:
         for axes, architecture in zip(panels, names, strict=True):
-            for law, colour in LAW_COLOURS.items():
-                rows = [r for r in data["extrapolation"] if r["architecture"] == architecture and r["law"] == law]
+            for law in OF_ONE + OF_N_AND_D:
+                rows = [r for r in data["extrapolation"] if r["architecture"] == architecture and r["law"] == law.name]
                 if rows:
                     x, y = ([row[key] for row in rows] for key in ("times", "error"))
-                    draw_points(axes, x, y, architecture, color=colour, ms=5, label=LAWS[law])
+                    draw_points(axes, x, y, architecture, color=law.colour, ms=5, label=law.label)
             axes.axhspan(-WITHIN, WITHIN, color=GREY, alpha=0.12, lw=0)
             axes.axhline(0, color=GREY, lw=0.8)
             axes.set(xscale="log", xlabel="predicted size over largest fitted size", title=NAMES[architecture])
@@ -309,8 +311,8 @@ def isoflop(path: Path, data: Data) -> None:
             draw_valleys(left, results["isoflop"]["minima"], architecture)
             what = "means of seeds, interpolated between budgets; stars: minima that are used"
             left.set_title(f"{NAMES[architecture]}\n{what}", fontsize=9)
-            for (method, found), colour in zip(results.items(), LAW_COLOURS.values(), strict=True):
-                draw_optima(right, found, METHODS[method], colour)
+            for method, found in results.items():
+                draw_optima(right, found, METHODS[method], METHOD_COLOURS[method])
             labels = {"xlabel": "training compute C (FLOPs)", "ylabel": "best number of parameters N"}
             right.set(xscale="log", yscale="log", **labels)
             what = "dots: minima that are used; bands: 95 % bootstrap intervals"
@@ -352,13 +354,13 @@ def published(path: Path, data: Data) -> None:
     """The exponents of N, published and of this study, a colour a law; lines are intervals where there are any."""
     rows = [row for row in compare_with_published(data) if row["ours_at"][0] == "law" and row["ours_at"][3] == "alpha"]
     rows = sorted((row for row in rows if row["ours_at"][2].startswith("n_params")), key=lambda row: row["value"])
-    colours = {**LAW_COLOURS, "data_constrained": GREY}
+    laws = [law for law in STUDIED if any(row["ours_at"][1] == law.name for row in rows)]
     drawn = []  # label, value, interval, colour, marker
-    for law, colour in colours.items():
-        of_law = [row for row in rows if row["ours_at"][1] == law]
+    for law in laws:
+        of_law = [row for row in rows if row["ours_at"][1] == law.name]
         for row in of_law:
             label = row["source"]["name"] + (", LSTM" if row["architectures"] == ["lstm"] else "")
-            drawn.append((label, row["value"], row["interval"] or (row["value"], row["value"]), colour, "d"))
+            drawn.append((label, row["value"], row["interval"] or (row["value"], row["value"]), law.colour, "d"))
         here = {(row["ours_at"][2], name): ours for row in of_law for name, ours in row["ours"].items()}
         for (axis, name), ours in sorted(here.items()):
             if ours["reason"] is None:
@@ -369,8 +371,8 @@ def published(path: Path, data: Data) -> None:
             ends = np.clip((-inf if low is None else low, inf if high is None else high), *EXPONENTS)
             axes.plot(ends, (place, place), color=colour, lw=1.3)
             axes.plot(value, place, marker, color=colour, ms=4)
-        for law, colour in colours.items():
-            axes.plot([], [], "d", color=colour, ms=4, label=LAWS[law])
+        for law in laws:
+            axes.plot([], [], "d", color=law.colour, ms=4, label=law.label)
         axes.set(xscale="log", xlabel="exponent α of N", ylim=(len(drawn) - 0.5, -0.5))
         axes.set_yticks(range(len(drawn)), [label for label, *_ in drawn], fontsize=7)
         axes.legend(fontsize=7)
@@ -419,11 +421,10 @@ def repetition(path: Path, data: Data) -> None:
 
 def draw_worths(axes: Axes, worths: dict[str, Data], rises: list[Data]) -> None:
     """Draw what repeated epochs, or keys of every tune, are worth, and from where on a measured loss rises."""
-    colours = {"epochs": LAW_COLOURS["power_irreducible"], "keys": LAW_COLOURS["chinchilla"]}
     for unit, worth in worths.items():
         x, y = ([entry[name] for entry in worth["rows"]] for name in (unit, "value"))
-        draw_band(axes, x, [entry["bootstrap"] for entry in worth["rows"]], colours[unit])
-        axes.plot(x, y, "o-", ms=3, color=colours[unit], label=f"{unit}, fitted")
+        draw_band(axes, x, [entry["bootstrap"] for entry in worth["rows"]], WORTH_COLOURS[unit])
+        axes.plot(x, y, "o-", ms=3, color=WORTH_COLOURS[unit], label=f"{unit}, fitted")
     longest = max(worth["rows"][-1][unit] for unit, worth in worths.items())
     axes.plot([1, longest], [1, longest], color=GREY, lw=0.8, ls="--", label="as good as fresh data")
     if rises and "epochs" in worths:
