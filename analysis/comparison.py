@@ -215,7 +215,10 @@ def doubt_of(fits: dict[str, Fit], name: str | None = None) -> str | None:
 
 
 def in_size(law: str, tokens: float, theta: Array) -> Array:
-    """Return (E, a, alpha) of a law in N or C; of Chinchilla's law at a budget of tokens."""
+    """Return (E, a, alpha) [rows, 3] of a law in N or C, of Chinchilla's at a budget of tokens.
+
+    `theta` is [rows, parameters]; a is the logarithm of the coefficient.
+    """
     if law == "power":
         return np.column_stack([np.zeros(len(theta)), theta])
     if law == "power_irreducible":
@@ -229,7 +232,7 @@ def cost_of(runs: Runs, axis: str) -> Array:
 
 
 def in_flops(g: float, log_k: float, theta: Array) -> Array:
-    """Return (E, a, alpha) of Chinchilla's law in C at the best size for each C, with D = C / (k·N^g).
+    """Return (E, a, alpha) [rows, 3] of Chinchilla's law, `theta` [rows, 5], in C at the best size, D = C / (k·N^g).
 
     At the best size alpha·A·N^-alpha = g·beta·B·D^-beta, so the reducible loss is a power of C: Hoffmann et al. 2022,
     eq. 4.

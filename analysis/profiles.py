@@ -31,7 +31,9 @@ class Profile:
 def profile_likelihoods(
     problem: Problem, weights: Array, best: Solution, covariance: Array, inverse: Array, degrees_of_freedom: int
 ) -> tuple[list[Profile], Array | None]:
-    """Return the profile of each parameter, and a theta better than the best one if there is one.
+    """Return the profile of each parameter, and a theta [parameters] better than the best one if there is one.
+
+    `weights` are [points], `covariance` (cluster-robust) and `inverse` (of the Hessian) [parameters, parameters].
 
     The limit is that of an F test, scaled by the ratio of the parameter's cluster-robust variance to the variance from
     the inverse Hessian (Chandler & Bate 2007).
