@@ -36,7 +36,7 @@ def estimate_parameters(fitted: Fit, shares: Array, least_loss: float) -> None:
         elif name in fitted.at_bound:
             reason = "the best fit is at its bound"
         else:
-            reason = _doubt(parameter, _lowest(parameter, value, float(shares[i]), least_loss), intervals)
+            reason = _why_not_identified(parameter, _lowest(parameter, value, float(shares[i]), least_loss), intervals)
         error = _finite(parameter.shown(finite[:, i]).std(ddof=1)) if len(finite) > 1 else None
         shown = {kind: _shown(parameter, interval) for kind, interval in intervals.items()}
         fitted.parameters[name] = Estimate(
@@ -62,7 +62,7 @@ def _lowest(parameter: Parameter, value: float, share: float, least_loss: float)
     return value + float(np.log(SMALLEST_SHARE / share)) if parameter.linear else parameter.lower
 
 
-def _doubt(parameter: Parameter, lowest: float, intervals: dict[str, Interval]) -> str | None:
+def _why_not_identified(parameter: Parameter, lowest: float, intervals: dict[str, Interval]) -> str | None:
     """Return why intervals, on the scale that is fitted, do not identify a parameter, or None if they do."""
     low, high = intervals["profile"]
     if low is None or high is None:

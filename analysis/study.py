@@ -14,8 +14,8 @@ from analysis.fitting import Fit, fit, line_of
 from analysis.intervals import percentiles
 from analysis.laws import OF_N_AND_D, OF_ONE, OF_REPETITION, OF_TRANSPOSITION, Array, Law
 from analysis.runs import (
-    DELTA,
     MIN_SIZES,
+    STUDY_DELTA,
     Run,
     Runs,
     Study,
@@ -57,7 +57,7 @@ class Fitted:
             **self.fit.as_dict(),
             "n_params": [run["n_params"] for run in self.runs],
             "line": line_of(self.fit),
-            "sheet": _sheet(self.fit, self.runs),
+            "sheet": _lines_by_budget(self.fit, self.runs),
         }
 
 
@@ -144,7 +144,7 @@ def _fit_along(law: Law, runs: Runs, axis: str) -> Fit:
         d=column(runs, axis) if axis == "tokens" else None,
         c=column(runs, axis) if axis == "flops" else None,
         clusters=labels if len(set(labels)) > MIN_BUDGETS else None,
-        delta=DELTA,
+        delta=STUDY_DELTA,
     )
 
 
@@ -169,18 +169,18 @@ def _of(found: list[Fitted], law: str) -> Fit | None:
     return next((entry.fit for entry in found if entry.fit.law.name == law and entry.axis == "n_params"), None)
 
 
-def _sheet(fitted: Fit, runs: Runs) -> list[dict[str, Any]] | None:
+def _lines_by_budget(fitted: Fit, runs: Runs) -> list[dict[str, Any]] | None:
     """Return Chinchilla's law at each budget that the runs have, over their sizes."""
     if fitted.law.needs != ("n", "d"):
         return None
     low, high = fitted.domain["n"]
     at = np.geomspace(low / 1.3, high * 1.3, 40)
-    sheet = []
+    lines = []
     for budget in budgets_of(runs):
         tokens = np.mean([run["tokens"] for run in runs if run["budget"] == budget])
         loss = fitted.predict(n=at, d=np.full(len(at), tokens))
-        sheet.append({"budget": budget, "n_params": at.tolist(), "loss": loss.tolist()})
-    return sheet
+        lines.append({"budget": budget, "n_params": at.tolist(), "loss": loss.tolist()})
+    return lines
 
 
 # Tables
@@ -321,6 +321,6 @@ def _verdict_of(fitted: Fit, name: str) -> dict[str, Any]:
 
 def _derived(fitted: Fit, name: str, function: Callable[[Array], Array]) -> dict[str, Any]:
     """Return a monotone function of one parameter, with its bootstrap interval."""
-    place = fitted.law.names.index(name)
-    low, high = percentiles(function(fitted.resampled[:, place]), fitted.degrees_of_freedom)
-    return {"value": float(function(fitted.theta[place : place + 1])[0]), "bootstrap": [low, high]}
+    index = fitted.law.names.index(name)
+    low, high = percentiles(function(fitted.resampled[:, index]), fitted.degrees_of_freedom)
+    return {"value": float(function(fitted.theta[index : index + 1])[0]), "bootstrap": [low, high]}
