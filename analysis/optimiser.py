@@ -104,7 +104,7 @@ class Problem:
     def evaluate(self, theta: Array, weights: Array) -> list[Array]:
         """Return objective [problems], gradient, exact Hessian and that of reweighted least squares of each problem.
 
-        `theta` is [problems, parameters], `weights` [problems, points]; a Hessian is [problems, parameters, parameters].
+        `theta` is [problems, parameters], `weights` [problems, points], a Hessian [problems, parameters, parameters].
         """
         step = max(1, CACHE // len(self.log_loss))
         batches = [slice(begin, begin + step) for begin in range(0, max(1, len(theta)), step)]
