@@ -144,7 +144,7 @@ def compare_law(law: str, axis: str, runs: dict[str, Runs], budget: int) -> Row:
         of_flops = {architecture: partial(in_flops, *cost_of(members, axis)) for architecture, members in runs.items()}
         measured = {architecture: column(members, "flops") for architecture, members in runs.items()}
         crossovers.append(find_crossover("flops", None, fits, of_flops, measured))
-    reason = doubt_of(fits)
+    reason = why_not_identified(fits)
     return {
         "axis": axis,
         "law": law,
@@ -188,7 +188,7 @@ def wald_test(gpt: Side, lstm: Side, name: str) -> Row:
     delta from the law: there the objective is piecewise linear.
     """
     i, degrees = gpt.fitted.law.names.index(name), (1, gpt.fitted.degrees_of_freedom)
-    reason = doubt_of({"gpt": gpt.fitted, "lstm": lstm.fitted}, name)
+    reason = why_not_identified({"gpt": gpt.fitted, "lstm": lstm.fitted}, name)
     left_out = (gpt.without_pair - lstm.without_pair)[:, i]
     if reason is None and not np.isfinite(left_out).all():
         reason = "a fit without one pair did not converge"
@@ -202,7 +202,7 @@ def wald_test(gpt: Side, lstm: Side, name: str) -> Row:
     return {"statistic": statistic, "degrees_of_freedom": degrees, "p": p, "reason": reason}
 
 
-def doubt_of(fits: dict[str, Fit], name: str | None = None) -> str | None:
+def why_not_identified(fits: dict[str, Fit], name: str | None = None) -> str | None:
     """Return why a parameter of the fits, or the one that is named, is not identified; None if all are."""
     for architecture, fitted in fits.items():
         for parameter, estimate in fitted.parameters.items():
@@ -215,7 +215,10 @@ def doubt_of(fits: dict[str, Fit], name: str | None = None) -> str | None:
 
 
 def in_size(law: str, tokens: float, theta: Array) -> Array:
-    """Return (E, a, alpha) of a law in N or C; of Chinchilla's law at a budget of tokens."""
+    """Return (E, a, alpha) [rows, 3] of a law in N or C, of Chinchilla's at a budget of tokens.
+
+    `theta` is [rows, parameters]; a is the logarithm of the coefficient.
+    """
     if law == "power":
         return np.column_stack([np.zeros(len(theta)), theta])
     if law == "power_irreducible":
@@ -229,7 +232,7 @@ def cost_of(runs: Runs, axis: str) -> Array:
 
 
 def in_flops(g: float, log_k: float, theta: Array) -> Array:
-    """Return (E, a, alpha) of Chinchilla's law in C at the best size for each C, with D = C / (k·N^g).
+    """Return (E, a, alpha) [rows, 3] of Chinchilla's law, `theta` [rows, 5], in C at the best size, D = C / (k·N^g).
 
     At the best size alpha·A·N^-alpha = g·beta·B·D^-beta, so the reducible loss is a power of C: Hoffmann et al. 2022,
     eq. 4.
@@ -249,7 +252,7 @@ def find_crossover(
     `measured` whether it is inside what both ladders measured; `reason` why the value or the interval is missing.
     """
     row: Row = {"axis": axis, "tokens": tokens, "value": None, "interval": (None, None), "share": None}
-    row |= {"measured": None, "reason": doubt_of(fits)}
+    row |= {"measured": None, "reason": why_not_identified(fits)}
     if row["reason"]:
         return row
     gpt, lstm = (curves[a](np.vstack([fits[a].theta, fits[a].resampled])) for a in PAIR)

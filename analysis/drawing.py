@@ -19,7 +19,8 @@ from files import atomic_write, format_count
 # Okabe and Ito's palette, which colour-blind readers can distinguish.
 COLOURS = {"gpt": "#0072B2", "lstm": "#D55E00"}
 MARKERS = {"gpt": "o", "lstm": "s"}
-LAW_COLOURS = {"power": "#999999", "power_irreducible": "#009E73", "chinchilla": "#CC79A7"}
+METHOD_COLOURS = {"envelope": "#999999", "isoflop": "#009E73", "parametric": "#CC79A7"}
+WORTH_COLOURS = {"epochs": "#009E73", "keys": "#CC79A7"}
 GREY = "#666666"
 LOSS = "validation loss (nats per character)"
 MAX_LABELS = 6  # on a logarithmic axis

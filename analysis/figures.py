@@ -1,6 +1,7 @@
 """The figures of a study, drawn from what fits.json holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from math import inf
@@ -15,9 +16,10 @@ from matplotlib.ticker import PercentFormatter
 from analysis.drawing import (
     COLOURS,
     GREY,
-    LAW_COLOURS,
     LOSS,
     MARKERS,
+    METHOD_COLOURS,
+    WORTH_COLOURS,
     draw_band,
     draw_law,
     draw_points,
@@ -27,29 +29,11 @@ from analysis.drawing import (
     profile_likelihoods,
     shades,
 )
-from analysis.fits_json import LAWS, METHODS, NAMES, Data, chosen_fit, epochs_before, find_fit, rising
+from analysis.fits_json import METHODS, NAMES, Data, chosen_fit, epochs_before, find_fit, rising
+from analysis.laws import OF_N_AND_D, OF_ONE, STUDIED
 from analysis.published import compare_with_published
 from files import format_count
 
-MUSIC_FIGURE = "../generation_analysis/quality_over_size"  # generation draws it
-CAPTIONS = {  # of the report, in its order
-    "combined_scaling_laws": "Loss against parameters; points are runs, bands 95 % intervals.",
-    "budgets": "Loss against parameters at every budget of tokens; lines are Chinchilla's law.",
-    "residuals": "Measured over fitted loss, run by run.",
-    "profile_likelihoods": "Rise of the objective with each parameter held; 1 is the 95 % limit.",
-    "extrapolation": "Error of the laws on sizes larger than any that they were fitted to.",
-    "loss_by_position": "Loss by the number of characters that a prediction can see.",
-    "isoflop": "Loss against parameters at equal training compute; minima are marked.",
-    "repetition": "Loss against epochs at equal tokens, and what repeated data are worth.",
-    MUSIC_FIGURE: "Quality of the generated tunes against parameters; quality.md has every metric.",
-    "learning_rate": "Best peak learning rate of each size swept, the rule, and the learning rates of the runs.",
-    "published": "Exponents of N, published and here.",
-    "training_curves": "Training and validation loss while training, one line a seed.",
-    "sample_efficiency": "Validation loss while training, against tokens and against time.",
-    "loss_comparison_bars": "Validation loss by size; points are seeds.",
-    "absolute_resources": "Time, memory, compute and speed against parameters.",
-    "computational_efficiency": "Time and memory per parameter.",
-}
 QUANTITIES = {
     "seconds": "training time (s)",
     "peak_memory_bytes": "memory added by the run (bytes)",
@@ -60,48 +44,6 @@ COSTS = ("seconds", "peak_memory_bytes")
 DASHES = ("-", "--", ":", "-.")
 WITHIN = 0.01  # relative error that the figure of extrapolation shades
 EXPONENTS = (0.01, 3.0)  # limits of the figure of published numbers; an open interval is drawn to its edge
-
-
-def study_figures(data: Data, gpt: Path, both: Path) -> dict[Path, Callable[[Path], None]]:
-    """Return how to draw every figure that the study has the runs for, by its path without a suffix."""
-    names = list(data["fits"])
-    drawings: dict[Path, Callable[[Path], None]] = {}
-    if "gpt" in names:
-        drawings |= {
-            gpt / "scaling_law": partial(scaling_law, data=data, architectures=["gpt"]),
-            gpt / "training_curves": partial(training_curves, data=data, architectures=["gpt"]),
-            gpt / "training_metrics": partial(resources, data=data, columns=COSTS, architectures=["gpt"]),
-            gpt / "loss_comparison": partial(loss_bars, data=data, architectures=["gpt"]),
-        }
-    compared = data["comparison"]
-    optional = {
-        "budgets": any(find_fit(data, name, "chinchilla") for name in names),
-        "extrapolation": bool(data["extrapolation"]),
-        "loss_by_position": compared is not None and compared["positions"] is not None,
-        "isoflop": any(found["ways"]["isoflop"]["minima"] for found in data["compute_optimal"].values()),
-        "repetition": any(data["repetition"].values()),
-        "learning_rate": data["learning_rate"] is not None,
-    }
-    of_study: dict[str, Callable[[Path], None]] = {
-        "combined_scaling_laws": partial(scaling_law, data=data, architectures=names),
-        "budgets": partial(budgets, data=data),
-        "residuals": partial(residuals, data=data),
-        "profile_likelihoods": partial(profile_likelihoods, fits=profiled(data)),
-        "extrapolation": partial(extrapolation, data=data),
-        "loss_by_position": partial(loss_by_position, data=data),
-        "isoflop": partial(isoflop, data=data),
-        "repetition": partial(repetition, data=data),
-        "learning_rate": partial(learning_rate, data=data),
-        "published": partial(published, data=data),
-        "training_curves": partial(training_curves, data=data, architectures=names),
-        "sample_efficiency": partial(sample_efficiency, data=data),
-        "loss_comparison_bars": partial(loss_bars, data=data, architectures=names),
-        "absolute_resources": partial(resources, data=data, columns=tuple(QUANTITIES), architectures=names),
-        "computational_efficiency": partial(
-            resources, data=data, columns=COSTS, architectures=names, per_parameter=True
-        ),
-    }
-    return drawings | {both / name: drawing for name, drawing in of_study.items() if optional.get(name, True)}
 
 
 # Loss and costs against size
@@ -119,11 +61,11 @@ def draw_baseline(axes: Axes, baseline: Data) -> None:
     axes.axhline(baseline["validation_loss"], color=GREY, lw=1, ls="--", label=f"{baseline['order']}-gram baseline")
 
 
-def scaling_law(path: Path, data: Data, architectures: list[str]) -> None:
+def scaling_law(path: Path, data: Data, architectures: Sequence[str] = ()) -> None:
     """Loss against parameters at the main budget with the fitted laws, one or several architectures."""
     with figure(path, height=4.4) as [axes]:
         axes.set(xscale="log", yscale="log", xlabel="parameters N", ylabel=LOSS)
-        for architecture in architectures:
+        for architecture in architectures or data["fits"]:
             points = main_points(data, architecture)
             draw_points(axes, points["n_params"], points["validation_loss"], architecture)
             draw_law(axes, chosen_fit(data, architecture), architecture)
@@ -132,8 +74,9 @@ def scaling_law(path: Path, data: Data, architectures: list[str]) -> None:
         legend_below([axes], 2)
 
 
-def training_curves(path: Path, data: Data, architectures: list[str]) -> None:
+def training_curves(path: Path, data: Data, architectures: Sequence[str] = ()) -> None:
     """Training and validation loss against tokens, a row an architecture, one colour a size, one line a seed."""
+    architectures = architectures or list(data["fits"])
     with figure(path, columns=2, rows=len(architectures)) as panels:
         for row, architecture in enumerate(architectures):
             left, right = panels[2 * row : 2 * row + 2]
@@ -154,12 +97,12 @@ def training_curves(path: Path, data: Data, architectures: list[str]) -> None:
 
 
 def resources(
-    path: Path, data: Data, columns: tuple[str, ...], architectures: list[str], per_parameter: bool = False
+    path: Path, data: Data, columns: Sequence[str], architectures: Sequence[str] = (), per_parameter: bool = False
 ) -> None:
     """Cost against parameters: one panel a quantity; per parameter if asked."""
     with figure(path, columns=len(columns), width=4.2) as panels:
         for axes, name in zip(panels, columns, strict=True):
-            for architecture in architectures:
+            for architecture in architectures or data["fits"]:
                 points = main_points(data, architecture)
                 n, value = points["n_params"], points[name]
                 value = value / n if per_parameter else value
@@ -170,8 +113,9 @@ def resources(
         panels[0].legend(fontsize=8)
 
 
-def loss_bars(path: Path, data: Data, architectures: list[str]) -> None:
+def loss_bars(path: Path, data: Data, architectures: Sequence[str] = ()) -> None:
     """Loss by size as bars, seeds as points on them; the axis does not start at 0, and says so."""
+    architectures = architectures or list(data["fits"])
     sizes = [row["size"] for row in data["sizes"] if any(name in row for name in architectures)]
     every = [data["baseline"]["validation_loss"]]
     width = 0.8 / len(architectures)
@@ -245,15 +189,15 @@ def profiled(data: Data) -> dict[str, Data]:
 
 def residuals(path: Path, data: Data) -> None:
     """Measured over fitted loss of every law of N and D, run by run."""
-    laws = [law for law in LAW_COLOURS if any(find_fit(data, name, law) for name in data["fits"])]
+    laws = [law for law in OF_ONE + OF_N_AND_D if any(find_fit(data, name, law.name) for name in data["fits"])]
     with figure(path, columns=len(laws), width=4.2) as panels:
         for axes, law in zip(panels, laws, strict=True):
             for name in data["fits"]:
-                fitted = find_fit(data, name, law)
+                fitted = find_fit(data, name, law.name)
                 if fitted is not None:
                     draw_points(axes, fitted["n_params"], np.expm1(fitted["residuals"]), name, label=NAMES[name])
             axes.axhline(0, color=GREY, lw=0.8)
-            axes.set(xscale="log", xlabel="parameters N", title=LAWS[law])
+            axes.set(xscale="log", xlabel="parameters N", title=law.label)
             axes.yaxis.set_major_formatter(PercentFormatter(1))
         panels[0].set_ylabel("measured over fitted loss, less 1")
         panels[0].legend(fontsize=8)
@@ -264,11 +208,11 @@ def extrapolation(path: Path, data: Data) -> None:
     names = list(data["fits"])
     with figure(path, columns=len(names), width=4.6) as panels:
         for axes, architecture in zip(panels, names, strict=True):
-            for law, colour in LAW_COLOURS.items():
-                rows = [r for r in data["extrapolation"] if r["architecture"] == architecture and r["law"] == law]
+            for law in OF_ONE + OF_N_AND_D:
+                rows = [r for r in data["extrapolation"] if r["architecture"] == architecture and r["law"] == law.name]
                 if rows:
                     x, y = ([row[key] for row in rows] for key in ("times", "error"))
-                    draw_points(axes, x, y, architecture, color=colour, ms=5, label=LAWS[law])
+                    draw_points(axes, x, y, architecture, color=law.colour, ms=5, label=law.label)
             axes.axhspan(-WITHIN, WITHIN, color=GREY, alpha=0.12, lw=0)
             axes.axhline(0, color=GREY, lw=0.8)
             axes.set(xscale="log", xlabel="predicted size over largest fitted size", title=NAMES[architecture])
@@ -309,8 +253,8 @@ def isoflop(path: Path, data: Data) -> None:
             draw_valleys(left, results["isoflop"]["minima"], architecture)
             what = "means of seeds, interpolated between budgets; stars: minima that are used"
             left.set_title(f"{NAMES[architecture]}\n{what}", fontsize=9)
-            for (method, found), colour in zip(results.items(), LAW_COLOURS.values(), strict=True):
-                draw_optima(right, found, METHODS[method], colour)
+            for method, found in results.items():
+                draw_optima(right, found, METHODS[method], METHOD_COLOURS[method])
             labels = {"xlabel": "training compute C (FLOPs)", "ylabel": "best number of parameters N"}
             right.set(xscale="log", yscale="log", **labels)
             what = "dots: minima that are used; bands: 95 % bootstrap intervals"
@@ -352,13 +296,13 @@ def published(path: Path, data: Data) -> None:
     """The exponents of N, published and of this study, a colour a law; lines are intervals where there are any."""
     rows = [row for row in compare_with_published(data) if row["ours_at"][0] == "law" and row["ours_at"][3] == "alpha"]
     rows = sorted((row for row in rows if row["ours_at"][2].startswith("n_params")), key=lambda row: row["value"])
-    colours = {**LAW_COLOURS, "data_constrained": GREY}
+    laws = [law for law in STUDIED if any(row["ours_at"][1] == law.name for row in rows)]
     drawn = []  # label, value, interval, colour, marker
-    for law, colour in colours.items():
-        of_law = [row for row in rows if row["ours_at"][1] == law]
+    for law in laws:
+        of_law = [row for row in rows if row["ours_at"][1] == law.name]
         for row in of_law:
             label = row["source"]["name"] + (", LSTM" if row["architectures"] == ["lstm"] else "")
-            drawn.append((label, row["value"], row["interval"] or (row["value"], row["value"]), colour, "d"))
+            drawn.append((label, row["value"], row["interval"] or (row["value"], row["value"]), law.colour, "d"))
         here = {(row["ours_at"][2], name): ours for row in of_law for name, ours in row["ours"].items()}
         for (axis, name), ours in sorted(here.items()):
             if ours["reason"] is None:
@@ -369,8 +313,8 @@ def published(path: Path, data: Data) -> None:
             ends = np.clip((-inf if low is None else low, inf if high is None else high), *EXPONENTS)
             axes.plot(ends, (place, place), color=colour, lw=1.3)
             axes.plot(value, place, marker, color=colour, ms=4)
-        for law, colour in colours.items():
-            axes.plot([], [], "d", color=colour, ms=4, label=LAWS[law])
+        for law in laws:
+            axes.plot([], [], "d", color=law.colour, ms=4, label=law.label)
         axes.set(xscale="log", xlabel="exponent α of N", ylim=(len(drawn) - 0.5, -0.5))
         axes.set_yticks(range(len(drawn)), [label for label, *_ in drawn], fontsize=7)
         axes.legend(fontsize=7)
@@ -419,11 +363,10 @@ def repetition(path: Path, data: Data) -> None:
 
 def draw_worths(axes: Axes, worths: dict[str, Data], rises: list[Data]) -> None:
     """Draw what repeated epochs, or keys of every tune, are worth, and from where on a measured loss rises."""
-    colours = {"epochs": LAW_COLOURS["power_irreducible"], "keys": LAW_COLOURS["chinchilla"]}
     for unit, worth in worths.items():
         x, y = ([entry[name] for entry in worth["rows"]] for name in (unit, "value"))
-        draw_band(axes, x, [entry["bootstrap"] for entry in worth["rows"]], colours[unit])
-        axes.plot(x, y, "o-", ms=3, color=colours[unit], label=f"{unit}, fitted")
+        draw_band(axes, x, [entry["bootstrap"] for entry in worth["rows"]], WORTH_COLOURS[unit])
+        axes.plot(x, y, "o-", ms=3, color=WORTH_COLOURS[unit], label=f"{unit}, fitted")
     longest = max(worth["rows"][-1][unit] for unit, worth in worths.items())
     axes.plot([1, longest], [1, longest], color=GREY, lw=0.8, ls="--", label="as good as fresh data")
     if rises and "epochs" in worths:
@@ -452,3 +395,103 @@ def draw_repeats(axes: Axes, table: dict[str, np.ndarray]) -> None:
         label = f"{size}, {format_count(budget)} tokens"
         axes.plot(at, loss, "o", ls=dashes[size], ms=3, lw=1, color=colours[budget], label=label)
     axes.set(xscale="log", yscale="log", xlabel="epochs at equal tokens", ylabel=LOSS)
+
+
+# All figures
+
+
+@dataclass(frozen=True)
+class StudyFigure:
+    """A figure of the report: its name, its caption, the function that draws it, and whether the study has the runs.
+
+    `draw` is None for a figure that generation draws.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[..., None] | None
+    condition: Callable[[Data], bool] = lambda _: True
+
+
+MUSIC_FIGURE = "../generation_analysis/quality_over_size"
+FIGURES = (  # in the report's order
+    StudyFigure(
+        "combined_scaling_laws", "Loss against parameters; points are runs, bands 95 % intervals.", scaling_law
+    ),
+    StudyFigure(
+        "budgets",
+        "Loss against parameters at every budget of tokens; lines are Chinchilla's law.",
+        budgets,
+        lambda data: any(find_fit(data, name, "chinchilla") for name in data["fits"]),
+    ),
+    StudyFigure("residuals", "Measured over fitted loss, run by run.", residuals),
+    StudyFigure(
+        "profile_likelihoods",
+        "Rise of the objective with each parameter held; 1 is the 95 % limit.",
+        lambda path, data: profile_likelihoods(path, profiled(data)),
+    ),
+    StudyFigure(
+        "extrapolation",
+        "Error of the laws on sizes larger than any that they were fitted to.",
+        extrapolation,
+        lambda data: bool(data["extrapolation"]),
+    ),
+    StudyFigure(
+        "loss_by_position",
+        "Loss by the number of characters that a prediction can see.",
+        loss_by_position,
+        lambda data: (data["comparison"] or {}).get("positions") is not None,
+    ),
+    StudyFigure(
+        "isoflop",
+        "Loss against parameters at equal training compute; minima are marked.",
+        isoflop,
+        lambda data: any(found["ways"]["isoflop"]["minima"] for found in data["compute_optimal"].values()),
+    ),
+    StudyFigure(
+        "repetition",
+        "Loss against epochs at equal tokens, and what repeated data are worth.",
+        repetition,
+        lambda data: any(data["repetition"].values()),
+    ),
+    StudyFigure(
+        MUSIC_FIGURE, "Quality of the generated tunes against parameters; quality.md has every metric.", draw=None
+    ),
+    StudyFigure(
+        "learning_rate",
+        "Best peak learning rate of each size swept, the rule, and the learning rates of the runs.",
+        learning_rate,
+        lambda data: data["learning_rate"] is not None,
+    ),
+    StudyFigure("published", "Exponents of N, published and here.", published),
+    StudyFigure("training_curves", "Training and validation loss while training, one line a seed.", training_curves),
+    StudyFigure(
+        "sample_efficiency", "Validation loss while training, against tokens and against time.", sample_efficiency
+    ),
+    StudyFigure("loss_comparison_bars", "Validation loss by size; points are seeds.", loss_bars),
+    StudyFigure(
+        "absolute_resources",
+        "Time, memory, compute and speed against parameters.",
+        partial(resources, columns=tuple(QUANTITIES)),
+    ),
+    StudyFigure(
+        "computational_efficiency",
+        "Time and memory per parameter.",
+        partial(resources, columns=COSTS, per_parameter=True),
+    ),
+)
+OF_GPT: dict[str, Callable[..., None]] = {
+    "scaling_law": scaling_law,
+    "training_curves": training_curves,
+    "training_metrics": partial(resources, columns=COSTS),
+    "loss_comparison": loss_bars,
+}
+
+
+def study_figures(data: Data, gpt: Path, both: Path) -> dict[Path, Callable[[Path], None]]:
+    """Return how to draw every figure that the study has the runs for, by its path without a suffix."""
+    of_gpt = OF_GPT if "gpt" in data["fits"] else {}
+    return {
+        **{gpt / name: partial(draw, data=data, architectures=["gpt"]) for name, draw in of_gpt.items()},
+        **{both / each.name: partial(each.draw, data=data) for each in FIGURES if each.draw and each.condition(data)},
+    }

@@ -2,16 +2,12 @@
 
 from typing import Any
 
+from analysis import laws
+
 Data = dict[str, Any]
 
 NAMES = {"gpt": "GPT", "lstm": "LSTM"}
-LAWS = {
-    "power": "power law",
-    "power_irreducible": "power law + E",
-    "chinchilla": "Chinchilla",
-    "data_constrained": "data-constrained (Muennighoff)",
-    "transposition": "transposition multiplier",
-}
+LAWS = {name: law.label or name for name, law in laws.LAWS.items()}
 AXES = {
     "n_params": "N",
     "n_params_non_embedding": "N, non-embedding",

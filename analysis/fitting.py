@@ -58,14 +58,14 @@ def seed_weights(log_loss: Array, groups: ArrayLike, at: Array) -> Array:
         return np.ones(len(log_loss))
     variance = np.maximum(variance / variance.max(), 1e-3)  # seeds that agree do not prove that there is no noise
     degrees = np.array([members.sum() - 1 for members in settings])
-    place = np.array([at[members].mean() for members in settings])
-    centre = np.average(place, weights=degrees)
+    log_size = np.array([at[members].mean() for members in settings])
+    centre = np.average(log_size, weights=degrees)
 
     def deviance(line: Array) -> float:
-        log_variance = line[0] + line[1] * (place - centre)
+        log_variance = line[0] + line[1] * (log_size - centre)
         return float(degrees @ (log_variance + variance * np.exp(-log_variance)))
 
-    slope = float(minimize(deviance, np.zeros(2)).x[1]) if np.ptp(place) > 0 else 0.0
+    slope = float(minimize(deviance, np.zeros(2)).x[1]) if np.ptp(log_size) > 0 else 0.0
     weights = np.exp(-slope * (at - centre))
     return weights / weights.mean()
 

@@ -9,13 +9,6 @@ from analysis.optimiser import SMALLEST_SHARE
 
 SPARE_CLUSTERS = 4  # more than parameters
 SMALLEST_E = 1e-3  # of the least loss; below, E is not distinguished from zero
-# While the first is not identified, neither are the others: they can compensate for it.
-DEPENDENT = (
-    ("alpha", {"A", "E"}),
-    ("beta", {"B", "d", "E"}),
-    ("k", {"B", "d"}),
-    ("E", {"A", "alpha", "B", "beta", "d"}),
-)
 
 
 def estimate_parameters(fitted: Fit, shares: Array, least_loss: float) -> None:
@@ -43,14 +36,14 @@ def estimate_parameters(fitted: Fit, shares: Array, least_loss: float) -> None:
         elif name in fitted.at_bound:
             reason = "the best fit is at its bound"
         else:
-            reason = _doubt(parameter, _lowest(parameter, value, float(shares[i]), least_loss), intervals)
+            reason = _why_not_identified(parameter, _lowest(parameter, value, float(shares[i]), least_loss), intervals)
         error = _finite(parameter.shown(finite[:, i]).std(ddof=1)) if len(finite) > 1 else None
         shown = {kind: _shown(parameter, interval) for kind, interval in intervals.items()}
         fitted.parameters[name] = Estimate(
             float(parameter.shown(value)), error, **shown, identified=reason is None, reason=reason
         )
     estimates = fitted.parameters
-    for first, others in DEPENDENT:
+    for first, others in fitted.law.dependent:
         for name in others & estimates.keys():
             if first in estimates and not estimates[first].identified and estimates[name].identified:
                 estimates[name].identified = False
@@ -62,14 +55,14 @@ def _lowest(parameter: Parameter, value: float, share: float, least_loss: float)
 
     That is zero for E and exponents, a vanishing term for coefficients, and the lower bound for the others.
     """
-    if parameter.name == "E":
+    if parameter.linear and parameter.scale == "as is":
         return SMALLEST_E * least_loss
-    if parameter.name in ("alpha", "beta"):
+    if parameter.exponent:
         return 0.0
     return value + float(np.log(SMALLEST_SHARE / share)) if parameter.linear else parameter.lower
 
 
-def _doubt(parameter: Parameter, lowest: float, intervals: dict[str, Interval]) -> str | None:
+def _why_not_identified(parameter: Parameter, lowest: float, intervals: dict[str, Interval]) -> str | None:
     """Return why intervals, on the scale that is fitted, do not identify a parameter, or None if they do."""
     low, high = intervals["profile"]
     if low is None or high is None:

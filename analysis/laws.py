@@ -30,6 +30,7 @@ class Parameter:
 
     `scale`: "as is", "log" (its logarithm is fitted) or "decay" (the parameter is e^-e^x of the fitted x).
     `linear`: the loss is linear in the parameter if the others are held, so it needs no starting values.
+    `exponent`: it is identified only if it is above zero.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Parameter:
     upper: float = np.inf
     linear: bool = False
     starts: tuple[float, ...] = ()
+    exponent: bool = False
 
     def shown(self, fitted: Any) -> Any:
         """Return the parameter on its own scale from the fitted value."""
@@ -46,11 +48,22 @@ class Parameter:
         return np.exp(np.minimum(fitted, MAX_LOG)) if self.scale == "log" else np.exp(-np.exp(fitted))
 
 
+# While the first is not identified, neither are the others: they can compensate for it.
+DEPENDENT = (
+    ("alpha", {"A", "E"}),
+    ("beta", {"B", "d", "E"}),
+    ("k", {"B", "d"}),
+    ("E", {"A", "alpha", "B", "beta", "d"}),
+)
+
+
 @dataclass(frozen=True)
 class Law:
     """A law: its form and source, the variables it needs, its parameters in the order of theta, and its formula.
 
-    `for_starts` is a formula that is linear in the coefficients, where `formula` is not.
+    `for_starts` is a formula that is linear in the coefficients, where `formula` is not. `label` and `colour` are those
+    of reports and figures. A law that `studies` is fitted to a study's runs wherever they vary what the law needs.
+    `dependent`: pairs of a parameter and those that are not identified without it.
     """
 
     name: str
@@ -60,6 +73,10 @@ class Law:
     parameters: tuple[Parameter, ...]
     formula: Formula
     for_starts: Formula | None = None
+    label: str = ""
+    colour: str = "#000000"
+    studies: bool = False
+    dependent: tuple[tuple[str, set[str]], ...] = DEPENDENT
 
     @property
     def names(self) -> list[str]:
@@ -210,7 +227,8 @@ def coefficient(name: str) -> Parameter:
 
 def exponent(name: str, lower: float = -MAX_EXPONENT) -> Parameter:
     """Return an exponent; where a formula takes its logarithm, `lower` is positive."""
-    return Parameter(name, lower=lower, upper=MAX_EXPONENT, starts=tuple(at for at in START_EXPONENTS if at > lower))
+    starts = tuple(at for at in START_EXPONENTS if at > lower)
+    return Parameter(name, lower=lower, upper=MAX_EXPONENT, starts=starts, exponent=True)
 
 
 E, A, B = Parameter("E", lower=0.0, linear=True), coefficient("A"), coefficient("B")
@@ -234,6 +252,9 @@ LAWS: dict[str, Law] = {
             ("x",),
             (A, ALPHA),
             lambda t, x: term(t[0], t[1], x["x"]),
+            label="power law",
+            colour="#999999",
+            studies=True,
         ),
         Law(
             "power_irreducible",
@@ -242,6 +263,9 @@ LAWS: dict[str, Law] = {
             ("x",),
             (E, A, ALPHA),
             lambda t, x: t[0] + term(t[1], t[2], x["x"]),
+            label="power law + E",
+            colour="#009E73",
+            studies=True,
         ),
         Law(
             "chinchilla",
@@ -250,6 +274,9 @@ LAWS: dict[str, Law] = {
             ("n", "d"),
             CHINCHILLA,
             chinchilla,
+            label="Chinchilla",
+            colour="#CC79A7",
+            studies=True,
         ),
         Law(
             "data_constrained",
@@ -259,6 +286,9 @@ LAWS: dict[str, Law] = {
             (E, A, exponent("alpha", 1e-3), B, exponent("beta", 1e-3), R_D, R_N),
             data_constrained,
             for_starts=repeated_data,
+            label="data-constrained (Muennighoff)",
+            colour="#666666",
+            studies=True,
         ),
         Law(
             "transposition",
@@ -267,6 +297,9 @@ LAWS: dict[str, Law] = {
             ("n", "d", "u", "keys"),
             (*CHINCHILLA, R_D, WORTH),
             transposition,
+            label="transposition multiplier",
+            colour="#56B4E9",
+            studies=True,
         ),
         Law(
             "mupt",
@@ -275,6 +308,7 @@ LAWS: dict[str, Law] = {
             ("n", "d", "u"),
             MUPT,
             mupt,
+            label="MuPT",
         ),
         Law(
             "sms",
@@ -283,6 +317,12 @@ LAWS: dict[str, Law] = {
             ("n", "d", "u"),
             (*MUPT, *OVERFIT),
             sms,
+            label="MuPT with overfitting",
         ),
     )
 }
+STUDIED = [law for law in LAWS.values() if law.studies]
+OF_ONE = [law for law in STUDIED if law.needs == ("x",)]
+OF_N_AND_D = [law for law in STUDIED if law.needs == ("n", "d")]
+OF_REPETITION = [law for law in STUDIED if "u" in law.needs and "keys" not in law.needs]
+OF_TRANSPOSITION = [law for law in STUDIED if "keys" in law.needs]

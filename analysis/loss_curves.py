@@ -224,7 +224,10 @@ def fit_valleys(curves: Curves, at: Array, cubic: bool = True) -> Valleys:
 
 
 def fit_lines(at: Array, rows: Array) -> tuple[Array, Array]:
-    """Return intercept and slope of each row's least squares line over the points that are finite, two at least."""
+    """Return intercept and slope [rows] of each row's least squares line in `at` [points].
+
+    Only the finite ones of `rows` [rows, points] count; with fewer than two both are NaN.
+    """
     there = np.isfinite(rows) & (np.isfinite(rows).sum(axis=1, keepdims=True) > 1)
     count = np.where(there.any(axis=1), there.sum(axis=1), np.nan)
     x, y = np.where(there, at, 0.0), np.where(there, rows, 0.0)

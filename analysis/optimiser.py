@@ -102,7 +102,10 @@ class Problem:
     # Newton's method
 
     def evaluate(self, theta: Array, weights: Array) -> list[Array]:
-        """Return objective, gradient, exact Hessian and reweighted least squares' Hessian of each problem."""
+        """Return objective [problems], gradient, exact Hessian and that of reweighted least squares of each problem.
+
+        `theta` is [problems, parameters], `weights` [problems, points], a Hessian [problems, parameters, parameters].
+        """
         step = max(1, CACHE // len(self.log_loss))
         batches = [slice(begin, begin + step) for begin in range(0, max(1, len(theta)), step)]
         found = [self._evaluate(theta[batch], weights[batch]) for batch in batches]
@@ -150,14 +153,17 @@ class Problem:
             better = downhill & (proposed[0] < objective)
             near = downhill & (gain >= 0) & (gain <= TOLERANCE * objective + least[active])
             # At the minimum only rounding is left of the gradient, and no step may lead downhill.
+            # `slope` is in units of curvature, so half its square is what a step could gain.
             flat = (slope**2).sum(axis=1) <= 1e-22 * objective + 1e-4 * least[active]
             still = downhill & (np.abs(step).max(axis=1) < 1e-13)
             moved = active[better]
             theta[moved] = proposal[better]
             for known, new in zip(state, proposed, strict=True):
                 known[moved] = new[better]
+            # With little damping `gain` is that of a whole Newton step, not of one cut short.
             done = flat | still | (near & (damping[active] <= 1e-2))
             converged[active[done]] = True
+            # As Levenberg and Marquardt: less damping after progress, more after a step that gained nothing.
             factor = np.where(better | near, 1 / 8, np.where(downhill, 4.0, 10.0))
             damping[active] = np.clip(damping[active] * factor, 1 / MAX_DAMPING, MAX_DAMPING)
             active = active[~done & (damping[active] < MAX_DAMPING)]

@@ -31,7 +31,9 @@ class Profile:
 def profile_likelihoods(
     problem: Problem, weights: Array, best: Solution, covariance: Array, inverse: Array, degrees_of_freedom: int
 ) -> tuple[list[Profile], Array | None]:
-    """Return the profile of each parameter, and a theta better than the best one if there is one.
+    """Return the profile of each parameter, and a theta [parameters] better than the best one if there is one.
+
+    `weights` are [points], `covariance` (cluster-robust) and `inverse` (of the Hessian) [parameters, parameters].
 
     The limit is that of an F test, scaled by the ratio of the parameter's cluster-robust variance to the variance from
     the inverse Hessian (Chandler & Bate 2007).
@@ -46,11 +48,11 @@ def profile_likelihoods(
     error, limit = errors[parameter, None], limits[parameter, None]
     bounds = [bound[parameter, None] for bound in problem.bounds]
 
-    def place(multiples: Array) -> Array:
+    def held_at(multiples: Array) -> Array:
         return np.clip(theta[parameter, None] + sign[:, None] * error * multiples, *bounds)
 
     # The other parameters start where a parabola has them; one that is not determined stays.
-    at = place(np.linspace(0, REACH, POINTS + 1))
+    at = held_at(np.linspace(0, REACH, POINTS + 1))
     slopes = inverse[parameter] / variance[parameter, None]
     slopes = np.where(np.abs(slopes * REACH * error) < MAX_MOVE, slopes, 0.0)
     starts = theta + (at - theta[parameter, None])[:, :, None] * slopes[:, None, :]
@@ -61,7 +63,7 @@ def profile_likelihoods(
     sides = [(each, np.maximum(rise, 0.0)) for each, rise in zip(at, rises, strict=True)]
     flat = np.flatnonzero((rises <= limit).all(axis=1))
     if len(flat):
-        at = place(np.geomspace(REACH, FARTHEST, FAR_POINTS + 1)[1:])[flat]
+        at = held_at(np.geomspace(REACH, FARTHEST, FAR_POINTS + 1)[1:])[flat]
         starts = np.repeat(thetas[flat, -1:], FAR_POINTS, axis=1)
         _, rises = _minima(problem, weights, best, parameter[flat], at, starts)
         for side, far, rise in zip(flat, at, rises, strict=True):

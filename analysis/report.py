@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis import fits_json
-from analysis.figures import CAPTIONS
+from analysis.figures import FIGURES
 from analysis.fits_json import AXES, LAWS, METHODS, PARAMETERS, Data, epochs_before, rising
 from analysis.published import compare_with_published, verdict_counts
 from files import render
@@ -30,7 +30,7 @@ def report(data: Data, drawn: set[str], conclusions: str | None) -> str:
         drawn: the names of the figures beside the report.
         conclusions: what a person concluded from these numbers, as Markdown; None leaves the section out.
     """
-    figures = [{"name": name, "caption": caption} for name, caption in CAPTIONS.items() if name in drawn]
+    figures = [figure for figure in FIGURES if figure.name in drawn]
     text = render(REPORT, conclusions=conclusions, figures=figures, **values_of(data))
     return re.sub(r"\n{3,}", "\n\n", text)
 

@@ -15,7 +15,7 @@ from training.record import BASELINE, FINISHED, NOT_RUN, RunRecord, ladders_of
 from training.runs_table import Row, read_runs_table
 
 SWEEPS = "learning_rate_sweep_*.json"
-DELTA = 0.01  # of the Huber loss on log loss: a run more than 1 % off a law counts as an outlier
+STUDY_DELTA = 0.01  # of the Huber loss on log loss: a run more than 1 % off a law counts as an outlier
 MIN_SIZES = 3
 MIN_SPARE_SEEDS = 12  # seeds beyond the first of their setting; with fewer the slope of their variance is too uncertain
 
@@ -220,6 +220,6 @@ def fit_runs(law: str, runs: Runs, axis: str = "n_params", weighted: bool = True
         weights=weights_of(runs) if weighted else None,
         clusters=clusters(runs),
         sizes=[run["size"] for run in runs],
-        delta=DELTA,
+        delta=STUDY_DELTA,
         **options,
     )

@@ -12,10 +12,10 @@ from analysis.comparison import compare
 from analysis.compute_optimal import compute_optimal
 from analysis.fitting import Fit, fit, line_of
 from analysis.intervals import percentiles
-from analysis.laws import LAWS, Array
+from analysis.laws import OF_N_AND_D, OF_ONE, OF_REPETITION, OF_TRANSPOSITION, Array, Law
 from analysis.runs import (
-    DELTA,
     MIN_SIZES,
+    STUDY_DELTA,
     Run,
     Runs,
     Study,
@@ -31,7 +31,6 @@ from analysis.runs import (
 from cli import UserError
 
 AXES = ("n_params", "n_params_non_embedding")
-OF_N = ("power", "power_irreducible")
 MIN_BUDGETS = 3
 REPEATED = 1.05  # epochs; fewer are no repetition
 EPOCHS = (1, 2, 4, 8, 16, 32, 64)
@@ -58,7 +57,7 @@ class Fitted:
             **self.fit.as_dict(),
             "n_params": [run["n_params"] for run in self.runs],
             "line": line_of(self.fit),
-            "sheet": _sheet(self.fit, self.runs),
+            "sheet": _lines_by_budget(self.fit, self.runs),
         }
 
 
@@ -115,30 +114,28 @@ def _analyse(study: Study) -> dict[str, Any]:
 
 def _fits(main: Runs, runs: Runs) -> list[Fitted]:
     """Return every law that the runs of one architecture are sufficient for."""
-    found = [Fitted(axis, main, fit_runs(law, main, axis)) for axis in AXES for law in OF_N]
+    found = [Fitted(axis, main, fit_runs(law.name, main, axis)) for axis in AXES for law in OF_ONE]
     whole = whole_corpus(runs)
     if len(budgets_of(whole)) >= MIN_BUDGETS:
-        found += [Fitted(axis, whole, fit_runs("chinchilla", whole, axis)) for axis in AXES]
+        found += [Fitted(axis, whole, fit_runs(law.name, whole, axis)) for axis in AXES for law in OF_N_AND_D]
         longest = max(by_size(whole).values(), key=lambda members: (len(budgets_of(members)), members[0]["n_params"]))
         if len(budgets_of(longest)) > MIN_BUDGETS:
-            found += [Fitted("tokens", longest, _fit_along(law, longest, "tokens")) for law in OF_N]
+            found += [Fitted("tokens", longest, _fit_along(law, longest, "tokens")) for law in OF_ONE]
         best = frontier(whole)
         if len(best) > MIN_BUDGETS + 1:
-            found += [Fitted("flops", best, _fit_along(law, best, "flops")) for law in OF_N]
+            found += [Fitted("flops", best, _fit_along(law, best, "flops")) for law in OF_ONE]
     own_keys = [run for run in runs if run["n_keys"] == 1]
     repeated = any(run["epochs"] > REPEATED for run in own_keys) and len({run["unique_tokens"] for run in own_keys}) > 1
-    if repeated and _enough_settings("data_constrained", own_keys):
-        found.append(Fitted("n_params", own_keys, fit_runs("data_constrained", own_keys)))
-    if len({run["n_keys"] for run in runs}) > 1 and _enough_settings("transposition", runs):
-        found.append(Fitted("n_params", runs, fit_runs("transposition", runs)))
+    transposed = len({run["n_keys"] for run in runs}) > 1
+    for laws, members in (OF_REPETITION if repeated else [], own_keys), (OF_TRANSPOSITION if transposed else [], runs):
+        settings = len({setting_of(run) for run in members})
+        found += [
+            Fitted("n_params", members, fit_runs(law.name, members)) for law in laws if settings > len(law.parameters)
+        ]
     return found
 
 
-def _enough_settings(law: str, runs: Runs) -> bool:
-    return len({setting_of(run) for run in runs}) > len(LAWS[law].parameters)
-
-
-def _fit_along(law: str, runs: Runs, axis: str) -> Fit:
+def _fit_along(law: Law, runs: Runs, axis: str) -> Fit:
     """Fit a law of D ("tokens") or C ("flops"), unweighted; with too few clusters the runs are resampled."""
     labels = clusters(runs)
     return fit(
@@ -147,7 +144,7 @@ def _fit_along(law: str, runs: Runs, axis: str) -> Fit:
         d=column(runs, axis) if axis == "tokens" else None,
         c=column(runs, axis) if axis == "flops" else None,
         clusters=labels if len(set(labels)) > MIN_BUDGETS else None,
-        delta=DELTA,
+        delta=STUDY_DELTA,
     )
 
 
@@ -172,18 +169,18 @@ def _of(found: list[Fitted], law: str) -> Fit | None:
     return next((entry.fit for entry in found if entry.fit.law.name == law and entry.axis == "n_params"), None)
 
 
-def _sheet(fitted: Fit, runs: Runs) -> list[dict[str, Any]] | None:
+def _lines_by_budget(fitted: Fit, runs: Runs) -> list[dict[str, Any]] | None:
     """Return Chinchilla's law at each budget that the runs have, over their sizes."""
     if fitted.law.needs != ("n", "d"):
         return None
     low, high = fitted.domain["n"]
     at = np.geomspace(low / 1.3, high * 1.3, 40)
-    sheet = []
+    lines = []
     for budget in budgets_of(runs):
         tokens = np.mean([run["tokens"] for run in runs if run["budget"] == budget])
         loss = fitted.predict(n=at, d=np.full(len(at), tokens))
-        sheet.append({"budget": budget, "n_params": at.tolist(), "loss": loss.tolist()})
-    return sheet
+        lines.append({"budget": budget, "n_params": at.tolist(), "loss": loss.tolist()})
+    return lines
 
 
 # Tables
@@ -257,19 +254,19 @@ def extrapolate(architecture: str, main: Runs, runs: Runs) -> list[dict[str, Any
     the size is than the largest that was fitted; `inside` whether the mean is inside the law's 95 % band.
     """
     rows = []
-    for law, members in (("power", main), ("power_irreducible", main), ("chinchilla", whole_corpus(runs))):
+    whole = whole_corpus(runs)
+    of_both = OF_N_AND_D if len(budgets_of(whole)) >= MIN_BUDGETS else []
+    for law, members in [*((law, main) for law in OF_ONE), *((law, whole) for law in of_both)]:
         sizes = list(by_size(members).values())
-        if law == "chinchilla" and len(budgets_of(members)) < MIN_BUDGETS:
-            continue
         for kept in range(MIN_SIZES, len(sizes)):
             small = [run for group in sizes[:kept] for run in group]
             try:
-                fitted = fit_runs(law, small, resamples=RESAMPLES_OF_EXTRAPOLATION)
+                fitted = fit_runs(law.name, small, resamples=RESAMPLES_OF_EXTRAPOLATION)
             except ValueError:  # too few points are left for this law
                 continue
             for group in sizes[kept:]:
                 for budget in budgets_of(group):
-                    row = {"architecture": architecture, "law": law, "fitted_sizes": kept}
+                    row = {"architecture": architecture, "law": law.name, "fitted_sizes": kept}
                     row |= {"largest_fitted": small[-1]["n_params"], "main": budget == main[0]["budget"]}
                     rows.append(row | _predict(fitted, [run for run in group if run["budget"] == budget], row))
     return rows
@@ -324,6 +321,6 @@ def _verdict_of(fitted: Fit, name: str) -> dict[str, Any]:
 
 def _derived(fitted: Fit, name: str, function: Callable[[Array], Array]) -> dict[str, Any]:
     """Return a monotone function of one parameter, with its bootstrap interval."""
-    place = fitted.law.names.index(name)
-    low, high = percentiles(function(fitted.resampled[:, place]), fitted.degrees_of_freedom)
-    return {"value": float(function(fitted.theta[place : place + 1])[0]), "bootstrap": [low, high]}
+    index = fitted.law.names.index(name)
+    low, high = percentiles(function(fitted.resampled[:, index]), fitted.degrees_of_freedom)
+    return {"value": float(function(fitted.theta[index : index + 1])[0]), "bootstrap": [low, high]}

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 from scipy.optimize import brentq
-from scipy.stats import f, t
+from scipy.stats import f
 
 from analysis.comparison import AXES, compare, compare_law, compare_positions, compare_resources, sign_of
-from analysis.intervals import jackknife
 from analysis.runs import weights_of
 
 SIZES = np.geomspace(2e4, 2e7, 8)
@@ -137,20 +136,6 @@ def test_the_steeper_law_is_found_if_the_difference_is_clear(steeper):
 )
 def test_a_difference_has_a_sign_only_if_both_intervals_agree(bootstrap, over_sizes, sign):
     assert sign_of(bootstrap, over_sizes) == sign
-
-
-def test_the_jackknife_of_a_mean_is_its_students_interval():
-    values = np.array([1.0, 2.0, 4.0, 7.0, 8.0])
-    without_one = (values.sum() - values) / 4
-    expected = t.interval(0.95, 4, values.mean(), values.std(ddof=1) / np.sqrt(5))
-    assert jackknife(values.mean(), without_one) == pytest.approx(expected)
-
-
-def test_seeds_that_agree_do_not_hide_a_law_that_is_wrong():
-    """Runs with hardly any noise on a curve that is no power law: resampling sees little, leaving sizes out does."""
-    bent = lambda n, d: GPT_LAW(n, d) * (1 + 0.05 * np.sin(np.log(n) * 2))  # noqa: E731
-    alpha = under("power_irreducible", made_ladders(bent))["differences"]["alpha"]
-    assert np.ptp(alpha["jackknife"]) > 1.5 * np.ptp(alpha["bootstrap"])
 
 
 def test_a_shared_noise_of_pairs_cancels_in_the_difference():
