@@ -1,7 +1,7 @@
 """The parts of a run: batches, learning rate, configuration, evaluation and the n-gram baseline."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -10,16 +10,18 @@ import pytest
 import torch
 from small_runs import build_model, made_config, train, with_config, with_corpus
 
+import training.record
 from cli import UserError
 from training import ngram, single_run
 from training.batches import WindowBatches
-from training.config import RunConfig
+from training.config import RunConfig, later
 from training.evaluation import held_out_losses, summarise, token_losses
 from training.execution import ExecutionConfig
 from training.learning_rate import RULES, learning_rate_at, peak_learning_rate
 from training.models import build_optimizer
 from training.planning import plan_run
 from training.record import RunRecord, read_ladders, run_folder, write_record
+from training.runs_table import read_runs_table
 from training.sweep import best_learning_rate, fit_rule
 
 ROOT = Path(__file__).parent.parent
@@ -155,6 +157,29 @@ def test_the_hash_of_a_configuration_never_changes():
     started = replace(CONFIG, init_from="a/model", size="model", init_sha256="0" * 64)
     assert replace(started, init_from="b/moved", size="moved").config_hash == started.config_hash
     assert replace(started, init_sha256="1" * 64).config_hash != started.config_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrownConfig(RunConfig):
+    """A configuration to which fields were added after runs were published."""
+
+    label_smoothing: float = later(0.0)
+    optimiser: str = later("adamw")
+
+
+def test_a_field_that_is_added_later_leaves_old_records_readable_and_their_hashes_unchanged(monkeypatch):
+    grown = GrownConfig.from_dict(CONFIG.to_dict())
+    assert (grown.label_smoothing, grown.optimiser) == (0.0, "adamw")
+    assert grown.config_hash == CONFIG.config_hash
+    assert grown.trunk(5).config_hash == CONFIG.trunk(5).config_hash
+    changed = [replace(grown, label_smoothing=0.1), replace(grown, optimiser="muon")]
+    assert len({config.config_hash for config in (grown, *changed)}) == 3
+    assert all(GrownConfig.from_dict(config.to_dict()) == config for config in changed)
+    published = read_runs_table(ROOT / "results" / "runs.parquet")
+    monkeypatch.setattr(training.record, "RunConfig", GrownConfig)
+    again = read_runs_table(ROOT / "results" / "runs.parquet")  # each row's hash is checked
+    assert [row.record.config_hash for row in again] == [row.record.config_hash for row in published]
+    assert all(isinstance(row.record.config, GrownConfig) for row in again)
 
 
 @pytest.mark.parametrize("changes", [{"seed": None}, {"surprise": 1}, {"tokens": "many"}, {"schedule": "linear"}])

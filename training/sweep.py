@@ -125,7 +125,7 @@ def earlier_runs(path: Path, runs: list[PlannedRun]) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     before = read_json(path, "config", "runs")
-    found = before["config"]
+    found = RunConfig.later_defaults() | before["config"]
     different = [
         f"{name} {found.get(name)!r}, not {value!r}"
         for name, value in shared_fields(runs[0].config).items()
