@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 import cli
-from cli import UserError
+from cli import UserError, option
 from files import atomic_folder, check_output, read_json, write_json, write_text
-from generation.abc_pipeline import FREE, SAMPLING, STRICT, AbcGenerationPipeline, check_setting, shown
+from generation.abc_pipeline import FREE, SAMPLING, STRICT, AbcGenerationPipeline, check_setting
 from generation.messages import describe_copy, describe_failure
 from generation.page import Tune, write_page
 from generation.rendering import FORMATS, missing_programs, read_notes, render
@@ -33,15 +33,6 @@ transformers_logging.disable_progress_bar()
 
 SAMPLES = "samples.json"
 SETTINGS = ("key", "metre", "rhythm", "unit_length", "title", "top_p", "top_k", "min_p", "bars", "max_characters")
-MAX_SAMPLES = 100_000
-
-
-def option(default: Any, about: str, **more: Any) -> Any:
-    """Return a dataclass field with its default, its help, and what else its flag needs."""
-    metadata = {"help": about, **more}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -50,7 +41,7 @@ class GenerationArguments:
 
     model: str = option("data/best_model", "folder of a model, or its id on the Hub")
     output_dir: str | None = option(None, "folder for the tunes (default: samples/ in the model's folder)")
-    num_samples: int = option(12, "number of tunes, divided equally between the temperatures")
+    num_samples: int = option(12, "number of tunes, divided equally between the temperatures", least=1, most=100_000)
     key: str | None = option(None, "key of the tunes, such as D, F#m or Amix (default: the model chooses)")
     metre: str | None = option(None, "metre, such as 6/8 or C", aliases=["--meter"])
     rhythm: str | None = option(None, "rhythm, such as jig")
@@ -68,8 +59,6 @@ class GenerationArguments:
     corpus: str = option("data/processed_music_data", "the model's training corpus, to find copied tunes")
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_samples <= MAX_SAMPLES:
-            raise UserError(f"--num_samples {shown(self.num_samples)}: must be from 1 to {MAX_SAMPLES:,}")
         for name in ("temperatures", "formats"):
             values = getattr(self, name)
             if len(set(values)) < len(values) or (not values and name == "temperatures"):

@@ -9,10 +9,10 @@ from itertools import product
 from pathlib import Path
 
 import cli
-from cli import UserError
+from cli import UserError, option
 from modeling.loading import model_sha256
 from preprocessing.corpus import Corpus, warn_of_unknown
-from training.arguments import ExecutionArguments, check, option
+from training.arguments import MAX_TOKENS, TINY, ExecutionArguments
 from training.config import COSINE, RunConfig
 from training.costs import print_costs
 from training.planning import PlannedRun, plan_run
@@ -30,14 +30,13 @@ class BestArguments:
 
     corpus: str = option("data/processed_music_data", "the corpus folder")
     output_dir: str = option("data", "the folder of the study, which gets the folder best_model")
-    search_tokens: int = option(300_000, "training tokens of each run of the search")
-    learning_rate_factors: list[float] = option([0.03, 0.1, 0.3], "learning rates tried, times the best run's")
-    dropouts: list[float] = option([0.0, 0.1], "dropouts tried")
-    weight_decays: list[float] = option([0.01, 0.1], "weight decays tried")
-    tokens: int = option(4_000_000, "training tokens of the long run")
-
-    def __post_init__(self) -> None:
-        check(self)
+    search_tokens: int = option(300_000, "training tokens of each run of the search", least=1, most=MAX_TOKENS)
+    learning_rate_factors: list[float] = option(
+        [0.03, 0.1, 0.3], "learning rates tried, times the best run's", least=TINY, most=1e6
+    )
+    dropouts: list[float] = option([0.0, 0.1], "dropouts tried", least=0, most=0.99)
+    weight_decays: list[float] = option([0.01, 0.1], "weight decays tried", least=0, most=1e6)
+    tokens: int = option(4_000_000, "training tokens of the long run", least=1, most=MAX_TOKENS)
 
 
 def plan_search(best: BestArguments, corpus: Corpus) -> list[PlannedRun]:

@@ -12,10 +12,11 @@ import numpy as np
 from accelerate import PartialState
 
 import cli
-from cli import UserError
+from cli import UserError, option
 from files import read_json, write_json
+from modeling.shapes import SIZES
 from preprocessing.corpus import Corpus
-from training.arguments import ExecutionArguments, RecipeArguments, option
+from training.arguments import MAX_TOKENS, TINY, ExecutionArguments, RecipeArguments
 from training.config import RunConfig
 from training.costs import print_costs
 from training.planning import PlannedRun, base_config, check_context, plan_run, with_budget
@@ -33,17 +34,16 @@ class SweepArguments(RecipeArguments):
     """Sizes and the peak learning rates tried for each."""
 
     arm: str = option("sweep", "of a file with several arms, the one to train")
-    gpt_sizes: list[str] = option([], "GPT sizes")
-    lstm_sizes: list[str] = option([], "LSTM sizes")
-    seeds: list[int] = option([0], "one run for each size, learning rate and seed")
-    tokens: int = option(2_000_000, "training tokens of each run")
-    data_fraction: float = option(1.0, "fraction of the training tunes")
-    gpt_learning_rates: list[float] = option([], "peak learning rates tried at every GPT size")
-    lstm_learning_rates: list[float] = option([], "the same for LSTMs")
+    gpt_sizes: list[str] = option([], "GPT sizes", SIZES)
+    lstm_sizes: list[str] = option([], "LSTM sizes", SIZES)
+    seeds: list[int] = option([0], "one run for each size, learning rate and seed", least=0, most=2**31)
+    tokens: int = option(2_000_000, "training tokens of each run", least=1, most=MAX_TOKENS)
+    data_fraction: float = option(1.0, "fraction of the training tunes", least=1e-9, most=1)
+    gpt_learning_rates: list[float] = option([], "peak learning rates tried at every GPT size", least=TINY, most=1e6)
+    lstm_learning_rates: list[float] = option([], "the same for LSTMs", least=TINY, most=1e6)
     sweep_file: str = option("results/learning_rate_sweep.json", "the result, to which runs of the same kind are added")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for architecture in ("gpt", "lstm"):
             rates = getattr(self, f"{architecture}_learning_rates")
             if getattr(self, f"{architecture}_sizes") and len(set(rates)) < 3:
