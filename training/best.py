@@ -11,14 +11,14 @@ from pathlib import Path
 import cli
 from cli import UserError, option
 from modeling.loading import model_sha256
-from preprocessing.corpus import Corpus, warn_of_unknown
+from preprocessing.corpus import Corpus
 from training.arguments import MAX_TOKENS, TINY, ExecutionArguments
 from training.config import COSINE, RunConfig
 from training.costs import print_costs
 from training.planning import PlannedRun, plan_run
-from training.processes import decide_together, launched, locked, say
+from training.processes import launched, say
 from training.record import BEST, SEARCH, read_ladders, run_folder
-from training.workers import report_failures, train_all
+from training.workers import report_failures, training_in
 
 SEED_OFFSET = 1000  # so that the data come in another order
 WARMUP_FRACTION = 0.02  # of the budget of a run that starts from trained weights
@@ -88,13 +88,11 @@ def run(best: BestArguments, execution: ExecutionArguments) -> None:
             runs = [*search, plan_long(search[0].config, best, corpus)]
             print_costs(runs, corpus, execution.num_parallel_runs, "best model")
             return
-        with locked(root):
-            decide_together(lambda: warn_of_unknown(corpus.stats))
-            config = execution.config(root)
-            results = train_all(search, corpus, config, execution.num_parallel_runs, "best model, search")
+        with training_in(root, corpus, execution) as train:
+            results = train(search, "best model, search", execution.num_parallel_runs)
             report_failures(results)
             chosen = min((result.record for result in results if result.record), key=lambda found: found.measured_loss)
-            [result] = train_all([plan_long(chosen.config, best, corpus)], corpus, config, 1, "best model, long run")
+            [result] = train([plan_long(chosen.config, best, corpus)], "best model, long run", 1)
             report_failures([result])
         assert result.record is not None
         say(f"{root / BEST}: test loss {result.record.test_loss:.4f} nats per character")

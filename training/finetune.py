@@ -11,7 +11,7 @@ import cli
 from cli import UserError, option
 from modeling.loading import load_config, load_model, load_tokenizer, model_sha256
 from modeling.shapes import ARCHITECTURE_OF, Shape
-from preprocessing.corpus import Corpus, warn_of_unknown
+from preprocessing.corpus import Corpus
 from training.arguments import TINY, ExecutionArguments
 from training.best import with_warmup
 from training.config import RunConfig
@@ -19,9 +19,9 @@ from training.costs import print_costs
 from training.evaluation import held_out_losses
 from training.execution import AUTO
 from training.planning import PlannedRun, check_context, plan_run, resolve_precision
-from training.processes import decide_together, launched, locked, say
+from training.processes import launched, say
 from training.record import FINE_TUNED
-from training.workers import report_failures, train_all
+from training.workers import report_failures, training_in
 
 
 @dataclass
@@ -109,9 +109,8 @@ def run(tuning: FineTuningArguments, execution: ExecutionArguments) -> None:
         if execution.dry_run:
             print_costs([planned], corpus, 1, "fine-tuning")
             return
-        with locked(root):
-            decide_together(lambda: warn_of_unknown(corpus.stats))
-            [result] = train_all([planned], corpus, execution.config(root), 1, "fine-tuning")
+        with training_in(root, corpus, execution) as train:
+            [result] = train([planned], "fine-tuning", 1)
             report_failures([result])
         assert result.record is not None
         folder, before, after = root / FINE_TUNED, loss_before(planned.config, corpus), result.record.validation_loss

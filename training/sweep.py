@@ -20,9 +20,9 @@ from training.arguments import MAX_TOKENS, TINY, ExecutionArguments, RecipeArgum
 from training.config import RunConfig
 from training.costs import print_costs
 from training.planning import PlannedRun, base_config, check_context, plan_run, with_budget
-from training.processes import launched, locked
+from training.processes import launched
 from training.record import variant_of
-from training.workers import RunResult, report_failures, train_all
+from training.workers import RunResult, report_failures, training_in
 
 FOLDER = "learning_rate_sweep"
 VARIED = ("architecture", "size", "seed", "learning_rate")  # fields in which the runs of a sweep differ
@@ -171,9 +171,9 @@ def train_sweep(sweep: SweepArguments, execution: ExecutionArguments) -> None:
     if execution.dry_run:
         print_costs(runs, corpus, execution.num_parallel_runs, sweep.arm)
         return
-    with locked(root):
+    with training_in(root, corpus, execution) as train:
         earlier = earlier_runs(path, runs)
-        results = train_all(runs, corpus, execution.config(root), execution.num_parallel_runs, sweep.arm)
+        results = train(runs, sweep.arm, execution.num_parallel_runs)
     if PartialState().is_main_process:
         for architecture, rule in write_sweep(results, path, earlier).items():
             print(f"{architecture}: learning rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}")
