@@ -77,8 +77,9 @@ def read_arguments(
 ) -> list[tuple[Any, ...]]:
     """Fill dataclasses from an optional YAML file (first, without a flag), then from flags.
 
-    A study file may have `arms`, a list of mappings whose fields override those of the file; flags override both, and
-    --arm takes the arm of that name. Returns one tuple of dataclasses for each arm; a file without arms is one arm.
+    A study file may have `arms`: an arm is a named part of it, a mapping whose fields override those of the file. Flags
+    override both, and --arm takes the arm of that name. Returns one tuple of dataclasses for each arm; a file without
+    arms is one arm.
 
     Raises SystemExit with one line for an unknown flag or field, a value out of range, or a file that cannot be read.
     """
