@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import build_model, made_config, train, with_config, with_corpus
+from small_runs import build_model, made_config, train, with_config
 
 import training.record
 from cli import UserError
@@ -138,17 +138,27 @@ OTHER_VALUES = {
 OTHER_VALUES_OF_LSTM = {"forget_bias": 0.0, "sequences": "streams", "embedding_size": 50}
 
 
+@pytest.fixture(scope="module")
+def ten_steps(small_corpus, tmp_path_factory):
+    """The record of a run of ten steps, by architecture."""
+    tokens = 10 * CONFIG.tokens_per_step
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("gpt", "lstm")}
+    return {name: train(made_config(name, tokens=tokens), folder, small_corpus) for name, folder in folders.items()}
+
+
 @pytest.mark.parametrize(
     ("architecture", "name", "value"),
     [("gpt", *item) for item in OTHER_VALUES.items()] + [("lstm", *item) for item in OTHER_VALUES_OF_LSTM.items()],
 )
-def test_every_field_of_a_configuration_decides_the_run_and_its_hash(small_corpus, tmp_path, architecture, name, value):
-    config = with_corpus(made_config(architecture, tokens=10 * CONFIG.tokens_per_step), small_corpus)
-    other = replace(config, **{name: value})
-    assert config.config_hash != other.config_hash
-    runs = [plan_run(one, tmp_path / one.config_hash, small_corpus) for one in (config, other)]
-    records = [single_run.train(run, small_corpus, lambda *_: None, ExecutionConfig()) for run in runs]
-    assert records[0].validation_loss != records[1].validation_loss
+def test_every_field_of_a_configuration_decides_the_run_and_its_hash(
+    small_corpus, ten_steps, tmp_path, architecture, name, value
+):
+    before = ten_steps[architecture]
+    config = replace(before.config, **{name: value})
+    assert config.config_hash != before.config_hash
+    run = plan_run(config, tmp_path, small_corpus)
+    record = single_run.train(run, small_corpus, lambda *_: None, ExecutionConfig())
+    assert record.validation_loss != before.validation_loss
 
 
 def test_the_hash_of_a_configuration_never_changes():
