@@ -63,8 +63,8 @@ def plan_search(best: BestArguments, corpus: Corpus) -> list[PlannedRun]:
     for i, (factor, dropout, decay) in enumerate(
         product(best.learning_rate_factors, best.dropouts, best.weight_decays)
     ):
-        rate = float(f"{factor * start.learning_rate:.3g}")
-        config = replace(further, learning_rate=rate, dropout=dropout, weight_decay=decay)
+        learning_rate = float(f"{factor * start.learning_rate:.3g}")
+        config = replace(further, learning_rate=learning_rate, dropout=dropout, weight_decay=decay)
         runs.append(plan_run(with_warmup(config, best.search_tokens), root / BEST / SEARCH / f"{i:02d}", corpus))
     return runs
 

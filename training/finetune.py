@@ -87,12 +87,13 @@ def plan_fine_tuning(tuning: FineTuningArguments, corpus: Corpus) -> PlannedRun:
         init_sha256=model_sha256(source),
         **options,
     )
-    run = plan_run(config, Path(tuning.output_dir) / FINE_TUNED, corpus, score_test=True)  # with the rule's rate
+    # At first with the rule's learning rate.
+    run = plan_run(config, Path(tuning.output_dir) / FINE_TUNED, corpus, score_test=True)
     if run.n_params != model.num_parameters():
         raise UserError(f"--model {source}: has {model.num_parameters()} parameters, not {run.n_params} as its shape")
-    rate = float(f"{tuning.learning_rate_factor * run.config.learning_rate:.3g}")
+    learning_rate = float(f"{tuning.learning_rate_factor * run.config.learning_rate:.3g}")
     tokens = round(tuning.epochs * (len(corpus.tokens("train")) - 1))
-    return replace(run, config=with_warmup(replace(run.config, learning_rate=rate), tokens))
+    return replace(run, config=with_warmup(replace(run.config, learning_rate=learning_rate), tokens))
 
 
 def loss_before(config: RunConfig, corpus: Corpus) -> float:

@@ -45,9 +45,9 @@ class SweepArguments(RecipeArguments):
 
     def __post_init__(self) -> None:
         for architecture in ("gpt", "lstm"):
-            rates = getattr(self, f"{architecture}_learning_rates")
-            if getattr(self, f"{architecture}_sizes") and len(set(rates)) < 3:
-                raise UserError(f"--{architecture}_learning_rates {rates}: an optimum needs at least three")
+            learning_rates = getattr(self, f"{architecture}_learning_rates")
+            if getattr(self, f"{architecture}_sizes") and len(set(learning_rates)) < 3:
+                raise UserError(f"--{architecture}_learning_rates {learning_rates}: an optimum needs at least three")
 
 
 def plan_sweep(sweep: SweepArguments, corpus: Corpus) -> list[PlannedRun]:
@@ -60,22 +60,22 @@ def plan_sweep(sweep: SweepArguments, corpus: Corpus) -> list[PlannedRun]:
             base = with_budget(base, sweep.tokens, sweep.cooldown_fraction)
             folder = Path(sweep.output_dir) / FOLDER / variant_of(base) / architecture / size
             for seed in dict.fromkeys(sweep.seeds):
-                for rate in dict.fromkeys(getattr(sweep, f"{architecture}_learning_rates")):
-                    config = replace(base, seed=seed, learning_rate=rate)
-                    runs.append(plan_run(config, folder / f"learning_rate_{rate}" / f"seed_{seed}", corpus))
+                for learning_rate in dict.fromkeys(getattr(sweep, f"{architecture}_learning_rates")):
+                    config = replace(base, seed=seed, learning_rate=learning_rate)
+                    runs.append(plan_run(config, folder / f"learning_rate_{learning_rate}" / f"seed_{seed}", corpus))
     if not runs:
         raise UserError("no sizes: give --gpt_sizes or --lstm_sizes, or studies/learning_rate_sweep.yaml")
     return runs
 
 
-def best_learning_rate(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float] | None:
+def best_learning_rate(learning_rates: np.ndarray, losses: np.ndarray) -> tuple[float, float] | None:
     """Return the best learning rate by a parabola in its log through the lowest run and its neighbours, and its bend.
 
-    The loss is that of the best rate plus bend · log(rate / best)². None if the lowest run is at an edge of the grid or
-    beside a run that diverged, whose loss is infinite.
+    The loss is that of the best learning rate plus bend · log(learning rate / best)². None if the lowest run is at an
+    edge of the grid or beside a run that diverged, whose loss is infinite.
     """
-    order = np.argsort(rates)
-    x, y = np.log(rates[order]), losses[order]
+    order = np.argsort(learning_rates)
+    x, y = np.log(learning_rates[order]), losses[order]
     lowest = int(np.argmin(y))
     if lowest in (0, len(x) - 1) or not np.isfinite(y[lowest - 1 : lowest + 2]).all():
         return None
@@ -92,12 +92,12 @@ def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
     optima, edges = [], []
     for size in dict.fromkeys(row["size"] for row in rows):
         mine = [row for row in rows if row["size"] == size]
-        rates = np.unique([row["learning_rate"] for row in mine])
+        learning_rates = np.unique([row["learning_rate"] for row in mine])
         pairs = [(run["learning_rate"], np.inf if run["loss"] is None else run["loss"]) for run in mine]
-        losses = np.array([np.mean([loss for at, loss in pairs if at == rate]) for rate in rates])
-        best = best_learning_rate(rates, losses)
+        losses = np.array([np.mean([loss for at, loss in pairs if at == each]) for each in learning_rates])
+        best = best_learning_rate(learning_rates, losses)
         if best is None:
-            edges.append(f"{size} at {rates[np.argmin(losses)]:g}")
+            edges.append(f"{size} at {learning_rates[np.argmin(losses)]:g}")
         else:
             optima.append({"size": size, "n": mine[0]["n_params_non_embedding"], "rate": best[0], "bend": best[1]})
     architecture = rows[0]["architecture"]
