@@ -4,19 +4,43 @@ import argparse
 import dataclasses
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 import yaml
 
 ARMS, ARM = "arms", "arm"
+RANGE = "range"  # in the metadata of a field
 NO_VALUE = ("", "~", "null")  # in YAML
 YAML_BYTES, YAML_DEPTH = 2**17, 64  # limits of a file of fields, as a hostile one would take long to read
 
 
 class UserError(Exception):
     """A mistake that the user can fix. The text is one line that names the file or field, and the fix."""
+
+
+def option(
+    default: Any,
+    about: str,
+    choices: Iterable[str] | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    **more: Any,
+) -> Any:
+    """Return a dataclass field for a flag: its default, its help text, and the values that it takes.
+
+    `choices` and the range from `least` to `most` hold for each value of a list; `read_arguments` refuses others.
+    `more` is for argparse, such as `aliases`.
+    """
+    metadata = {"help": about, **more}
+    if choices is not None:
+        metadata["choices"] = list(choices)
+    if least is not None and most is not None:
+        metadata[RANGE] = (least, most)
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def main(
@@ -53,14 +77,20 @@ def read_arguments(
 ) -> list[tuple[Any, ...]]:
     """Fill dataclasses from an optional YAML file (first, without a flag), then from flags.
 
-    A study file may have `arms`, a list of mappings whose fields override those of the file; flags override both, and
-    --arm takes the arm of that name. Returns one tuple of dataclasses for each arm; a file without arms is one arm.
+    A study file may have `arms`: an arm is a named part of it, a mapping whose fields override those of the file. Flags
+    override both, and --arm takes the arm of that name. Returns one tuple of dataclasses for each arm; a file without
+    arms is one arm.
 
-    Raises SystemExit with one line for an unknown flag, an unknown field, or a file that cannot be read.
+    Raises SystemExit with one line for an unknown flag or field, a value out of range, or a file that cannot be read.
     """
     from transformers import HfArgumentParser  # a second of imports that a library user need not pay
 
-    parser = HfArgumentParser(
+    class Parser(HfArgumentParser):
+        def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+            settings.pop(RANGE, None)  # metadata that argparse does not know
+            return super().add_argument(*names, **settings)
+
+    parser = Parser(
         kinds,  # type: ignore[arg-type]
         description=about,
         usage="%(prog)s [FILE.yaml] [--field value ...], FILE.yaml holding any of the fields below",
@@ -94,7 +124,20 @@ def read_arguments(
 
 
 def _fill(kinds: tuple[type, ...], values: dict[str, Any]) -> tuple[Any, ...]:
+    for field in (field for kind in kinds for field in dataclasses.fields(kind)):
+        check_range(field, values[field.name])
     return tuple(kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)}) for kind in kinds)
+
+
+def check_range(field: dataclasses.Field[Any], given: Any) -> None:
+    """Raise UserError naming the flag of a value, or of one in a list, that is not in the range of its `option`."""
+    if RANGE not in field.metadata:
+        return
+    least, most = field.metadata[RANGE]
+    for value in given if isinstance(given, list) else [given]:
+        if not least <= value <= most:  # NaN is in no range
+            ends = [f"{end:,}" if isinstance(end, int) and end < 10**9 else f"{end:g}" for end in (least, most)]
+            raise UserError(f"--{field.name} {value!s:.60}: must be from {ends[0]} to {ends[1]}")
 
 
 def _read_yaml(file: Path, kinds: tuple[type, ...]) -> list[dict[str, Any]]:

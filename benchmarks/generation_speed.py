@@ -61,7 +61,9 @@ def make_pipeline(architecture: str, size: str, device: torch.device) -> TextGen
     boundary, pad = tokenizer.convert_tokens_to_ids([BOUNDARY, PAD])
     torch.manual_seed(0)
     shape = shape_of(architecture, size, len(tokenizer), CONTEXT)
-    model = new_model(model_config(architecture, shape, len(tokenizer), CONTEXT, boundary, pad)).eval()
+    model = new_model(
+        model_config(architecture, shape, vocabulary_size=len(tokenizer), context=CONTEXT, boundary=boundary, pad=pad)
+    ).eval()
     model.generation_config.eos_token_id = None
     return TextGenerationPipeline(model=model, tokenizer=tokenizer, device=device)
 

@@ -174,7 +174,9 @@ def make_model(case: Case) -> PreTrainedModel:
     """Return the untrained model of a case."""
     torch.manual_seed(0)
     shape = shape_of(case.architecture, case.size, VOCABULARY, CONTEXT)
-    return new_model(model_config(case.architecture, shape, VOCABULARY, CONTEXT, 1, 0))
+    return new_model(
+        model_config(case.architecture, shape, vocabulary_size=VOCABULARY, context=CONTEXT, boundary=1, pad=0)
+    )
 
 
 def make_run(case: Case, stream: np.ndarray, compiled: bool) -> Engine:

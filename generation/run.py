@@ -7,7 +7,7 @@ arguments the study's best model writes 12 tunes.
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 import cli
-from cli import UserError
+from cli import UserError, option
 from files import atomic_folder, check_output, write_json
-from generation.abc_pipeline import SETTINGS, AbcGenerationPipeline, check_setting, shown
+from generation.abc_pipeline import SETTINGS, AbcGenerationPipeline, check_setting
 from generation.identity import identity_of, is_current, package_files
 from generation.memorisation import describe_copy
 from generation.page import Note, Tune, write_page, write_tunes
@@ -32,15 +32,6 @@ from preprocessing.notation import judge
 transformers_logging.disable_progress_bar()
 
 SAMPLES = "samples.json"
-MAX_SAMPLES = 100_000
-
-
-def option(default: Any, about: str, **more: Any) -> Any:
-    """Return a dataclass field with its default, its help, and what else its flag needs."""
-    metadata = {"help": about, **more}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 def setting(name: str, **more: Any) -> Any:
@@ -55,7 +46,7 @@ class GenerationArguments:
 
     model: str = option("data/best_model", "folder of a model, or its id on the Hub")
     output_dir: str | None = option(None, "folder for the tunes (default: samples/ in the model's folder)")
-    num_samples: int = option(12, "number of tunes, divided equally between the temperatures")
+    num_samples: int = option(12, "number of tunes, divided equally between the temperatures", least=1, most=100_000)
     key: str | None = setting("key")
     metre: str | None = setting("metre", aliases=["--meter"])
     rhythm: str | None = setting("rhythm")
@@ -73,8 +64,6 @@ class GenerationArguments:
     corpus: str = option("data/processed_music_data", "the model's training corpus, to find copied tunes")
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_samples <= MAX_SAMPLES:
-            raise UserError(f"--num_samples {shown(self.num_samples)}: must be from 1 to {MAX_SAMPLES:,}")
         for name in ("temperatures", "formats"):
             values = getattr(self, name)
             if len(set(values)) < len(values) or (not values and name == "temperatures"):

@@ -20,7 +20,12 @@ BLOCK = {torch.float32: 64, torch.bfloat16: 128}  # fastest of 64, 128 and 256 o
 
 
 class _CausalBlocks(torch.autograd.Function):
-    """softmax(q·kᵀ·scaling, causal)·v for [batch · heads, time, width]; the gradient by hand (Dao et al. 2022, B.2)."""
+    """softmax(q·kᵀ·scaling, causal)·v for [batch · heads, time, width]; the gradient by hand (Dao et al. 2022, B.2).
+
+    With P the probabilities and dO the gradient of the output: dV = Pᵀ·dO and dP = dO·Vᵀ; the scores' gradient is
+    dS = P ∘ (dP - rowsum(P ∘ dP)); dQ = scaling · dS·K and dK = scaling · dSᵀ·Q. A block of queries adds to the keys
+    and values up to its end.
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:

@@ -22,6 +22,7 @@ CONFIG_CLASSES: dict[str, type[PreTrainedConfig]] = {"gpt2": GPT2Config, "abc_ls
 def model_config(
     architecture: str,
     shape: Shape,
+    *,
     vocabulary_size: int,
     context: int,
     boundary: int,

@@ -109,16 +109,16 @@ def count(
         inner = feed_forward or 4 * width
         matrices, recurrence = layers * (4 * width**2 + 2 * width * inner), 0
         vectors = layers * (9 * width + inner) + 2 * width
-        tables, attention = (vocabulary_size + (positions or context)) * width, layers * context * width
+        embeddings, attention = (vocabulary_size + (positions or context)) * width, layers * context * width
     else:
         matrices = width * embedding if tied and width != embedding else 0  # the projection before a tied head
         recurrence = 4 * width * (embedding + width) + (layers - 1) * 8 * width**2
         vectors = layers * 8 * width
-        tables, attention = vocabulary_size * embedding, 0
+        embeddings, attention = vocabulary_size * embedding, 0
     head = vocabulary_size * (embedding if tied else width)
-    tables += 0 if tied else head
-    total = tables + matrices + recurrence + vectors
+    embeddings += 0 if tied else head
+    total = embeddings + matrices + recurrence + vectors
     return (
-        {"tables": tables, "matrices": matrices + recurrence, "vectors": vectors, "total": total},
+        {"tables": embeddings, "matrices": matrices + recurrence, "vectors": vectors, "total": total},
         {"matrices": 6 * matrices, "recurrence": 6 * recurrence, "attention": 6 * attention, "head": 6 * head},
     )

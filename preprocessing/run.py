@@ -8,12 +8,12 @@ import os
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cli
-from cli import UserError
+from cli import UserError, option
 from files import check_output
 from preprocessing.blocks import Reading
 from preprocessing.notation import FIELD_ORDER
@@ -21,8 +21,6 @@ from preprocessing.sources import BUNDLED, fingerprint, name_sources, read_sourc
 from preprocessing.transposition import SHIFTS
 from preprocessing.tunes import Policy
 
-MAX_CONTEXT = 1_000_000
-MAX_PROCESSES = 1024
 MAX_SHOWN = 6  # reasons on the screen; stats.json has all
 
 
@@ -30,33 +28,25 @@ MAX_SHOWN = 6  # reasons on the screen; stats.json has all
 class PreprocessingArguments:
     """What decides the corpus."""
 
-    source: list[str] = field(
-        default_factory=lambda: [BUNDLED],
-        metadata={
-            "help": "one or several of: 'bundled' (the ABC that music21 carries); a file, folder or archive (.zip, "
-            ".tar, .tar.gz) of .abc, .txt, .mid, .musicxml, .mxl or .krn; a .parquet, .json, .jsonl or .csv table; "
-            "The Session's tunes.csv or tunes.json (its licence forbids training language models since 2025-10-08); "
-            "'hub:OWNER/NAME[:config]'"
-        },
+    source: list[str] = option(
+        [BUNDLED],
+        "one or several of: 'bundled' (the ABC that music21 carries); a file, folder or archive (.zip, .tar, .tar.gz) "
+        "of .abc, .txt, .mid, .musicxml, .mxl or .krn; a .parquet, .json, .jsonl or .csv table; The Session's tunes.csv"
+        " or tunes.json (its licence forbids training language models since 2025-10-08); 'hub:OWNER/NAME[:config]'",
     )
-    output_dir: str = field(default="data/processed_music_data", metadata={"help": "folder of the corpus"})
-    text_column: str | None = field(
-        default=None, metadata={"help": "column of a table that holds the ABC (else 'abc notation', 'abc' or 'text')"}
+    output_dir: str = option("data/processed_music_data", "folder of the corpus")
+    text_column: str | None = option(
+        None, "column of a table that holds the ABC (else 'abc notation', 'abc' or 'text')"
     )
-    keep_fields: str = field(default="XRMLK", metadata={"help": f"header fields that a model sees, of {FIELD_ORDER}"})
-    transpose: str = field(
-        default="0", metadata={"help": "further keys for the training tunes: a number, easiest to read first, or 'all'"}
+    keep_fields: str = option("XRMLK", f"header fields that a model sees, of {FIELD_ORDER}")
+    transpose: str = option("0", "further keys for the training tunes: a number, easiest to read first, or 'all'")
+    interleave_voices: bool = option(False, "write the voices of a tune bar by bar, not one after the other")
+    vocabulary: str | None = option(
+        None, "corpus or model (folder or Hub id) whose vocabulary is kept; other characters become <unk>"
     )
-    interleave_voices: bool = field(
-        default=False, metadata={"help": "write the voices of a tune bar by bar, not one after the other"}
-    )
-    vocabulary: str | None = field(
-        default=None,
-        metadata={"help": "corpus or model (folder or Hub id) whose vocabulary is kept; other characters become <unk>"},
-    )
-    context: int = field(default=256, metadata={"help": "model_max_length of the tokenizer, in characters"})
-    num_proc: int = field(
-        default=os.cpu_count() or 1, metadata={"help": "worker processes; the output does not depend on it"}
+    context: int = option(256, "model_max_length of the tokenizer, in characters", least=2, most=1_000_000)
+    num_proc: int = option(
+        os.cpu_count() or 1, "worker processes; the output does not depend on it", least=1, most=1024
     )
 
     def __post_init__(self) -> None:
@@ -68,9 +58,6 @@ class PreprocessingArguments:
             raise UserError(f"--keep_fields {self.keep_fields}: transposing needs M and L among them")
         if not all(self.source):
             raise UserError("--source: one of them is empty")
-        for name, least, most in (("context", 2, MAX_CONTEXT), ("num_proc", 1, MAX_PROCESSES)):
-            if not least <= getattr(self, name) <= most:
-                raise UserError(f"--{name} {getattr(self, name)}: must be from {least} to {most:,}")
 
     @property
     def keys(self) -> int:

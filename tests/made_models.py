@@ -18,7 +18,9 @@ def sized_config(
 ) -> PreTrainedConfig:
     """Return the configuration of a model of a size."""
     shape = shape_of(architecture, size, vocabulary_size, context)
-    return model_config(architecture, shape, vocabulary_size, context, boundary, pad)
+    return model_config(
+        architecture, shape, vocabulary_size=vocabulary_size, context=context, boundary=boundary, pad=pad
+    )
 
 
 BUILD = {name: partial(sized_config, name) for name in ("gpt", "lstm")}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import made_tunes
 from hub_server import hub_server
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from small_runs import made_config, quiet, train
 from transformers import AutoModelForCausalLM, GPTNeoConfig
 
@@ -29,7 +29,6 @@ from training.execution import ExecutionConfig
 from training.finetune import FineTuningArguments, loss_before, plan_fine_tuning
 from training.learning_rate import peak_learning_rate
 from training.record import FINE_TUNED
-from training.saving import LATEST
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURES = ["gpt", "lstm"]
@@ -89,25 +88,6 @@ def test_budget_and_learning_rate_follow_from_the_corpus_and_the_rule(models, ne
     rule = peak_learning_rate("gpt", run.n_params_non_embedding)
     assert run.config.learning_rate == pytest.approx(0.5 * rule, rel=0.01)
     assert (run.config.architecture, run.config.init_from) == ("gpt", str(models / "gpt"))
-
-
-def test_an_interrupted_fine_tuning_resumes_to_the_same_weights(models, new_tunes, tmp_path):
-    often = ExecutionConfig(checkpoint_seconds=0)
-    run, again = (plan(models / "lstm", new_tunes, tmp_path / name, dropout=0.1) for name in ("whole", "cut"))
-
-    def stop_half_way(tokens, _):
-        if tokens > run.config.tokens / 2:
-            raise KeyboardInterrupt
-
-    single_run.train(run, new_tunes, quiet, often)
-    with pytest.raises(KeyboardInterrupt):
-        single_run.train(again, new_tunes, stop_half_way, often)
-    assert (again.folder / LATEST).is_file()
-    steps = []
-    single_run.train(again, new_tunes, lambda tokens, _: steps.append(tokens), often)
-    assert steps[0] > run.config.tokens / 3
-    whole, cut = (load_file(one.folder / "model.safetensors") for one in (run, again))
-    assert all(whole[name].equal(cut[name]) for name in whole)
 
 
 HUB = """

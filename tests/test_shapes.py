@@ -62,7 +62,7 @@ def counts_of_modules(model):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_counts_are_those_of_the_model(architecture, size, changes):
     shape = shape_of(architecture, size, VOCABULARY, CONTEXT)
-    config = model_config(architecture, shape, VOCABULARY, CONTEXT, boundary=2, pad=0)
+    config = model_config(architecture, shape, vocabulary_size=VOCABULARY, context=CONTEXT, boundary=2, pad=0)
     for name, value in changes.items():
         setattr(config, name, value)
     with torch.device("meta"):

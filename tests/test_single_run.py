@@ -187,17 +187,6 @@ def test_a_model_is_not_saved_with_weights_missing_or_of_another_model(small_cor
 # --- resuming --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_an_interrupted_run_ends_with_bitwise_the_same_weights_and_losses(
-    uninterrupted, small_corpus, tmp_path, architecture
-):
-    config = replace(CONFIG, architecture=architecture, dropout=0.1)
-    for tokens in (3_000, 8_000):
-        interrupt(config, tmp_path, small_corpus, tokens)
-    train(config, tmp_path, small_corpus, OFTEN)
-    assert_same_run(tmp_path, uninterrupted[architecture])
-
-
 def test_a_finished_run_is_not_trained_again(uninterrupted, small_corpus):
     config = replace(CONFIG, dropout=0.1)
     train(config, uninterrupted["gpt"], small_corpus, progress=lambda *_: pytest.fail("trained"))

@@ -138,13 +138,6 @@ def test_a_bf16_run_resumes_with_the_same_bits(small_corpus, tmp_path):
     assert_same_run(tmp_path / "interrupted", tmp_path / "whole")
 
 
-def test_a_branch_ends_with_the_bits_of_the_same_run_trained_alone(small_corpus, tmp_path):
-    alone = Grid(small_corpus, tmp_path / "alone", "lstm", sequences=STREAMS).train_alone(10, 20)
-    grid = Grid(small_corpus, tmp_path / "grid", "lstm", sequences=STREAMS)
-    grid.train(10, 20)
-    grid.assert_branches_are(alone, 10, 20)
-
-
 def test_accumulated_pieces_use_the_states_of_their_rows_also_after_the_piece_size_changed(small_corpus, tmp_path):
     config = replace(SHORT_EPOCHS, dropout=0.0)
     expected = train(config, tmp_path / "whole", small_corpus)

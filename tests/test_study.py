@@ -15,7 +15,7 @@ from transformers import GPT2LMHeadModel
 
 import training.arguments
 import training.planning
-from cli import UserError
+from cli import UserError, read_arguments
 from training.arguments import ExecutionArguments, StudyArguments
 from training.best import BestArguments
 from training.costs import expected_seconds, print_costs
@@ -93,31 +93,36 @@ def test_a_study_that_cannot_be_planned_is_refused_by_its_flag(small_corpus, cha
 @pytest.mark.parametrize(
     ("kind", "flag", "value"),
     [
-        (StudyArguments, "weight_decay", float("nan")),
-        (StudyArguments, "flops", [float("inf")]),
-        (StudyArguments, "seeds", [-1]),
-        (StudyArguments, "tokens", [10**30]),
-        (StudyArguments, "tokens", [0]),
+        (StudyArguments, "weight_decay", "nan"),
+        (StudyArguments, "flops", "inf"),
+        (StudyArguments, "seeds", -1),
+        (StudyArguments, "tokens", 10**30),
+        (StudyArguments, "tokens", 0),
         (StudyArguments, "batch_size", 10**21),
         (StudyArguments, "context", 1),
-        (StudyArguments, "data_fraction", [0.0]),
-        (StudyArguments, "data_fraction", [1.5]),
-        (StudyArguments, "data_fraction", []),
-        (StudyArguments, "gpt_sizes", ["gigantic"]),
-        (StudyArguments, "lstm_lr_rule", [1.0, 2.0, 3.0]),
-        (SweepArguments, "gpt_learning_rates", [-1.0, 0.01]),
-        (BestArguments, "learning_rate_factors", [0.0]),
-        (FineTuningArguments, "epochs", float("nan")),
+        (StudyArguments, "data_fraction", 0.0),
+        (StudyArguments, "data_fraction", 1.5),
+        (StudyArguments, "gpt_sizes", "gigantic"),
+        (SweepArguments, "gpt_learning_rates", -1.0),
+        (BestArguments, "learning_rate_factors", 0.0),
+        (FineTuningArguments, "epochs", "nan"),
         (FineTuningArguments, "epochs", 0.0),
         (FineTuningArguments, "learning_rate_factor", 0.0),
         (FineTuningArguments, "dropout", 1.5),
         (ExecutionArguments, "micro_batch_size", -3),
-        (ExecutionArguments, "checkpoint_seconds", float("nan")),
+        (ExecutionArguments, "checkpoint_seconds", "nan"),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_its_flag(kind, flag, value):
-    with pytest.raises(UserError, match=f"--{flag}"):
-        kind(**{flag: value})
+def test_a_value_out_of_range_is_refused_by_its_flag(capsys, kind, flag, value):
+    with pytest.raises(SystemExit):
+        read_arguments(kind, argv=[f"--{flag}", str(value)])
+    assert f"--{flag}" in capsys.readouterr().err
+
+
+def test_an_axis_without_values_and_a_rule_of_three_are_refused():
+    for changes in ({"data_fraction": []}, {"lstm_lr_rule": [1.0, 2.0, 3.0]}):
+        with pytest.raises(UserError, match=f"--{next(iter(changes))}"):
+            StudyArguments(**changes)
 
 
 def test_budgets_in_tokens_and_in_flops_together_are_refused():

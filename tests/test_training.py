@@ -1,25 +1,27 @@
 """The parts of a run: batches, learning rate, configuration, evaluation and the n-gram baseline."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_runs import build_model, made_config, train, with_config, with_corpus
+from small_runs import build_model, made_config, train, with_config
 
+import training.record
 from cli import UserError
 from training import ngram, single_run
 from training.batches import WindowBatches
-from training.config import RunConfig
+from training.config import RunConfig, later
 from training.evaluation import held_out_losses, summarise, token_losses
 from training.execution import ExecutionConfig
 from training.learning_rate import RULES, learning_rate_at, peak_learning_rate
 from training.models import build_optimizer
 from training.planning import plan_run
 from training.record import RunRecord, read_ladders, run_folder, write_record
+from training.runs_table import read_runs_table
 from training.sweep import best_learning_rate, fit_rule
 
 ROOT = Path(__file__).parent.parent
@@ -136,17 +138,27 @@ OTHER_VALUES = {
 OTHER_VALUES_OF_LSTM = {"forget_bias": 0.0, "sequences": "streams", "embedding_size": 50}
 
 
+@pytest.fixture(scope="module")
+def ten_steps(small_corpus, tmp_path_factory):
+    """The record of a run of ten steps, by architecture."""
+    tokens = 10 * CONFIG.tokens_per_step
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("gpt", "lstm")}
+    return {name: train(made_config(name, tokens=tokens), folder, small_corpus) for name, folder in folders.items()}
+
+
 @pytest.mark.parametrize(
     ("architecture", "name", "value"),
     [("gpt", *item) for item in OTHER_VALUES.items()] + [("lstm", *item) for item in OTHER_VALUES_OF_LSTM.items()],
 )
-def test_every_field_of_a_configuration_decides_the_run_and_its_hash(small_corpus, tmp_path, architecture, name, value):
-    config = with_corpus(made_config(architecture, tokens=10 * CONFIG.tokens_per_step), small_corpus)
-    other = replace(config, **{name: value})
-    assert config.config_hash != other.config_hash
-    runs = [plan_run(one, tmp_path / one.config_hash, small_corpus) for one in (config, other)]
-    records = [single_run.train(run, small_corpus, lambda *_: None, ExecutionConfig()) for run in runs]
-    assert records[0].validation_loss != records[1].validation_loss
+def test_every_field_of_a_configuration_decides_the_run_and_its_hash(
+    small_corpus, ten_steps, tmp_path, architecture, name, value
+):
+    before = ten_steps[architecture]
+    config = replace(before.config, **{name: value})
+    assert config.config_hash != before.config_hash
+    run = plan_run(config, tmp_path, small_corpus)
+    record = single_run.train(run, small_corpus, lambda *_: None, ExecutionConfig())
+    assert record.validation_loss != before.validation_loss
 
 
 def test_the_hash_of_a_configuration_never_changes():
@@ -155,6 +167,29 @@ def test_the_hash_of_a_configuration_never_changes():
     started = replace(CONFIG, init_from="a/model", size="model", init_sha256="0" * 64)
     assert replace(started, init_from="b/moved", size="moved").config_hash == started.config_hash
     assert replace(started, init_sha256="1" * 64).config_hash != started.config_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrownConfig(RunConfig):
+    """A configuration to which fields were added after runs were published."""
+
+    label_smoothing: float = later(0.0)
+    optimiser: str = later("adamw")
+
+
+def test_a_field_that_is_added_later_leaves_old_records_readable_and_their_hashes_unchanged(monkeypatch):
+    grown = GrownConfig.from_dict(CONFIG.to_dict())
+    assert (grown.label_smoothing, grown.optimiser) == (0.0, "adamw")
+    assert grown.config_hash == CONFIG.config_hash
+    assert grown.trunk(5).config_hash == CONFIG.trunk(5).config_hash
+    changed = [replace(grown, label_smoothing=0.1), replace(grown, optimiser="muon")]
+    assert len({config.config_hash for config in (grown, *changed)}) == 3
+    assert all(GrownConfig.from_dict(config.to_dict()) == config for config in changed)
+    published = read_runs_table(ROOT / "results" / "runs.parquet")
+    monkeypatch.setattr(training.record, "RunConfig", GrownConfig)
+    again = read_runs_table(ROOT / "results" / "runs.parquet")  # each row's hash is checked
+    assert [row.record.config_hash for row in again] == [row.record.config_hash for row in published]
+    assert all(isinstance(row.record.config, GrownConfig) for row in again)
 
 
 @pytest.mark.parametrize("changes", [{"seed": None}, {"surprise": 1}, {"tokens": "many"}, {"schedule": "linear"}])

@@ -295,7 +295,7 @@ def test_a_sweep_adds_its_sizes_to_those_of_its_file(small_corpus, tmp_path, mon
             record = run.record(small_corpus, "diverged" if loss is None else "finished")
             yield RunResult(run, replace(record, validation_loss=loss))
 
-    monkeypatch.setattr(training.sweep, "train_all", lambda *given: list(trained(*given)))
+    monkeypatch.setattr(training.workers, "train_all", lambda *given: list(trained(*given)))
     given = {"corpus": small_corpus.folder, "output_dir": tmp_path, "sweep_file": path, "tokens": 8_000}
     given |= {"gpt_sizes": "15k", "lstm_sizes": None, "gpt_learning_rates": [0.005, 0.01, 0.02, 1]}
     command(training.sweep, *flags(**given))

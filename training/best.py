@@ -9,16 +9,16 @@ from itertools import product
 from pathlib import Path
 
 import cli
-from cli import UserError
+from cli import UserError, option
 from modeling.loading import model_sha256
-from preprocessing.corpus import Corpus, warn_of_unknown
-from training.arguments import ExecutionArguments, check, option
+from preprocessing.corpus import Corpus
+from training.arguments import MAX_TOKENS, TINY, ExecutionArguments
 from training.config import COSINE, RunConfig
 from training.costs import print_costs
 from training.planning import PlannedRun, plan_run
-from training.processes import decide_together, launched, locked, say
+from training.processes import launched, say
 from training.record import BEST, SEARCH, read_ladders, run_folder
-from training.workers import report_failures, train_all
+from training.workers import report_failures, training_in
 
 SEED_OFFSET = 1000  # so that the data come in another order
 WARMUP_FRACTION = 0.02  # of the budget of a run that starts from trained weights
@@ -30,14 +30,13 @@ class BestArguments:
 
     corpus: str = option("data/processed_music_data", "the corpus folder")
     output_dir: str = option("data", "the folder of the study, which gets the folder best_model")
-    search_tokens: int = option(300_000, "training tokens of each run of the search")
-    learning_rate_factors: list[float] = option([0.03, 0.1, 0.3], "learning rates tried, times the best run's")
-    dropouts: list[float] = option([0.0, 0.1], "dropouts tried")
-    weight_decays: list[float] = option([0.01, 0.1], "weight decays tried")
-    tokens: int = option(4_000_000, "training tokens of the long run")
-
-    def __post_init__(self) -> None:
-        check(self)
+    search_tokens: int = option(300_000, "training tokens of each run of the search", least=1, most=MAX_TOKENS)
+    learning_rate_factors: list[float] = option(
+        [0.03, 0.1, 0.3], "learning rates tried, times the best run's", least=TINY, most=1e6
+    )
+    dropouts: list[float] = option([0.0, 0.1], "dropouts tried", least=0, most=0.99)
+    weight_decays: list[float] = option([0.01, 0.1], "weight decays tried", least=0, most=1e6)
+    tokens: int = option(4_000_000, "training tokens of the long run", least=1, most=MAX_TOKENS)
 
 
 def plan_search(best: BestArguments, corpus: Corpus) -> list[PlannedRun]:
@@ -64,8 +63,8 @@ def plan_search(best: BestArguments, corpus: Corpus) -> list[PlannedRun]:
     for i, (factor, dropout, decay) in enumerate(
         product(best.learning_rate_factors, best.dropouts, best.weight_decays)
     ):
-        rate = float(f"{factor * start.learning_rate:.3g}")
-        config = replace(further, learning_rate=rate, dropout=dropout, weight_decay=decay)
+        learning_rate = float(f"{factor * start.learning_rate:.3g}")
+        config = replace(further, learning_rate=learning_rate, dropout=dropout, weight_decay=decay)
         runs.append(plan_run(with_warmup(config, best.search_tokens), root / BEST / SEARCH / f"{i:02d}", corpus))
     return runs
 
@@ -89,13 +88,11 @@ def run(best: BestArguments, execution: ExecutionArguments) -> None:
             runs = [*search, plan_long(search[0].config, best, corpus)]
             print_costs(runs, corpus, execution.num_parallel_runs, "best model")
             return
-        with locked(root):
-            decide_together(lambda: warn_of_unknown(corpus.stats))
-            config = execution.config(root)
-            results = train_all(search, corpus, config, execution.num_parallel_runs, "best model, search")
+        with training_in(root, corpus, execution) as train:
+            results = train(search, "best model, search", execution.num_parallel_runs)
             report_failures(results)
             chosen = min((result.record for result in results if result.record), key=lambda found: found.measured_loss)
-            [result] = train_all([plan_long(chosen.config, best, corpus)], corpus, config, 1, "best model, long run")
+            [result] = train([plan_long(chosen.config, best, corpus)], "best model, long run", 1)
             report_failures([result])
         assert result.record is not None
         say(f"{root / BEST}: test loss {result.record.test_loss:.4f} nats per character")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, cast
 
 from cli import UserError
@@ -15,12 +15,20 @@ WINDOWS, STREAMS = "windows", "streams"
 NAMES = ("size", "init_from")  # not in the hash: the shape and the hash of the starting weights say the same
 
 
+def later(default: Any) -> Any:
+    """Return a field of `RunConfig` that older records lack; `default` is the value that their runs had in effect.
+
+    A record without the field is read as having the default, which is left out of the hash: old hashes stay.
+    """
+    return field(default=default, metadata={"later": True})
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides a run: the same configuration, machine and versions give the same weights.
 
-    No constant elsewhere changes the weights. `config_hash` is the only test of "the same run": a field that is added
-    later must be left out of it at the value that older runs had. Raises UserError for an invalid value.
+    No constant elsewhere changes the weights. `config_hash` is the only test of "the same run". A new field is declared
+    with `later`. Raises UserError for an invalid value.
     """
 
     # data
@@ -112,9 +120,16 @@ class RunConfig:
 
     @property
     def config_hash(self) -> str:
-        """The hash of all fields but NAMES. Trunks of any length have the same one, as they grow."""
-        config = self.trunk() if self.schedule == TRUNK else self
-        values = {name: value for name, value in config.to_dict().items() if name not in NAMES}
+        """The hash of all fields but NAMES and `later` ones at their default.
+
+        Trunks of any length have the same hash, as they grow.
+        """
+        config, defaults = self.trunk() if self.schedule == TRUNK else self, self.later_defaults()
+        values = {
+            name: value
+            for name, value in config.to_dict().items()
+            if name not in NAMES and not (name in defaults and value == defaults[name])
+        }
         return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
 
     def differences(self, other: "RunConfig") -> list[str]:
@@ -131,8 +146,14 @@ class RunConfig:
         return asdict(self)
 
     @classmethod
+    def later_defaults(cls) -> dict[str, Any]:
+        """Return the fields declared with `later`, with their defaults."""
+        return {f.name: f.default for f in fields(cls) if "later" in f.metadata}
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
         """Return the configuration of a record. Raises UserError naming a field that is missing or unknown."""
+        values = cls.later_defaults() | dict(values)
         known = {f.name for f in fields(cls)}
         if unknown := sorted(values.keys() - known):
             raise UserError(f"config: unknown fields {', '.join(unknown)}: written by a newer version")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cli
-from cli import UserError
+from cli import UserError, option
 from preprocessing.corpus import Corpus
-from training.arguments import StudyArguments, StudyExecutionArguments, option
+from training.arguments import StudyArguments, StudyExecutionArguments
 from training.config import TRUNK
 from training.ngram import write_baseline
 from training.planning import PlannedRun, plan_study

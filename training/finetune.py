@@ -8,20 +8,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cli
-from cli import UserError
+from cli import UserError, option
 from modeling.loading import load_config, load_model, load_tokenizer, model_sha256
 from modeling.shapes import ARCHITECTURE_OF, Shape
-from preprocessing.corpus import Corpus, warn_of_unknown
-from training.arguments import ExecutionArguments, check, option
+from preprocessing.corpus import Corpus
+from training.arguments import TINY, ExecutionArguments
 from training.best import with_warmup
 from training.config import RunConfig
 from training.costs import print_costs
 from training.evaluation import held_out_losses
 from training.execution import AUTO
 from training.planning import PlannedRun, check_context, plan_run, resolve_precision
-from training.processes import decide_together, launched, locked, say
+from training.processes import launched, say
 from training.record import FINE_TUNED
-from training.workers import report_failures, train_all
+from training.workers import report_failures, training_in
 
 
 @dataclass
@@ -31,18 +31,17 @@ class FineTuningArguments:
     model: str = option("data/best_model", "the model to train further, a folder or a Hub id")
     corpus: str = option("data/processed_music_data", "the corpus folder")
     output_dir: str = option("data", "the folder that gets the folder fine_tuned_model")
-    epochs: float = option(4.0, "passes over the corpus; for many tunes, or a GPT, 8 are better")
-    learning_rate_factor: float = option(0.5, "peak learning rate, times the rule's; for many tunes 1 is better")
-    dropout: float = option(0.0, "dropout")
-    batch_size: int = option(4, "sequences in a step")
-    context: int = option(256, "characters in a sequence")
-    weight_decay: float = option(0.1, "decoupled, on matrices only")
+    epochs: float = option(4.0, "passes over the corpus; for many tunes, or a GPT, 8 are better", least=0.01, most=1e6)
+    learning_rate_factor: float = option(
+        0.5, "peak learning rate, times the rule's; for many tunes 1 is better", least=TINY, most=1e6
+    )
+    dropout: float = option(0.0, "dropout", least=0, most=0.99)
+    batch_size: int = option(4, "sequences in a step", least=1, most=2**20)
+    context: int = option(256, "characters in a sequence", least=2, most=2**20)
+    weight_decay: float = option(0.1, "decoupled, on matrices only", least=0, most=1e6)
     precision: str = option(
         AUTO, "auto: bf16 for models at least 128 wide where the processor has it", [AUTO, "fp32", "tf32", "bf16"]
     )
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 def plan_fine_tuning(tuning: FineTuningArguments, corpus: Corpus) -> PlannedRun:
@@ -88,12 +87,13 @@ def plan_fine_tuning(tuning: FineTuningArguments, corpus: Corpus) -> PlannedRun:
         init_sha256=model_sha256(source),
         **options,
     )
-    run = plan_run(config, Path(tuning.output_dir) / FINE_TUNED, corpus, score_test=True)  # with the rule's rate
+    # At first with the rule's learning rate.
+    run = plan_run(config, Path(tuning.output_dir) / FINE_TUNED, corpus, score_test=True)
     if run.n_params != model.num_parameters():
         raise UserError(f"--model {source}: has {model.num_parameters()} parameters, not {run.n_params} as its shape")
-    rate = float(f"{tuning.learning_rate_factor * run.config.learning_rate:.3g}")
+    learning_rate = float(f"{tuning.learning_rate_factor * run.config.learning_rate:.3g}")
     tokens = round(tuning.epochs * (len(corpus.tokens("train")) - 1))
-    return replace(run, config=with_warmup(replace(run.config, learning_rate=rate), tokens))
+    return replace(run, config=with_warmup(replace(run.config, learning_rate=learning_rate), tokens))
 
 
 def loss_before(config: RunConfig, corpus: Corpus) -> float:
@@ -110,9 +110,8 @@ def run(tuning: FineTuningArguments, execution: ExecutionArguments) -> None:
         if execution.dry_run:
             print_costs([planned], corpus, 1, "fine-tuning")
             return
-        with locked(root):
-            decide_together(lambda: warn_of_unknown(corpus.stats))
-            [result] = train_all([planned], corpus, execution.config(root), 1, "fine-tuning")
+        with training_in(root, corpus, execution) as train:
+            [result] = train([planned], "fine-tuning", 1)
             report_failures([result])
         assert result.record is not None
         folder, before, after = root / FINE_TUNED, loss_before(planned.config, corpus), result.record.validation_loss

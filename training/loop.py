@@ -69,7 +69,12 @@ def train_to_end(
     execution: ExecutionConfig,
     progress: Progress,
 ) -> str | None:
-    """Train to the last step, with curves and checkpoints; return the reason if the run diverges before."""
+    """Train to the last step, with curves and checkpoints; return the reason if the run diverges before.
+
+    `validation_part` [tokens] is what the validation curve is measured on. The points are added to `history`, states
+    are saved in `checkpoints` and, of a trunk, as branch points. `progress` is called at each point of the training
+    curve.
+    """
     config, accelerator = run.config, trainer.accelerator
     train_every = max(1, config.steps // CURVE_POINTS)
     validate_every = max(1, config.steps // VALIDATION_POINTS)

@@ -27,13 +27,13 @@ def build_model(config: RunConfig, corpus: Corpus) -> PreTrainedModel:
     built = model_config(
         config.architecture,
         config.shape,
-        len(tokenizer),
-        config.context,
-        tokenizer.eos_token_id,
-        tokenizer.pad_token_id,
-        config.dropout,
-        config.activation,
-        config.forget_bias,
+        vocabulary_size=len(tokenizer),
+        context=config.context,
+        boundary=tokenizer.eos_token_id,
+        pad=tokenizer.pad_token_id,
+        dropout=config.dropout,
+        activation=config.activation,
+        forget_bias=config.forget_bias,
     )
     return new_model(built, config.slowest_wave)
 
@@ -49,9 +49,9 @@ def make_trainable(model: PreTrainedModel) -> None:
 
 def build_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.AdamW:
     """Return fused AdamW that decays the matrices of products only, not embeddings, biases or norms."""
-    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     parameters = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in tables]
-    others = [p for p in parameters if p.ndim <= 1 or id(p) in tables]
+    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in embeddings]
+    others = [p for p in parameters if p.ndim <= 1 or id(p) in embeddings]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.adam_epsilon, fused=True)

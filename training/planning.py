@@ -87,8 +87,8 @@ def plan_run(config: RunConfig, folder: Path, corpus: Corpus, rule: Rule | None 
     parameters, flops = count(config.architecture, config.shape, len(corpus.vocabulary), config.context, **options)
     if config.learning_rate == 0:
         non_embedding = parameters["total"] - parameters["tables"]
-        rate = peak_learning_rate(config.architecture, non_embedding, config.schedule, rule)
-        config = replace(config, learning_rate=rate)
+        learning_rate = peak_learning_rate(config.architecture, non_embedding, config.schedule, rule)
+        config = replace(config, learning_rate=learning_rate)
     return PlannedRun(config, folder, parameters, flops, **relations)
 
 

@@ -140,11 +140,6 @@ def variant_of(config: RunConfig) -> str:
     return name + (f"-{config.sequences}" if config.stateful else "")
 
 
-def baseline_file(root: Path) -> Path:
-    """Return the path of the n-gram baseline."""
-    return root / BASELINE
-
-
 def write_record(folder: Path, record: RunRecord) -> None:
     """Write a run's record atomically. It is written last: a folder that has one is complete."""
     write_json(folder / RECORD, record.to_dict())

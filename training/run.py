@@ -13,15 +13,14 @@ from accelerate import PartialState
 
 import cli
 from cli import UserError
-from preprocessing.corpus import warn_of_unknown
 from training.arguments import StudyArguments, StudyExecutionArguments
 from training.costs import print_costs
 from training.export import RUNS, Arm, export, plan_arms
 from training.planning import PlannedRun
-from training.processes import decide_together, launched, locked, say
+from training.processes import decide_together, launched, say
 from training.record import FINISHED, read_record, write_record
 from training.runs_table import read_runs_table
-from training.workers import report_failures, train_all
+from training.workers import report_failures, training_in
 
 QUICK = Path(__file__).parent.parent / "studies" / "quick.yaml"
 
@@ -46,12 +45,11 @@ def train_arm(arm: Arm, execution: StudyExecutionArguments, title: str) -> None:
     if execution.dry_run:
         print_costs(arm.runs, arm.corpus, execution.num_parallel_runs, title)
         return
-    with locked(root):
-        decide_together(lambda: warn_of_unknown(arm.corpus.stats))
+    with training_in(root, arm.corpus, execution) as train:
         if execution.reuse_runs is not None:
             table = Path(execution.reuse_runs)
             decide_together(lambda: restore(arm.runs, table))
-        results = train_all(arm.runs, arm.corpus, execution.config(root), execution.num_parallel_runs, title)
+        results = train(arm.runs, title, execution.num_parallel_runs)
         report_failures(results)
     say(f"{root}: all {len(results)} runs are finished")
 

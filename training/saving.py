@@ -82,7 +82,13 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def write_state(path: Path, config_hash: str, step: int, curves: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write the state of a run atomically. Raises OSError naming the file."""
+    """Write the state of a run atomically as one safetensors file. Raises OSError naming the file.
+
+    The tensors are, for each parameter NAME, its weights `model.NAME`, AdamW's moments `exp_avg.NAME` and
+    `exp_avg_sq.NAME`, and its step `step.NAME`; of stateful training also the recurrent `states` (Trainer.gather). The
+    metadata has `config_hash`, `step`, `curves` (JSON of History.to_dict), and `sha256` of all tensors and the other
+    metadata.
+    """
     metadata = {"config_hash": config_hash, "step": str(step), "curves": json.dumps(curves)}
     metadata["sha256"] = _hash(tensors, metadata)
     with atomic_write(path) as temporary:

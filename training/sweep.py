@@ -12,16 +12,17 @@ import numpy as np
 from accelerate import PartialState
 
 import cli
-from cli import UserError
+from cli import UserError, option
 from files import read_json, write_json
+from modeling.shapes import SIZES
 from preprocessing.corpus import Corpus
-from training.arguments import ExecutionArguments, RecipeArguments, option
+from training.arguments import MAX_TOKENS, TINY, ExecutionArguments, RecipeArguments
 from training.config import RunConfig
 from training.costs import print_costs
 from training.planning import PlannedRun, base_config, check_context, plan_run, with_budget
-from training.processes import launched, locked
+from training.processes import launched
 from training.record import variant_of
-from training.workers import RunResult, report_failures, train_all
+from training.workers import RunResult, report_failures, training_in
 
 FOLDER = "learning_rate_sweep"
 VARIED = ("architecture", "size", "seed", "learning_rate")  # fields in which the runs of a sweep differ
@@ -33,21 +34,20 @@ class SweepArguments(RecipeArguments):
     """Sizes and the peak learning rates tried for each."""
 
     arm: str = option("sweep", "of a file with several arms, the one to train")
-    gpt_sizes: list[str] = option([], "GPT sizes")
-    lstm_sizes: list[str] = option([], "LSTM sizes")
-    seeds: list[int] = option([0], "one run for each size, learning rate and seed")
-    tokens: int = option(2_000_000, "training tokens of each run")
-    data_fraction: float = option(1.0, "fraction of the training tunes")
-    gpt_learning_rates: list[float] = option([], "peak learning rates tried at every GPT size")
-    lstm_learning_rates: list[float] = option([], "the same for LSTMs")
+    gpt_sizes: list[str] = option([], "GPT sizes", SIZES)
+    lstm_sizes: list[str] = option([], "LSTM sizes", SIZES)
+    seeds: list[int] = option([0], "one run for each size, learning rate and seed", least=0, most=2**31)
+    tokens: int = option(2_000_000, "training tokens of each run", least=1, most=MAX_TOKENS)
+    data_fraction: float = option(1.0, "fraction of the training tunes", least=1e-9, most=1)
+    gpt_learning_rates: list[float] = option([], "peak learning rates tried at every GPT size", least=TINY, most=1e6)
+    lstm_learning_rates: list[float] = option([], "the same for LSTMs", least=TINY, most=1e6)
     sweep_file: str = option("results/learning_rate_sweep.json", "the result, to which runs of the same kind are added")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for architecture in ("gpt", "lstm"):
-            rates = getattr(self, f"{architecture}_learning_rates")
-            if getattr(self, f"{architecture}_sizes") and len(set(rates)) < 3:
-                raise UserError(f"--{architecture}_learning_rates {rates}: an optimum needs at least three")
+            learning_rates = getattr(self, f"{architecture}_learning_rates")
+            if getattr(self, f"{architecture}_sizes") and len(set(learning_rates)) < 3:
+                raise UserError(f"--{architecture}_learning_rates {learning_rates}: an optimum needs at least three")
 
 
 def plan_sweep(sweep: SweepArguments, corpus: Corpus) -> list[PlannedRun]:
@@ -60,22 +60,22 @@ def plan_sweep(sweep: SweepArguments, corpus: Corpus) -> list[PlannedRun]:
             base = with_budget(base, sweep.tokens, sweep.cooldown_fraction)
             folder = Path(sweep.output_dir) / FOLDER / variant_of(base) / architecture / size
             for seed in dict.fromkeys(sweep.seeds):
-                for rate in dict.fromkeys(getattr(sweep, f"{architecture}_learning_rates")):
-                    config = replace(base, seed=seed, learning_rate=rate)
-                    runs.append(plan_run(config, folder / f"learning_rate_{rate}" / f"seed_{seed}", corpus))
+                for learning_rate in dict.fromkeys(getattr(sweep, f"{architecture}_learning_rates")):
+                    config = replace(base, seed=seed, learning_rate=learning_rate)
+                    runs.append(plan_run(config, folder / f"learning_rate_{learning_rate}" / f"seed_{seed}", corpus))
     if not runs:
         raise UserError("no sizes: give --gpt_sizes or --lstm_sizes, or studies/learning_rate_sweep.yaml")
     return runs
 
 
-def best_learning_rate(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float] | None:
+def best_learning_rate(learning_rates: np.ndarray, losses: np.ndarray) -> tuple[float, float] | None:
     """Return the best learning rate by a parabola in its log through the lowest run and its neighbours, and its bend.
 
-    The loss is that of the best rate plus bend · log(rate / best)². None if the lowest run is at an edge of the grid or
-    beside a run that diverged, whose loss is infinite.
+    The loss is that of the best learning rate plus bend · log(learning rate / best)². None if the lowest run is at an
+    edge of the grid or beside a run that diverged, whose loss is infinite.
     """
-    order = np.argsort(rates)
-    x, y = np.log(rates[order]), losses[order]
+    order = np.argsort(learning_rates)
+    x, y = np.log(learning_rates[order]), losses[order]
     lowest = int(np.argmin(y))
     if lowest in (0, len(x) - 1) or not np.isfinite(y[lowest - 1 : lowest + 2]).all():
         return None
@@ -92,12 +92,12 @@ def fit_rule(rows: list[dict[str, Any]]) -> dict[str, Any]:
     optima, edges = [], []
     for size in dict.fromkeys(row["size"] for row in rows):
         mine = [row for row in rows if row["size"] == size]
-        rates = np.unique([row["learning_rate"] for row in mine])
+        learning_rates = np.unique([row["learning_rate"] for row in mine])
         pairs = [(run["learning_rate"], np.inf if run["loss"] is None else run["loss"]) for run in mine]
-        losses = np.array([np.mean([loss for at, loss in pairs if at == rate]) for rate in rates])
-        best = best_learning_rate(rates, losses)
+        losses = np.array([np.mean([loss for at, loss in pairs if at == each]) for each in learning_rates])
+        best = best_learning_rate(learning_rates, losses)
         if best is None:
-            edges.append(f"{size} at {rates[np.argmin(losses)]:g}")
+            edges.append(f"{size} at {learning_rates[np.argmin(losses)]:g}")
         else:
             optima.append({"size": size, "n": mine[0]["n_params_non_embedding"], "rate": best[0], "bend": best[1]})
     architecture = rows[0]["architecture"]
@@ -125,7 +125,7 @@ def earlier_runs(path: Path, runs: list[PlannedRun]) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     before = read_json(path, "config", "runs")
-    found = before["config"]
+    found = RunConfig.later_defaults() | before["config"]
     different = [
         f"{name} {found.get(name)!r}, not {value!r}"
         for name, value in shared_fields(runs[0].config).items()
@@ -171,9 +171,9 @@ def train_sweep(sweep: SweepArguments, execution: ExecutionArguments) -> None:
     if execution.dry_run:
         print_costs(runs, corpus, execution.num_parallel_runs, sweep.arm)
         return
-    with locked(root):
+    with training_in(root, corpus, execution) as train:
         earlier = earlier_runs(path, runs)
-        results = train_all(runs, corpus, execution.config(root), execution.num_parallel_runs, sweep.arm)
+        results = train(runs, sweep.arm, execution.num_parallel_runs)
     if PartialState().is_main_process:
         for architecture, rule in write_sweep(results, path, earlier).items():
             print(f"{architecture}: learning rate = {rule['coefficient']:.4g} · N^-{rule['exponent']:.4g}")

@@ -7,11 +7,12 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, cast
 
 import psutil
@@ -20,11 +21,12 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from cli import UserError, describe_os_error
-from preprocessing.corpus import Corpus
+from preprocessing.corpus import Corpus, warn_of_unknown
+from training.arguments import ExecutionArguments
 from training.execution import ExecutionConfig
 from training.loop import Progress
 from training.planning import PlannedRun
-from training.processes import decide_together, say
+from training.processes import decide_together, locked, say
 from training.record import FAILED, FINISHED, RunRecord, read_record, write_record
 from training.single_run import OutOfMemoryError, finished_record, train
 
@@ -58,6 +60,21 @@ def share_machine(num_parallel_runs: int) -> tuple[int, int]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
     num_parallel = num_parallel_runs or cores
     return num_parallel, max(1, cores // num_parallel)
+
+
+@contextmanager
+def training_in(
+    root: Path, corpus: Corpus, execution: ExecutionArguments
+) -> Iterator[Callable[[Sequence[PlannedRun], str, int], list[RunResult]]]:
+    """Keep other studies out of the folder `root`, and yield what trains runs there: `train_all` with its settings.
+
+    It takes the runs, a title, and how many runs are trained side by side. Prints a warning if the vocabulary lacks
+    characters.
+    """
+    with locked(root):
+        decide_together(lambda: warn_of_unknown(corpus.stats))
+        config = execution.config(root)
+        yield lambda runs, title, num_parallel_runs: train_all(runs, corpus, config, num_parallel_runs, title)
 
 
 def train_all(
