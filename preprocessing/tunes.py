@@ -10,11 +10,13 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from cli import UserError
 from preprocessing.abc_lexer import FIELD, TUNE_START, split_tunes
 from preprocessing.abc_reader import judge
 from preprocessing.blocks import Block, Names
 from preprocessing.cleaning import clean_tune, reason_to_drop
 from preprocessing.families import Melody, melody_of
+from preprocessing.header_fields import FIELD_ORDER, HEADER_FIELDS
 from preprocessing.ledger import Ledger
 from preprocessing.text_files import decode
 from preprocessing.transposition import Transposable, TranspositionError, is_transposed, shifts
@@ -118,8 +120,14 @@ class Tally:
 class Policy:
     """What of a tune a model sees."""
 
-    keep_fields: str
+    keep_fields: str  # letters of HEADER_FIELDS
     interleave_voices: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = "".join(letter for letter in self.keep_fields if letter not in HEADER_FIELDS)
+        if unknown or "K" not in self.keep_fields:
+            problem = f"unknown {unknown!r}" if unknown else "K is missing"
+            raise UserError(f"--keep_fields {self.keep_fields}: {problem}; give letters of {FIELD_ORDER}, K among them")
 
 
 def read_blocks(blocks: list[Block], policy: Policy) -> tuple[list[Candidate], Tally]:

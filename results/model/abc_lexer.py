@@ -8,12 +8,12 @@ from typing import Any
 
 from .abc_fields import ALTERATION, LETTERS, PITCH_CLASS, length_ratio
 
-FIELD_ORDER = "XTRMLQK"  # X first and K last are the standard's rule (ABC 2.1, section 2.2.1)
 FIELD = re.compile(r"(?![A-Ga-gxz]:[|:])([A-Za-z+]):[ \t]*(.*)")  # `d:|` is music
 TUNE_START = re.compile(r"^X:", re.MULTILINE)
 HEADER_END = re.compile(r"^K:.*$(?:\n(?:[A-Za-z+]:.*|%.*|[ \t]*)$)*+", re.MULTILINE)  # all above the first music
 BLANK_LINE = re.compile(r"\n[ \t]*$", re.MULTILINE)
 COMMENT = re.compile(r"(?<!\\)%.*")
+OUTSIDE_ABC = re.compile(r"[^\x20-\x7e\n]|\\")  # a backslash that joins no lines means nothing
 CONTINUES = re.compile(r"[ABCDFGHNORSTWZrsw+]:.*\\$")  # a text field that continues in the next line (ABC 2.0)
 LENGTH = r"(?:[0-9]{1,3}(?:/[0-9]{1,3}|/{0,8})|/{1,8}[0-9]{0,3})?"  # bounded against hostile text
 ENDING = "[1-9][0-9,.-]{0,16}"
