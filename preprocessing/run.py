@@ -79,7 +79,8 @@ class PreprocessingArguments:
 
 def build(arguments: PreprocessingArguments) -> dict[str, Any] | None:
     """Build the corpus and return its statistics; None if it is there already."""
-    from preprocessing.building import build_corpus, describe_build  # seconds of imports that workers do not need
+    # Imports of seconds that workers do not need
+    from preprocessing.building import CorpusOptions, build_corpus, describe_build
     from preprocessing.corpus import read_manifest, read_vocabulary
 
     folder = Path(arguments.output_dir)
@@ -102,12 +103,11 @@ def build(arguments: PreprocessingArguments) -> dict[str, Any] | None:
         for source, hashes in zip(arguments.source, inputs, strict=True)
         for block in read_source(source, hashes, reading, arguments.text_column, arguments.num_proc)
     )
+    options = CorpusOptions(arguments.policy, arguments.context, arguments.keys, vocabulary)
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     with ProcessPoolExecutor(arguments.num_proc, context, initializer=end_with_parent) as pool:
         try:
-            return build_corpus(
-                folder, blocks, reading, arguments.policy, manifest, pool, arguments.context, arguments.keys, vocabulary
-            )
+            return build_corpus(folder, blocks, reading, options, manifest, pool)
         except BrokenProcessPool:
             raise UserError("a worker process died, most likely out of memory: try a smaller --num_proc") from None
 
