@@ -38,11 +38,14 @@ DIRECTIVES = "comments and directives"
 RESPELLED_IN_BODY = "fields in the body respelled"
 
 QUOTED = re.compile(r'"[^"\n|]*"')  # with a bar line in it, a quote was left open: that is music
+# `[K:D]`
 INLINE = re.compile(r"\[([A-Za-z]):([^\[\]\n]*)\]")
 INLINE_VOICE = re.compile(r'\[(V):([^"\]\n]*(?:"[^"\n]*"[^"\]\n]*)*)\]')  # a name in quotes may hold a bracket
-SPACER = re.compile(rf"({NO_MUSIC})|y\d*", re.MULTILINE)
+SPACER = re.compile(rf"({NO_MUSIC})|y\d*", re.MULTILINE)  # `y`, `y10`
 IDLE = re.compile(rf"({NO_MUSIC})|[!$*;?@#]", re.MULTILINE)  # line breaks, and what the standard reserves (section 8.1)
+# `+CE+2`; `+trill+`, which NO_MUSIC matches
 PLUS = re.compile(rf"({PLUS_CHORD}{LENGTH})|{NO_MUSIC}", re.MULTILINE)
+# `U: T = !trill!`
 SYMBOL = re.compile(r'^U:[ \t]*([~H-Wh-w])[ \t]*=[ \t]*([!+"].*?[!+"])[ \t]*(?:%.*)?$', re.MULTILINE)
 NO_SYMBOL = ("!nil!", "!none!")
 USUAL_SYMBOLS = {
@@ -50,7 +53,7 @@ USUAL_SYMBOLS = {
     "T": "trill", "u": "upbow", "v": "downbow",
 }  # fmt: skip
 LINE = re.compile(r"^(?![A-Za-z]:)[^|\n]+$\n?", re.MULTILINE)  # of music without a bar line
-EMPTY_BAR = re.compile(
+EMPTY_BAR = re.compile(  # the first of `| |`, the third of `|||`, one alone on a line behind another
     r"(?<![:|\[])\|(?:[ \t]|y\d*)+(?=:*\||\[\||::)|(?<=\|\|)\|+|(?:(?<=[|:])|(?<=[|:]\]))\n\|(?=\n|$)"
 )
 # Between two bar lines, nothing but what cleaning takes out: a blank is left of it, as bar lines side by side are one.
@@ -61,12 +64,13 @@ HOLLOW = re.compile(
 BLANKS = re.compile(r"[ \t]+")
 EDGE_BLANKS = re.compile(r"^[ \t\n]+|[ \t]+$", re.MULTILINE)
 BACK_QUOTES = re.compile("`+")
-BAR_LINE_AT_END = re.compile(r"(?<![:|\[])\|\Z")
-SIGN = re.compile(f"[{''.join(UNICODE_ACCIDENTAL)}]")
+BAR_LINE_AT_END = re.compile(r"(?<![:|\[])\|\Z")  # `CDEF|`, not `CDEF||`
+SIGN = re.compile(f"[{''.join(UNICODE_ACCIDENTAL)}]")  # ♯
 MAY_BE_WRAPPED = re.compile(r"=[ \t]*(?:[\d\n]|$)|\n[/\d,'<>:]")  # much faster to look for than WRAPPED
 MAY_BE_IDLE = re.compile(r"[!$*;?@#]")
+# `name="Violin I"`, `clef=bass`, `treble`
 VOICE_WORD = re.compile(r'[^\s="]+\s*=\s*(?:"[^"]*"?|\S*)|\S+')
-SOUNDING = re.compile(
+SOUNDING = re.compile(  # `clef=bass`, `transpose=-2`, `treble-8`
     r"(?:clef|octave|transpose|t|middle|m|score|sound|shift)=\S+"
     r"|(?:treble|bass|alto|tenor|soprano|mezzosoprano|baritone|perc|none)[1-5]?(?:[+-](?:8|15))?"
 )
