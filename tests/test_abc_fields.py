@@ -4,6 +4,7 @@ import re
 from fractions import Fraction
 
 import pytest
+from made_abc import tune
 
 from preprocessing.abc_fields import (
     FIFTHS,
@@ -20,10 +21,6 @@ from preprocessing.abc_voice import MICROTONE, NO_KEY
 from preprocessing.notation import judge, transcribe
 
 C, F = 60, 65
-
-
-def tune(body: str, metre: str = "4/4", unit: str = "1/8", key: str = "C") -> str:
-    return f"X:1\nT:A tune\nM:{metre}\nL:{unit}\nK:{key}\n{body}"
 
 
 @pytest.mark.parametrize("sharps", range(-7, 8))

@@ -4,15 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from made_abc import tune
 
 from generation.distances import DURATIONS, FEATURES, METRES, ORDINAL, baseline_distances, distance, distances, features
 
 UNISON = 13
 DURATION = {str(value): category for category, value in enumerate(DURATIONS)}
-
-
-def tune(body, key="C", metre="4/4"):
-    return f"X:1\nM:{metre}\nL:1/8\nK:{key}\n{body}"
 
 
 def random_tunes(count, seed, letters="CDEFGABc", bars=8):

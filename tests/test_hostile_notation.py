@@ -6,14 +6,10 @@ import time
 from collections import Counter
 
 import pytest
+from made_abc import tune
 
 from preprocessing.abc_lexer import WORDS
 from preprocessing.notation import judge, split_tunes, transcribe
-
-
-def tune(body: str, metre: str = "4/4", unit: str = "1/8") -> str:
-    return f"X:1\nM:{metre}\nL:{unit}\nK:C\n{body}"
-
 
 RICH = """X:7
 T:All at once

@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import pytest
+from made_abc import tune
 
 from generation.quality import score_tune
 from preprocessing.abc_voice import LONG_OVERLAY, MICROTONE, OPEN_CHORD, PLUS_SIGNS, WORDS_IN_MUSIC
@@ -14,10 +15,6 @@ from preprocessing.notation import (
 )
 
 C, D, E, F, G, A, B, HIGH_C = 60, 62, 64, 65, 67, 69, 71, 72  # middle C and the notes above it
-
-
-def tune(body: str, metre: str = "4/4", unit: str = "1/8", key: str = "C") -> str:
-    return f"X:1\nT:A tune\nM:{metre}\nL:{unit}\nK:{key}\n{body}"
 
 
 def bad_bars(body: str, **header: str) -> list[tuple[int, str, str]]:

@@ -5,15 +5,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from made_abc import tune
 
 from generation.structure import form, key_kept, repeats_close, sections, square, structure, summary
 from preprocessing.notation import transcribe
 
 A4, B4, C4 = "C4E4|D4F4|E4G4|C8", "c4e4|d4f4|e4g4|c8", "G4E4|A4F4|E4G4|G8"  # four bars each
-
-
-def tune(body, key="C", metre="4/4"):
-    return f"X:1\nM:{metre}\nL:1/8\nK:{key}\n{body}"
 
 
 def part(body, **header):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from abc2midi_rewriting import Event, events
+from made_abc import transpose, tune
 
 from preprocessing.abc_fields import key_signature
 from preprocessing.notation import judge
@@ -19,7 +20,6 @@ from preprocessing.transposition import (
     TranspositionError,
     is_transposed,
     shifts,
-    transpose,
 )
 
 MUST_HAVE_ABC2MIDI = pytest.mark.skipif(
@@ -27,10 +27,6 @@ MUST_HAVE_ABC2MIDI = pytest.mark.skipif(
 )
 # abc2midi reads on past the end of a line that ends in a decoration without a note, into whatever memory holds
 READ_PAST_ITS_LINE = re.compile(r"[.~]$", re.MULTILINE)
-
-
-def tune(body: str, key: str = "C") -> str:
-    return f"X:1\nM:4/4\nL:1/8\nK:{key}\n{body}"
 
 
 def moved(body: str, semitones: int, key: str = "C") -> tuple[str, str]:

@@ -5,19 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
+from made_abc import transpose, tune
 from test_transposition import MUST_HAVE_ABC2MIDI, played
 
 from preprocessing.notation import judge
-from preprocessing.transposition import TranspositionError, transpose
+from preprocessing.transposition import TranspositionError
 from preprocessing.voices import VoicesError, interleave_voices
 
 # abc2midi plays these by what stands next to them in the text: [|] and ||1 are no bar lines to it, a fermata on a bar
 # line goes to whichever voice is next, and a trill that is tied over the bar line loses its tie
 READ_BY_ITS_NEIGHBOURS = re.compile(r"\[\||\|\]?\|\d|T[^|\n]*-[ ]*\||H[ ]*[|:\[]")
-
-
-def tune(body: str, key: str = "C") -> str:
-    return f"X:1\nM:4/4\nL:1/8\nK:{key}\n{body}"
 
 
 def interleaved(body: str) -> list[str]:
