@@ -36,7 +36,7 @@ class Block:
     line: int = 1
 
 
-class Names(dict[str, list[dict[str, str]]]):
+class DroppedNames(dict[str, list[dict[str, str]]]):
     """What was left out, by reason: the `file` (or member, or row) and the `tune` in it, "" if it is the whole file.
 
     At most MAX_NAMED are named for each reason.
@@ -48,7 +48,7 @@ class Names(dict[str, list[dict[str, str]]]):
         if len(known) < MAX_NAMED and (tune or known[-1:] != [name]):
             known.append(name)
 
-    def include(self, other: "Names") -> None:
+    def include(self, other: "DroppedNames") -> None:
         """Add the entries of another record."""
         for reason, names in other.items():
             known = self.setdefault(reason, [])
@@ -68,7 +68,7 @@ class Reading:
     files: int = 0
     bytes: int = 0
     drops: Counter[str] = field(default_factory=Counter)
-    dropped: Names = field(default_factory=Names)
+    dropped: DroppedNames = field(default_factory=DroppedNames)
     skipped_bytes: Counter[str] = field(default_factory=Counter)
     converted: dict[str, Counter[str]] = field(default_factory=dict)
     licences: dict[str, str] = field(default_factory=dict)

@@ -16,17 +16,17 @@ from tqdm import tqdm
 
 from cli import UserError
 from files import atomic_folder, write_json, write_text
-from preprocessing.blocks import Block, Names, Reading, file_sha256
+from preprocessing.blocks import Block, DroppedNames, Reading, file_sha256
 from preprocessing.corpus import SPLITS
 from preprocessing.dataset_card import dataset_card
 from preprocessing.families import Families, assign
 from preprocessing.tokens import UNKNOWN, build_tokenizer, build_vocabulary, encode_stream
-from preprocessing.tunes import Candidate, Policy, Tally, Tune, batches, in_order, read_blocks, transpose_tunes
+from preprocessing.tunes import Candidate, Policy, Tally, TuneRow, batches, in_order, read_blocks, transpose_tunes
 
 disable_progress_bars()
 
 COLUMN_TYPES = {str: "string", int: "int32"}
-FEATURES = Features({name: Value(COLUMN_TYPES[kind]) for name, kind in Tune.__annotations__.items()})
+FEATURES = Features({name: Value(COLUMN_TYPES[kind]) for name, kind in TuneRow.__annotations__.items()})
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 LIBRARIES = (
     "datasets", "datasketch", "matplotlib", "music21", "numpy", "pyarrow", "scipy", "tokenizers", "transformers",
@@ -63,7 +63,7 @@ class CorpusOptions:
 class CorpusContent:
     """What a corpus folder holds: by split the rows and their token stream, the vocabulary and the statistics."""
 
-    rows: dict[str, list[Tune]]
+    rows: dict[str, list[TuneRow]]
     streams: dict[str, np.ndarray]
     vocabulary: dict[str, int]
     stats: dict[str, Any]
@@ -103,7 +103,7 @@ def build_corpus(
 
 
 def _content(
-    splits: dict[str, list[Tune]],
+    splits: dict[str, list[TuneRow]],
     families: Families,
     reading: Reading,
     tally: Tally,
@@ -158,10 +158,10 @@ def collect_tunes(blocks: Iterable[Block], policy: Policy, pool: Executor) -> tu
     return list(kept.values()), tally
 
 
-def split_by_family(candidates: Sequence[Candidate], tally: Tally) -> tuple[dict[str, list[Tune]], Families]:
+def split_by_family(candidates: Sequence[Candidate], tally: Tally) -> tuple[dict[str, list[TuneRow]], Families]:
     """Return the tunes of each split, with their families; tunes similar to a held-out one are dropped in `tally`."""
     families = assign([candidate.melody for candidate in candidates])
-    splits: dict[str, list[Tune]] = {split: [] for split in SPLITS}
+    splits: dict[str, list[TuneRow]] = {split: [] for split in SPLITS}
     for candidate, split, name in zip(candidates, families.splits, families.names, strict=True):
         if split is None:
             tally.drop(candidate, "similar to a held-out tune")
@@ -171,10 +171,10 @@ def split_by_family(candidates: Sequence[Candidate], tally: Tally) -> tuple[dict
     return splits, families
 
 
-def augment(tunes: Sequence[Tune], keys: int, pool: Executor) -> tuple[list[Tune], Counter[str]]:
+def augment(tunes: Sequence[TuneRow], keys: int, pool: Executor) -> tuple[list[TuneRow], Counter[str]]:
     """Return the tunes in up to `keys` further keys each, and the failures by reason. No text comes twice."""
     seen = {tune.text for tune in tunes}
-    made: list[Tune] = []
+    made: list[TuneRow] = []
     failures: Counter[str] = Counter()
     batched = batches(tunes, lambda tune: len(tune.text) * keys)
     with tqdm(desc="transposing", unit=" tunes", total=len(tunes) * keys) as bar:
@@ -190,11 +190,11 @@ def augment(tunes: Sequence[Tune], keys: int, pool: Executor) -> tuple[list[Tune
     return made, failures
 
 
-def _in_hash_order(tunes: Sequence[Tune]) -> list[Tune]:
+def _in_hash_order(tunes: Sequence[TuneRow]) -> list[TuneRow]:
     return sorted(tunes, key=lambda tune: hashlib.sha256(tune.text.encode()).digest())
 
 
-def describe_tunes(splits: dict[str, list[Tune]], vocabulary_size: int) -> dict[str, Any]:
+def describe_tunes(splits: dict[str, list[TuneRow]], vocabulary_size: int) -> dict[str, Any]:
     """Return the statistics of the tunes in their original keys; lengths are characters per tune."""
     tunes = [tune for rows in splits.values() for tune in rows]
     lengths = np.array([len(tune.text) for tune in tunes])
@@ -241,8 +241,8 @@ def _describe_reading(reading: Reading) -> dict[str, Any]:
     return {**{name: value for name, value in vars(reading).items() if name != "dropped"}, "converted": converted}
 
 
-def _merge_names(*all_names: Names) -> Names:
-    merged = Names()
+def _merge_names(*all_names: DroppedNames) -> DroppedNames:
+    merged = DroppedNames()
     for names in all_names:
         merged.include(names)
     return merged

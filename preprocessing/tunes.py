@@ -13,7 +13,7 @@ from typing import TypeVar
 from cli import UserError
 from preprocessing.abc_lexer import FIELD, TUNE_START, split_tunes
 from preprocessing.abc_reader import judge
-from preprocessing.blocks import Block, Names
+from preprocessing.blocks import Block, DroppedNames
 from preprocessing.cleaning import clean_tune, reason_to_drop
 from preprocessing.families import Melody, melody_of
 from preprocessing.header_fields import FIELD_ORDER, HEADER_FIELDS
@@ -33,7 +33,7 @@ BATCH_CHARACTERS = 200_000  # of a worker's task
 
 
 @dataclass(frozen=True)
-class Tune:
+class TuneRow:
     """One row of the corpus; the fields are the columns of the DatasetDict.
 
     `shift` is the transposition in semitones, 0 for a tune as it was found; `family` is set once all tunes are known.
@@ -62,7 +62,7 @@ class Candidate:
     `name` is its number and title, to be found by in its file.
     """
 
-    tune: Tune
+    tune: TuneRow
     name: str
     melody: Melody
     raw_characters: int
@@ -80,7 +80,7 @@ class Tally:
     tunes: int = 0
     texts: Counter[str] = field(default_factory=Counter)
     drops: Counter[str] = field(default_factory=Counter)
-    dropped: Names = field(default_factory=Names)
+    dropped: DroppedNames = field(default_factory=DroppedNames)
     changed: Counter[str] = field(default_factory=Counter)
     characters: int = 0
     ledger: Ledger = field(default_factory=Ledger)
@@ -225,7 +225,7 @@ def _read_tune(raw: str, block: Block, text: str, start: int, policy: Policy, ta
         tally.drop_tune(reason, block.file, name, len(raw))
         return []
     assert clean.ledger.balanced(len(raw), len(cleaned)), f"characters of a tune in {block.file} do not add up"
-    tune = Tune(
+    tune = TuneRow(
         text=cleaned,
         title=clean.title,
         key=clean.header["K"],
@@ -243,12 +243,12 @@ def _read_tune(raw: str, block: Block, text: str, start: int, policy: Policy, ta
     return [Candidate(tune, name, melody, len(raw), clean.ledger)]
 
 
-def transpose_tunes(tunes: list[Tune], keys: int) -> tuple[list[Tune], Counter[str]]:
+def transpose_tunes(tunes: list[TuneRow], keys: int) -> tuple[list[TuneRow], Counter[str]]:
     """Return each tune in up to `keys` further keys, and the failures by reason.
 
     A transposed tune counts only if reading it gives every pitch shifted and nothing else changed.
     """
-    made: list[Tune] = []
+    made: list[TuneRow] = []
     failures: Counter[str] = Counter()
     for tune in tunes:
         try:
