@@ -67,16 +67,7 @@ def _read_xml(data: bytes) -> ElementTree.Element:
     for element in root.iter():
         element.text = (element.text or "").strip() or None
     for measure in root.iter("measure"):
-        if measure.find(".//measure-repeat[@type='start']") is not None:
-            raise ConversionError("bars written as repeat signs")
-        if measure.find("barline[@location='middle']/repeat") is not None:
-            raise ConversionError("repeats inside a bar")
-        voiced = measure.find("note/voice") is not None
-        for note in measure.findall("note"):
-            if note.find("cue") is not None:
-                _replace_by_rest(measure, note)
-            elif voiced and note.find("voice") is None:
-                ElementTree.SubElement(note, "voice").text = "1"
+        _complete_notes(measure)
     for transpose in root.iter("transpose"):
         if transpose.find("diatonic") is None:  # music21 requires it
             steps = round(float(transpose.findtext("chromatic", "0")) * 7 / 12)
@@ -84,6 +75,20 @@ def _read_xml(data: bytes) -> ElementTree.Element:
     for time in root.iter("time"):
         _simplify_metre(time)
     return root
+
+
+def _complete_notes(measure: ElementTree.Element) -> None:
+    """Give each note a voice if one has it, replace cue notes. Raises ConversionError for repeats that are misread."""
+    if measure.find(".//measure-repeat[@type='start']") is not None:
+        raise ConversionError("bars written as repeat signs")
+    if measure.find("barline[@location='middle']/repeat") is not None:
+        raise ConversionError("repeats inside a bar")
+    voiced = measure.find("note/voice") is not None
+    for note in measure.findall("note"):
+        if note.find("cue") is not None:
+            _replace_by_rest(measure, note)
+        elif voiced and note.find("voice") is None:
+            ElementTree.SubElement(note, "voice").text = "1"
 
 
 def _unpacked(archive_data: bytes) -> bytes:

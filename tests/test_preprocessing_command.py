@@ -142,6 +142,7 @@ BAD = {
     "too few tunes": (["--source", "one.abc"], "split is empty"),
     "fields without K": (["--source", "one.abc", "--keep_fields", "XM"], "--keep_fields"),
     "an unknown header field": (["--source", "one.abc", "--keep_fields", "K7"], "--keep_fields"),
+    "a header field that the corpus has not": (["--source", "one.abc", "--keep_fields", "XCK"], "unknown 'C'"),
     "a context out of range": (["--context", "1" + "0" * 21], "--context"),
     "too many processes": (["--num_proc", "1" + "0" * 21], "--num_proc"),
     "too many keys": (["--transpose", "9" * 5000], "--transpose"),
