@@ -37,6 +37,10 @@ STAFF = re.compile(  # what a K: field may say of the staff: `clef=bass`, `middl
     r"|(?i:(?:treble|alto|tenor|baritone|bass|(?:mezzo)?soprano|perc|none|auto)[1-5]?(?:[+^_-]?(?:8|15)(?:v[ab]|m[ab])?)?)"
     r"|[+-]?(?:8|15)(?:v[ab]|m[ab])?)(?!\S)"
 )
+CLEF = re.compile(
+    r"(?:^|\s)(?:clef=\"?)?(perc(?:ussion)?|treble|bass|alto|tenor|soprano|mezzosoprano|baritone)(?![a-z])",
+    re.IGNORECASE,
+)
 OCTAVE = re.compile(r"\boctave=([+-]?[0-9])\b")
 OCTAVE_CLEF = re.compile(r"(?:treble|alto|tenor|bass)[1-5]?([+-])(8|15)\b")
 TRANSPOSE = re.compile(r"\bt(?:ranspose)?=([+-]?[0-9]{1,3})\b")

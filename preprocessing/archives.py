@@ -1,28 +1,23 @@
 """Archives (.zip, .tar, .tar.gz) read member by member: nothing is unpacked to disk, and nothing unpacks too much."""
 
 import gzip
-import lzma
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 
-from preprocessing.blocks import KINDS, Reading, suffix_of, unknown_kind
+from preprocessing.blocks import DAMAGE, Reading
+from preprocessing.formats import ARCHIVE, FORMATS, suffix_of, unknown_kind
 
 Item = TypeVar("Item")
 ReadMember = Callable[[str, IO[bytes]], Iterator[Item]]
 
 BOMB_RATIO, BOMB_SIZE = 100, 50 << 20  # what unpacks to more than both is not read
-DAMAGE = (
-    zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error,
-    EOFError, NotImplementedError, OSError, UnicodeError,
-)  # fmt: skip
 
 
 def read_archive(path: Path, name: str, reading: Reading, read_member: ReadMember[Item]) -> Iterator[Item]:
@@ -84,7 +79,7 @@ def _read_tar(path: Path, name: str, reading: Reading, read_member: ReadMember[I
 
 def _reason_to_skip(name: str) -> str | None:
     suffix = suffix_of(name)
-    if KINDS.get(suffix) == "archive":
+    if FORMATS.get(suffix) == ARCHIVE:
         return "archive inside an archive"
     return None if suffix else unknown_kind(name)
 

@@ -1,21 +1,20 @@
-"""Blocks of raw ABC, the kinds of files they come from, and the record of what was read and what was left out."""
+"""Blocks of raw ABC, and the record of what was read and what was left out."""
 
 import hashlib
-import re
+import lzma
+import tarfile
+import zipfile
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-
-from preprocessing.conversion import SCORE_KINDS
+from pathlib import Path
 
 MAX_NAMED = 1000  # files and tunes named for each reason to drop them; all are counted
 
-KINDS = {
-    **dict.fromkeys((".abc", ".txt"), "text"),
-    **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz"), "archive"),
-    **dict.fromkeys((".parquet", ".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz"), "table"),
-    **dict.fromkeys(SCORE_KINDS, "score"),
-}
+DAMAGE = (  # what the reading of a damaged file or archive raises
+    zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error,
+    EOFError, NotImplementedError, OSError, UnicodeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Block:
     line: int = 1
 
 
-class Names(dict[str, list[dict[str, str]]]):
+class DroppedNames(dict[str, list[dict[str, str]]]):
     """What was left out, by reason: the `file` (or member, or row) and the `tune` in it, "" if it is the whole file.
 
     At most MAX_NAMED are named for each reason.
@@ -49,7 +48,7 @@ class Names(dict[str, list[dict[str, str]]]):
         if len(known) < MAX_NAMED and (tune or known[-1:] != [name]):
             known.append(name)
 
-    def include(self, other: "Names") -> None:
+    def include(self, other: "DroppedNames") -> None:
         """Add the entries of another record."""
         for reason, names in other.items():
             known = self.setdefault(reason, [])
@@ -69,7 +68,7 @@ class Reading:
     files: int = 0
     bytes: int = 0
     drops: Counter[str] = field(default_factory=Counter)
-    dropped: Names = field(default_factory=Names)
+    dropped: DroppedNames = field(default_factory=DroppedNames)
     skipped_bytes: Counter[str] = field(default_factory=Counter)
     converted: dict[str, Counter[str]] = field(default_factory=dict)
     licences: dict[str, str] = field(default_factory=dict)
@@ -84,18 +83,6 @@ class Reading:
         if size:
             self.skipped_bytes[reason] += size
             self.dropped.add(reason, file)
-
-
-def suffix_of(name: str) -> str:
-    """Return the ending that decides a file's kind (`.tar.gz` rather than `.gz`), or "" if the kind is unknown."""
-    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
-    return next((ending for ending in ("".join(suffixes[-2:]), "".join(suffixes[-1:])) if ending in KINDS), "")
-
-
-def unknown_kind(name: str) -> str:
-    """Return the reason under which a file of an unknown kind is counted; only a plausible ending is named."""
-    ending = re.search(r"\.[a-z0-9]{1,8}$", name.lower())
-    return f"not a known kind ({ending[0] if ending else 'no ending'})"
 
 
 def file_sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,17 @@ from tqdm import tqdm
 
 from cli import UserError
 from files import atomic_folder, write_json, write_text
-from preprocessing.blocks import Block, Names, Reading, file_sha256
+from preprocessing.blocks import Block, DroppedNames, Reading, file_sha256
 from preprocessing.corpus import SPLITS
 from preprocessing.dataset_card import dataset_card
 from preprocessing.families import Families, assign
 from preprocessing.tokens import UNKNOWN, build_tokenizer, build_vocabulary, encode_stream
-from preprocessing.tunes import Candidate, Policy, Tally, Tune, batches, in_order, read_blocks, transpose_tunes
+from preprocessing.tunes import Candidate, Policy, Tally, TuneRow, batches, in_order, read_blocks, transpose_tunes
 
 disable_progress_bars()
 
 COLUMN_TYPES = {str: "string", int: "int32"}
-FEATURES = Features({name: Value(COLUMN_TYPES[kind]) for name, kind in Tune.__annotations__.items()})
+FEATURES = Features({name: Value(COLUMN_TYPES[kind]) for name, kind in TuneRow.__annotations__.items()})
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 LIBRARIES = (
     "datasets", "datasketch", "matplotlib", "music21", "numpy", "pyarrow", "scipy", "tokenizers", "transformers",
@@ -49,30 +49,46 @@ def describe_build(
     }
 
 
+@dataclass(frozen=True)
+class CorpusOptions:
+    """What a model sees of a tune, further keys of the training tunes, tokenizer length, and a vocabulary to keep."""
+
+    policy: Policy
+    context: int
+    keys: int = 0
+    vocabulary: dict[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class CorpusContent:
+    """What a corpus folder holds: by split the rows and their token stream, the vocabulary and the statistics."""
+
+    rows: dict[str, list[TuneRow]]
+    streams: dict[str, np.ndarray]
+    vocabulary: dict[str, int]
+    stats: dict[str, Any]
+
+
 def build_corpus(
     folder: Path,
     blocks: Iterable[Block],
     reading: Reading,
-    policy: Policy,
+    options: CorpusOptions,
     manifest: dict[str, Any],
     pool: Executor,
-    context: int,
-    keys: int = 0,
-    vocabulary: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Build the corpus of `blocks` with the training tunes in `keys` further keys, write its folder, return its stats.
+    """Build the corpus of `blocks`, write its folder and return its statistics.
 
     The vocabulary is that of the training split unless one is given; other characters are the unknown token. Each split
     is in the order of its tunes' hashes, so that neighbours are unrelated. Raises UserError if a split would be empty.
     """
-    candidates, tally = collect_tunes(blocks, policy, pool)
+    candidates, tally = collect_tunes(blocks, options.policy, pool)
     reading.drops.update(tally.texts)
     if not candidates:
-        dropped = _merge_names(reading.dropped, tally.dropped)
-        counts = Counter({reason: len(names) for reason, names in dropped.items()}) | tally.drops | reading.drops
-        most = ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common(3)) or "nothing"
         source = " ".join(manifest["arguments"]["source"])
-        raise UserError(f"--source {source}: no tune in it that could be used (dropped: {most})")
+        raise UserError(
+            f"--source {source}: no tune in it that could be used (dropped: {_most_dropped(reading, tally)})"
+        )
     splits, families = split_by_family(candidates, tally)
     for split, tunes in splits.items():
         if not tunes:
@@ -80,11 +96,26 @@ def build_corpus(
                 f"the {split} split is empty: {len(candidates)} tunes are too few, give --source at least a hundred "
                 "(a few hundred for a meaningful loss)"
             )
+    content = _content(splits, families, reading, tally, options, pool)
+    with atomic_folder(folder, mark="manifest.json") as temporary:
+        _write(temporary, content, options, manifest)
+    return content.stats
+
+
+def _content(
+    splits: dict[str, list[TuneRow]],
+    families: Families,
+    reading: Reading,
+    tally: Tally,
+    options: CorpusOptions,
+    pool: Executor,
+) -> CorpusContent:
+    """Return the corpus of tunes that are split: transposed, encoded and counted."""
     written = sum(len(tune.text) for tunes in splits.values() for tune in tunes)
     assert tally.ledger.balanced(tally.characters, written), "the characters of the corpus do not add up"
-    transposed, failures = augment(splits["train"], keys, pool) if keys else ([], Counter())
+    transposed, failures = augment(splits["train"], options.keys, pool) if options.keys else ([], Counter())
     rows = {split: _in_hash_order([*splits[split], *(transposed if split == "train" else [])]) for split in SPLITS}
-    vocabulary = vocabulary or build_vocabulary(tune.text for tune in rows["train"])
+    vocabulary = options.vocabulary or build_vocabulary(tune.text for tune in rows["train"])
     streams = {split: encode_stream((tune.text for tune in rows[split]), vocabulary) for split in SPLITS}
     stats = {
         **describe_tunes(splits, len(vocabulary)),
@@ -100,9 +131,14 @@ def build_corpus(
         "unknown_share": {split: float(np.mean(stream == vocabulary[UNKNOWN])) for split, stream in streams.items()},
         "reading": _describe_reading(reading),
     }
-    with atomic_folder(folder, mark="manifest.json") as temporary:
-        _write(temporary, rows, streams, vocabulary, context, stats, manifest, keys)
-    return stats
+    return CorpusContent(rows, streams, vocabulary, stats)
+
+
+def _most_dropped(reading: Reading, tally: Tally) -> str:
+    """Return the three most frequent reasons why nothing is left."""
+    dropped = _merge_names(reading.dropped, tally.dropped)
+    counts = Counter({reason: len(names) for reason, names in dropped.items()}) | tally.drops | reading.drops
+    return ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common(3)) or "nothing"
 
 
 def collect_tunes(blocks: Iterable[Block], policy: Policy, pool: Executor) -> tuple[list[Candidate], Tally]:
@@ -122,10 +158,10 @@ def collect_tunes(blocks: Iterable[Block], policy: Policy, pool: Executor) -> tu
     return list(kept.values()), tally
 
 
-def split_by_family(candidates: Sequence[Candidate], tally: Tally) -> tuple[dict[str, list[Tune]], Families]:
+def split_by_family(candidates: Sequence[Candidate], tally: Tally) -> tuple[dict[str, list[TuneRow]], Families]:
     """Return the tunes of each split, with their families; tunes similar to a held-out one are dropped in `tally`."""
     families = assign([candidate.melody for candidate in candidates])
-    splits: dict[str, list[Tune]] = {split: [] for split in SPLITS}
+    splits: dict[str, list[TuneRow]] = {split: [] for split in SPLITS}
     for candidate, split, name in zip(candidates, families.splits, families.names, strict=True):
         if split is None:
             tally.drop(candidate, "similar to a held-out tune")
@@ -135,10 +171,10 @@ def split_by_family(candidates: Sequence[Candidate], tally: Tally) -> tuple[dict
     return splits, families
 
 
-def augment(tunes: Sequence[Tune], keys: int, pool: Executor) -> tuple[list[Tune], Counter[str]]:
+def augment(tunes: Sequence[TuneRow], keys: int, pool: Executor) -> tuple[list[TuneRow], Counter[str]]:
     """Return the tunes in up to `keys` further keys each, and the failures by reason. No text comes twice."""
     seen = {tune.text for tune in tunes}
-    made: list[Tune] = []
+    made: list[TuneRow] = []
     failures: Counter[str] = Counter()
     batched = batches(tunes, lambda tune: len(tune.text) * keys)
     with tqdm(desc="transposing", unit=" tunes", total=len(tunes) * keys) as bar:
@@ -154,11 +190,11 @@ def augment(tunes: Sequence[Tune], keys: int, pool: Executor) -> tuple[list[Tune
     return made, failures
 
 
-def _in_hash_order(tunes: Sequence[Tune]) -> list[Tune]:
+def _in_hash_order(tunes: Sequence[TuneRow]) -> list[TuneRow]:
     return sorted(tunes, key=lambda tune: hashlib.sha256(tune.text.encode()).digest())
 
 
-def describe_tunes(splits: dict[str, list[Tune]], vocabulary_size: int) -> dict[str, Any]:
+def describe_tunes(splits: dict[str, list[TuneRow]], vocabulary_size: int) -> dict[str, Any]:
     """Return the statistics of the tunes in their original keys; lengths are characters per tune."""
     tunes = [tune for rows in splits.values() for tune in rows]
     lengths = np.array([len(tune.text) for tune in tunes])
@@ -205,8 +241,8 @@ def _describe_reading(reading: Reading) -> dict[str, Any]:
     return {**{name: value for name, value in vars(reading).items() if name != "dropped"}, "converted": converted}
 
 
-def _merge_names(*all_names: Names) -> Names:
-    merged = Names()
+def _merge_names(*all_names: DroppedNames) -> DroppedNames:
+    merged = DroppedNames()
     for names in all_names:
         merged.include(names)
     return merged
@@ -217,36 +253,28 @@ def _by_count(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _write(
-    folder: Path,
-    rows: dict[str, list[Tune]],
-    streams: dict[str, np.ndarray],
-    vocabulary: dict[str, int],
-    context: int,
-    stats: dict[str, Any],
-    manifest: dict[str, Any],
-    keys: int,
-) -> None:
+def _write(folder: Path, content: CorpusContent, options: CorpusOptions, manifest: dict[str, Any]) -> None:
     from preprocessing.figures import draw_figures  # matplotlib takes half a second to import
 
     for name in ("data", "tokens", "figures"):
         (folder / name).mkdir()
     for split in SPLITS:
-        columns = {name: [getattr(tune, name) for tune in rows[split]] for name in FEATURES}
+        columns = {name: [getattr(tune, name) for tune in content.rows[split]] for name in FEATURES}
         Dataset.from_dict(columns, FEATURES).to_parquet(folder / "data" / f"{split}.parquet")
-        (folder / "tokens" / f"{split}.npy").write_bytes(_as_npy(streams[split]))
-    build_tokenizer(vocabulary, context).save_pretrained(folder)
-    write_json(folder / "vocab.json", vocabulary)
-    write_json(folder / "stats.json", stats)
-    draw_figures(stats, {split: [len(tune.text) for tune in rows[split]] for split in SPLITS}, folder / "figures")
-    write_text(folder / "README.md", dataset_card(stats, manifest))
+        (folder / "tokens" / f"{split}.npy").write_bytes(_as_npy(content.streams[split]))
+    build_tokenizer(content.vocabulary, options.context).save_pretrained(folder)
+    write_json(folder / "vocab.json", content.vocabulary)
+    write_json(folder / "stats.json", content.stats)
+    lengths = {split: [len(tune.text) for tune in tunes] for split, tunes in content.rows.items()}
+    draw_figures(content.stats, lengths, folder / "figures")
+    write_text(folder / "README.md", dataset_card(content.stats, manifest))
     outputs = {
         path.relative_to(folder).as_posix(): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }
     corpus = {
         "splits": {split: outputs[f"tokens/{split}.npy"] for split in SPLITS},
         "vocabulary": outputs["vocab.json"],
-        "n_keys": 1 + keys,
+        "n_keys": 1 + options.keys,
     }
     write_json(folder / "manifest.json", {**manifest, "corpus": corpus, "outputs": outputs})
 

@@ -8,20 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from preprocessing import markup
-from preprocessing.abc_fields import (
-    UNICODE_ACCIDENTAL,
-    canonical_key,
-    default_unit_length,
-    describes_staff,
-    octave_shift,
-)
+from preprocessing.abc_fields import UNICODE_ACCIDENTAL, octave_shift
 from preprocessing.abc_lexer import (
     COMMENT,
     CONTINUES,
     FIELD,
-    FIELD_ORDER,
     LENGTH,
     NO_MUSIC,
+    OUTSIDE_ABC,
     PLUS_CHORD,
     TEXT_ENDING,
     chord_of_plus_signs,
@@ -29,13 +23,12 @@ from preprocessing.abc_lexer import (
 )
 from preprocessing.abc_voice import NO_KEY, WORDS_IN_MUSIC, Verdict
 from preprocessing.chord_symbols import spell_chord_symbol
+from preprocessing.header_fields import HEADER_FIELDS, spell_key
 from preprocessing.ledger import Ledger
-from preprocessing.markup import HTML_AMONG_NOTES, OUTSIDE_ABC
-from preprocessing.percussion import CLEF, leave_out_percussion
-from preprocessing.text_fields import decode_text, spell_rhythm
+from preprocessing.markup import HTML_AMONG_NOTES
+from preprocessing.percussion import leave_out_percussion
 
 VOICES = "V"  # those that sound higher or lower than written are always kept, one line each
-HEADER_ORDER = FIELD_ORDER.replace("K", VOICES + "K")
 BODY_FIELDS = "KLMV"  # what changes the sound; lyrics, remarks and part names are left out
 MIN_NOTES = 8  # shorter ones are exercises and fragments
 MAX_ERRORS_PER_NOTE = 0.05
@@ -45,11 +38,14 @@ DIRECTIVES = "comments and directives"
 RESPELLED_IN_BODY = "fields in the body respelled"
 
 QUOTED = re.compile(r'"[^"\n|]*"')  # with a bar line in it, a quote was left open: that is music
+# `[K:D]`
 INLINE = re.compile(r"\[([A-Za-z]):([^\[\]\n]*)\]")
 INLINE_VOICE = re.compile(r'\[(V):([^"\]\n]*(?:"[^"\n]*"[^"\]\n]*)*)\]')  # a name in quotes may hold a bracket
-SPACER = re.compile(rf"({NO_MUSIC})|y\d*", re.MULTILINE)
+SPACER = re.compile(rf"({NO_MUSIC})|y\d*", re.MULTILINE)  # `y`, `y10`
 IDLE = re.compile(rf"({NO_MUSIC})|[!$*;?@#]", re.MULTILINE)  # line breaks, and what the standard reserves (section 8.1)
+# `+CE+2`; `+trill+`, which NO_MUSIC matches
 PLUS = re.compile(rf"({PLUS_CHORD}{LENGTH})|{NO_MUSIC}", re.MULTILINE)
+# `U: T = !trill!`
 SYMBOL = re.compile(r'^U:[ \t]*([~H-Wh-w])[ \t]*=[ \t]*([!+"].*?[!+"])[ \t]*(?:%.*)?$', re.MULTILINE)
 NO_SYMBOL = ("!nil!", "!none!")
 USUAL_SYMBOLS = {
@@ -57,7 +53,7 @@ USUAL_SYMBOLS = {
     "T": "trill", "u": "upbow", "v": "downbow",
 }  # fmt: skip
 LINE = re.compile(r"^(?![A-Za-z]:)[^|\n]+$\n?", re.MULTILINE)  # of music without a bar line
-EMPTY_BAR = re.compile(
+EMPTY_BAR = re.compile(  # the first of `| |`, the third of `|||`, one alone on a line behind another
     r"(?<![:|\[])\|(?:[ \t]|y\d*)+(?=:*\||\[\||::)|(?<=\|\|)\|+|(?:(?<=[|:])|(?<=[|:]\]))\n\|(?=\n|$)"
 )
 # Between two bar lines, nothing but what cleaning takes out: a blank is left of it, as bar lines side by side are one.
@@ -68,23 +64,23 @@ HOLLOW = re.compile(
 BLANKS = re.compile(r"[ \t]+")
 EDGE_BLANKS = re.compile(r"^[ \t\n]+|[ \t]+$", re.MULTILINE)
 BACK_QUOTES = re.compile("`+")
-BAR_LINE_AT_END = re.compile(r"(?<![:|\[])\|\Z")
-SIGN = re.compile(f"[{''.join(UNICODE_ACCIDENTAL)}]")
+BAR_LINE_AT_END = re.compile(r"(?<![:|\[])\|\Z")  # `CDEF|`, not `CDEF||`
+SIGN = re.compile(f"[{''.join(UNICODE_ACCIDENTAL)}]")  # ♯
 MAY_BE_WRAPPED = re.compile(r"=[ \t]*(?:[\d\n]|$)|\n[/\d,'<>:]")  # much faster to look for than WRAPPED
 MAY_BE_IDLE = re.compile(r"[!$*;?@#]")
+# `name="Violin I"`, `clef=bass`, `treble`
 VOICE_WORD = re.compile(r'[^\s="]+\s*=\s*(?:"[^"]*"?|\S*)|\S+')
-SOUNDING = re.compile(
+SOUNDING = re.compile(  # `clef=bass`, `transpose=-2`, `treble-8`
     r"(?:clef|octave|transpose|t|middle|m|score|sound|shift)=\S+"
     r"|(?:treble|bass|alto|tenor|soprano|mezzosoprano|baritone|perc|none)[1-5]?(?:[+-](?:8|15))?"
 )
-FREE_METRE = re.compile(r"(?:frei|free)\b.*|frei\d.*", re.IGNORECASE)  # FREI6/8 of the Essen songs has no bars of 6/8
 
 
 @dataclass(frozen=True)
 class CleanTune:
     """A tune as the policy leaves it.
 
-    `header` has every field of FIELD_ORDER that the tune has; `text` only those that a model sees. `ledger` accounts
+    `header` has every field of HEADER_FIELDS that the tune has; `text` only those that a model sees. `ledger` accounts
     for the way from the raw tune to `text`.
     """
 
@@ -118,10 +114,9 @@ def clean_tune(raw: str, keep_fields: str, defaults: dict[str, str] | None = Non
     sounding = leave_out_percussion(raw)
     ledger.drop(PERCUSSION, len(raw) - len(sounding))
     found, lines = _LineSorter(ledger).sort(sounding)
-    title = decode_text(found.get("T", ""))
-    header = _spell_header(found, title, defaults)
+    header = _spell_header(found, defaults)
     kept = {letter: value for letter, value in header.items() if letter in keep_fields + VOICES}
-    for letter in FIELD_ORDER:
+    for letter in HEADER_FIELDS:
         before = f"{letter}:{found[letter]}\n" if letter in found else ""
         after = f"{letter}:{kept[letter]}\n" if letter in kept else ""
         if after:
@@ -130,19 +125,15 @@ def clean_tune(raw: str, keep_fields: str, defaults: dict[str, str] | None = Non
             ledger.drop(f"field {letter}:", len(before))
     symbols = dict(SYMBOL.findall(f"U:{defaults.get('U', '')}\n{raw}"))
     body = _BodyCleaner("".join(lines), ledger).clean(symbols)
-    return CleanTune(header, body, _join(kept, body), title, ledger)
+    return CleanTune(header, body, _join(kept, body), header.get("T", ""), ledger)
 
 
-def _spell_header(found: dict[str, str], title: str, defaults: dict[str, str]) -> dict[str, str]:
+def _spell_header(found: dict[str, str], defaults: dict[str, str]) -> dict[str, str]:
     """Return the fields of the header in the standard's order and the policy's spelling."""
-    given = {**defaults, **{letter: value for letter, value in found.items() if value}}
-    metre = FREE_METRE.sub("none", given.get("M", "").strip("][ ")) or "none"
-    unit = given.get("L") or str(default_unit_length(metre))
-    written = {"X": "1", "T": title, "M": metre, "L": unit, "R": spell_rhythm(given.get("R", ""))}
-    if "K" in found:  # a clef alone names no key
-        written["K"] = _spell("K", f"none {found['K']}" if CLEF.match(found["K"]) else found["K"])
-    written |= {letter: found[letter] for letter in ("Q", VOICES) if letter in found}
-    return {letter: written[letter] for letter in HEADER_ORDER if written.get(letter)}
+    given = found | {letter: value for letter, value in defaults.items() if not found.get(letter)}
+    header = {letter: field.spell(given) for letter, field in HEADER_FIELDS.items()}
+    header |= {VOICES: found.get(VOICES, ""), "K": header.pop("K")}
+    return {letter: value for letter, value in header.items() if value}
 
 
 def _spell(letter: str, value: str) -> str:
@@ -151,11 +142,7 @@ def _spell(letter: str, value: str) -> str:
         name, *words = VOICE_WORD.findall(value) or [""]
         words = [re.sub(r'\s*=\s*|"', lambda match: match[0].strip('" '), word) for word in words]
         return " ".join([name.replace('"', ""), *filter(SOUNDING.fullmatch, words)])
-    if letter != "K":
-        return value
-    plain = OUTSIDE_ABC.sub("", value)
-    kept = plain if plain == value or describes_staff(value) else "?"
-    return canonical_key(value) or kept or "none"  # `A мінор` without its foreign letters would name another
+    return spell_key(value) if letter == "K" else value
 
 
 def _field(letter: str) -> str:
@@ -214,9 +201,9 @@ class _LineSorter:
 
     def header_field(self, line: str, letter: str, value: str) -> None:
         value = BLANKS.sub(" ", value).strip()
-        if letter in FIELD_ORDER and letter not in self.found:
+        if letter in HEADER_FIELDS and letter not in self.found:
             self.ledger.drop("blanks", len(line) - len(value) - 2)
-            self.found[letter] = value if letter in "TRK" else OUTSIDE_ABC.sub("", value)
+            self.found[letter] = value if HEADER_FIELDS[letter].any_alphabet else OUTSIDE_ABC.sub("", value)
             self.ledger.drop(STRANGE, len(value) - len(self.found[letter]))
         elif letter == VOICES and octave_shift(value, 0):
             spelled = f"{OUTSIDE_ABC.sub('', value.split()[0])} transpose={octave_shift(value, 0)}"

@@ -9,7 +9,7 @@ import queue
 import signal
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -21,8 +21,6 @@ import psutil
 
 from cli import UserError
 from preprocessing.abc_writing import ConversionError
-from preprocessing.midi import midi_to_abc
-from preprocessing.musicxml import score_to_abc
 
 try:
     import resource
@@ -31,14 +29,8 @@ except ImportError:  # Windows
 
 T = TypeVar("T")
 
-SCORE_KINDS = {
-    ".mid": "midi",
-    ".midi": "midi",
-    ".musicxml": "musicxml",
-    ".xml": "musicxml",
-    ".mxl": "musicxml",
-    ".krn": "kern",
-}
+ToAbc = Callable[[bytes, str], tuple[str, int]]  # file and title to ABC and the number of percussion parts
+
 MAX_SCORE = 10 << 20  # bytes of a file
 MAX_ABC = 1 << 20  # characters, as for a tune of a text file
 MAX_MEMORY = 4 << 30  # bytes of a process: a small .mxl can unpack to anything
@@ -47,10 +39,11 @@ TIME_LIMIT = 60.0  # seconds for one score
 
 @dataclass(frozen=True)
 class Score:
-    """A score file: `suffix` is a key of SCORE_KINDS; `data` longer than MAX_SCORE is not converted."""
+    """A score file, and how it is converted; `data` longer than MAX_SCORE is not. Scores are counted by `kind`."""
 
     name: str
-    suffix: str
+    kind: str
+    to_abc: ToAbc
     data: bytes
 
 
@@ -95,18 +88,17 @@ def convert_scores(items: Iterable[T | Score], workers: int) -> Iterator[T | Con
 def _convert(item: T | Score, free: "queue.SimpleQueue[ScoreReader]") -> T | Conversion:
     if not isinstance(item, Score):
         return item
-    kind = SCORE_KINDS[item.suffix]
     title = " ".join(PurePosixPath(item.name).stem.replace("_", " ").split())
     reader = free.get()
     try:
         if len(item.data) > MAX_SCORE:
             raise ConversionError(f"larger than {MAX_SCORE >> 20} MB")
-        abc, percussion = reader.read(kind, item.data, title)
+        abc, percussion = reader.read(item.to_abc, item.data, title)
         if len(abc) > MAX_ABC:
             raise ConversionError(f"longer than {MAX_ABC >> 20} MB as ABC")
-        return Conversion(item.name, kind, abc, percussion=percussion)
+        return Conversion(item.name, item.kind, abc, percussion=percussion)
     except ConversionError as error:
-        return Conversion(item.name, kind, failure=str(error))
+        return Conversion(item.name, item.kind, failure=str(error))
     finally:
         free.put(reader)
 
@@ -118,14 +110,14 @@ class ScoreReader:
         self.pool: ProcessPoolExecutor | None = None
         self.pid = 0
 
-    def read(self, kind: str, data: bytes, title: str) -> tuple[str, int]:
+    def read(self, to_abc: ToAbc, data: bytes, title: str) -> tuple[str, int]:
         """Return a score as ABC, and the number of percussion parts that are left out.
 
         Raises ConversionError, and UserError if music21 cannot be imported.
         """
         pool = self.pool = self.pool or self.start()
         try:
-            return pool.submit(_read_score, kind, data, title).result(TIME_LIMIT)
+            return pool.submit(to_abc, data, title).result(TIME_LIMIT)
         except ConversionError:
             raise
         except TimeoutError:
@@ -171,7 +163,3 @@ def _prepare_process() -> tuple[int, bool]:
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)
     return os.getpid(), limited
-
-
-def _read_score(kind: str, data: bytes, title: str) -> tuple[str, int]:
-    return midi_to_abc(data, title) if kind == "midi" else score_to_abc(kind, data, title)

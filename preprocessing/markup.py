@@ -5,11 +5,10 @@ import re
 from collections import Counter
 
 from preprocessing.abc_fields import TO_ABC_ACCIDENTAL
-from preprocessing.abc_lexer import COMMENT, FIELD, NO_MUSIC, words_in
+from preprocessing.abc_lexer import COMMENT, FIELD, NO_MUSIC, OUTSIDE_ABC, words_in
 from preprocessing.abc_reader import judge
 
 HTML, HTML_AMONG_NOTES = "HTML", "HTML among the notes"
-OUTSIDE_ABC = re.compile(r"[^\x20-\x7e\n]|\\")  # a backslash that joins no lines means nothing
 ENTITY = re.compile(r"&(?:nbsp|lt|gt|amp|quot|#\d{1,5});", re.IGNORECASE)
 TAG_NAMES = (
     "html|head|body|title|meta|link|script|style|pre|code|div|span|table|tbody|thead|tr|th|td|font|center|hr|br|img|"

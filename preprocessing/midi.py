@@ -101,23 +101,23 @@ class _Song:
         lines = [f"X:{number}", f"T:{title}", f"M:{bars[0].metre.name}", "L:1/8", *tempo, f"K:{bars[0].key_name}"]
         for voice, notes in enumerate(self.voices, 1):
             lines += [f"V:{voice}"] if len(self.voices) > 1 else []
-            lines += bar_lines([*_Voice(notes, bars, voice > 1).bars()])
+            lines += bar_lines([*_VoiceWriter(notes, bars, voice > 1).bars()])
         return "\n".join(lines) + "\n"
 
-    def bars(self) -> list["_Bar"]:
+    def bars(self) -> list["_BarSpan"]:
         """Return the bars from the first with a note to the last. Raises ConversionError."""
-        bars: list[_Bar] = []
+        bars: list[_BarSpan] = []
         for metre, after in zip(self.metres, [*(metre.start for metre in self.metres[1:]), self.end], strict=True):
             first = metre.start + max(0, self.first - metre.start) // metre.bar * metre.bar
             if len(bars) + (min(after, self.end) - first) // metre.bar > MAX_BARS:
                 raise ConversionError(f"longer than {MAX_BARS:,} bars")
             for start in range(first, min(after, self.end), metre.bar):
                 key = self.keys[max(0, bisect_right(self.keys, start + metre.bar // 2, key=itemgetter(0)) - 1)]
-                bars.append(_Bar(start, min(start + metre.bar, after), metre, *key[1:]))
+                bars.append(_BarSpan(start, min(start + metre.bar, after), metre, *key[1:]))
         return bars
 
 
-class _Bar(NamedTuple):
+class _BarSpan(NamedTuple):
     start: int
     end: int
     metre: Metre
@@ -266,14 +266,14 @@ def _guess_key(voices: list[list[Note]]) -> tuple[int, bool]:
     return best, -last[1] * 7 % 12 == (best + 3) % 12
 
 
-class _Voice:
+class _VoiceWriter:
     """Writes one voice, bar by bar. Notes are cut wherever another begins or ends, and tied.
 
     Programs differ in whether a change of key or metre in one voice holds at the start of the next, so if there is one,
     a voice that is not the first (`later`) states its key and metre again.
     """
 
-    def __init__(self, notes: list[Note], bars: list[_Bar], later: bool) -> None:
+    def __init__(self, notes: list[Note], bars: list[_BarSpan], later: bool) -> None:
         self.waiting = deque(notes)
         self.sounding: list[Note] = []
         self.spans = bars
@@ -296,7 +296,7 @@ class _Voice:
             cuts = self.cuts[bisect_left(self.cuts, bar.start) : bisect_left(self.cuts, bar.end)]
             yield f"{changes}{self.bar(bar, cuts)}|"
 
-    def bar(self, bar: _Bar, cuts: list[int]) -> str:
+    def bar(self, bar: _BarSpan, cuts: list[int]) -> str:
         times = {max(0, bar.start), bar.end, *cuts}
         beats: dict[int, tuple[int, int]] = {}  # start → end, and p of the tuplet (1: none)
         start = bar.start

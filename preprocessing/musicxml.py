@@ -8,6 +8,7 @@ import re
 import unicodedata
 import zipfile
 from fractions import Fraction
+from typing import Any
 from xml.etree import ElementTree
 
 from preprocessing.abc_writing import ConversionError
@@ -19,20 +20,28 @@ NUMBER = re.compile(r"\d{1,3}(?:\.\d{1,3}|/[1-9]\d{0,2})?")
 FRACTION_SIGN = re.compile("[\u00bc-\u00be\u2150-\u215e]")  # ¼ ½ ¾ and the like
 
 
-def score_to_abc(kind: str, data: bytes, title: str) -> tuple[str, int]:
-    """Return a score ("musicxml" or "kern") as ABC at sounding pitch, and how many percussion parts are left out.
+def musicxml_to_abc(data: bytes, title: str) -> tuple[str, int]:
+    """Return a MusicXML score as ABC at sounding pitch, and how many percussion parts are left out.
 
     Raises ConversionError, or whatever music21 raises.
     """
-    from music21 import converter, stream
     from music21.musicxml.xmlToM21 import MusicXMLImporter
 
-    if kind == "kern":
-        parsed = converter.parseData(_text(data), format="humdrum")
-    else:
-        importer = MusicXMLImporter()
-        importer.xmlRootToScore(_read_xml(data), importer.stream)
-        parsed = importer.stream
+    importer = MusicXMLImporter()
+    importer.xmlRootToScore(_read_xml(data), importer.stream)
+    return _write_scores(importer.stream, title)
+
+
+def kern_to_abc(data: bytes, title: str) -> tuple[str, int]:
+    """Return a kern score as `musicxml_to_abc` does."""
+    from music21 import converter
+
+    return _write_scores(converter.parseData(_text(data), format="humdrum"), title)
+
+
+def _write_scores(parsed: Any, title: str) -> tuple[str, int]:
+    from music21 import stream
+
     scores = list(parsed.scores) if isinstance(parsed, stream.Opus) else [parsed]
     writers = [ScoreWriter(score, number, title) for number, score in enumerate(scores, 1)]
     return "\n".join(writer.tune() for writer in writers), sum(writer.percussion for writer in writers)
@@ -58,16 +67,7 @@ def _read_xml(data: bytes) -> ElementTree.Element:
     for element in root.iter():
         element.text = (element.text or "").strip() or None
     for measure in root.iter("measure"):
-        if measure.find(".//measure-repeat[@type='start']") is not None:
-            raise ConversionError("bars written as repeat signs")
-        if measure.find("barline[@location='middle']/repeat") is not None:
-            raise ConversionError("repeats inside a bar")
-        voiced = measure.find("note/voice") is not None
-        for note in measure.findall("note"):
-            if note.find("cue") is not None:
-                _replace_by_rest(measure, note)
-            elif voiced and note.find("voice") is None:
-                ElementTree.SubElement(note, "voice").text = "1"
+        _complete_notes(measure)
     for transpose in root.iter("transpose"):
         if transpose.find("diatonic") is None:  # music21 requires it
             steps = round(float(transpose.findtext("chromatic", "0")) * 7 / 12)
@@ -75,6 +75,20 @@ def _read_xml(data: bytes) -> ElementTree.Element:
     for time in root.iter("time"):
         _simplify_metre(time)
     return root
+
+
+def _complete_notes(measure: ElementTree.Element) -> None:
+    """Give each note a voice if one has it, replace cue notes. Raises ConversionError for repeats that are misread."""
+    if measure.find(".//measure-repeat[@type='start']") is not None:
+        raise ConversionError("bars written as repeat signs")
+    if measure.find("barline[@location='middle']/repeat") is not None:
+        raise ConversionError("repeats inside a bar")
+    voiced = measure.find("note/voice") is not None
+    for note in measure.findall("note"):
+        if note.find("cue") is not None:
+            _replace_by_rest(measure, note)
+        elif voiced and note.find("voice") is None:
+            ElementTree.SubElement(note, "voice").text = "1"
 
 
 def _unpacked(archive_data: bytes) -> bytes:

@@ -22,7 +22,6 @@ from preprocessing.abc_lexer import (
     CONTINUES,
     ENDING,
     FIELD,
-    FIELD_ORDER,
     LENGTH,
     TOKEN,
     UNDEFINED,
@@ -32,6 +31,7 @@ from preprocessing.abc_lexer import (
 from preprocessing.abc_reader import judge
 from preprocessing.abc_transcript import Bar, Part, transcribe
 from preprocessing.abc_voice import Verdict
+from preprocessing.header_fields import FIELD_ORDER
 
 __all__ = [
     "COMMENT", "CONTINUES", "ENDING", "FIELD", "FIELD_ORDER", "KEY", "LENGTH", "MODE_SHIFT", "TOKEN", "TUPLET_TIME",

@@ -2,12 +2,9 @@
 
 import re
 
+from preprocessing.abc_fields import CLEF
 from preprocessing.abc_lexer import FIELD
 
-CLEF = re.compile(
-    r"(?:^|\s)(?:clef=\"?)?(perc(?:ussion)?|treble|bass|alto|tenor|soprano|mezzosoprano|baritone)(?![a-z])",
-    re.IGNORECASE,
-)
 IN_QUOTES = r'"(?:\\.|[^"\\])*"?'
 NAMES = re.compile(rf"\b(clef\s*=\s*)\"?|[\w.-]+\s*=\s*(?:{IN_QUOTES}|\S*)|{IN_QUOTES}", re.IGNORECASE)  # no clefs
 CHANNEL = re.compile(r"\[?(?:%%|I:)[ \t]*MIDI[ \t=]+channel[ \t=]+(\d+)", re.IGNORECASE)

@@ -16,7 +16,7 @@ import cli
 from cli import UserError, option
 from files import check_output
 from preprocessing.blocks import Reading
-from preprocessing.notation import FIELD_ORDER
+from preprocessing.header_fields import FIELD_ORDER
 from preprocessing.sources import BUNDLED, fingerprint, name_sources, read_source
 from preprocessing.transposition import SHIFTS
 from preprocessing.tunes import Policy
@@ -50,8 +50,7 @@ class PreprocessingArguments:
     )
 
     def __post_init__(self) -> None:
-        if "K" not in self.keep_fields or set(self.keep_fields) - set(FIELD_ORDER):
-            raise UserError(f"--keep_fields {self.keep_fields}: letters of {FIELD_ORDER}, K among them")
+        self.policy = Policy(self.keep_fields, self.interleave_voices)
         if self.transpose not in ("all", *map(str, range(len(SHIFTS) + 1))):
             raise UserError(f"--transpose {self.transpose}: a number from 0 to {len(SHIFTS)}, or all")
         if self.transpose != "0" and not {"M", "L"} <= set(self.keep_fields):
@@ -67,7 +66,8 @@ class PreprocessingArguments:
 
 def build(arguments: PreprocessingArguments) -> dict[str, Any] | None:
     """Build the corpus and return its statistics; None if it is there already."""
-    from preprocessing.building import build_corpus, describe_build  # seconds of imports that workers do not need
+    # Imports of seconds that workers do not need
+    from preprocessing.building import CorpusOptions, build_corpus, describe_build
     from preprocessing.corpus import read_manifest, read_vocabulary
 
     folder = Path(arguments.output_dir)
@@ -90,13 +90,11 @@ def build(arguments: PreprocessingArguments) -> dict[str, Any] | None:
         for source, hashes in zip(arguments.source, inputs, strict=True)
         for block in read_source(source, hashes, reading, arguments.text_column, arguments.num_proc)
     )
-    policy = Policy(arguments.keep_fields, arguments.interleave_voices)
+    options = CorpusOptions(arguments.policy, arguments.context, arguments.keys, vocabulary)
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     with ProcessPoolExecutor(arguments.num_proc, context, initializer=end_with_parent) as pool:
         try:
-            return build_corpus(
-                folder, blocks, reading, policy, manifest, pool, arguments.context, arguments.keys, vocabulary
-            )
+            return build_corpus(folder, blocks, reading, options, manifest, pool)
         except BrokenProcessPool:
             raise UserError("a worker process died, most likely out of memory: try a smaller --num_proc") from None
 

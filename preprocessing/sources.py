@@ -3,20 +3,22 @@
 Memory is bounded whatever the input. What cannot be read is left out and counted; the rest is read.
 """
 
+import gzip
 import importlib.util
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from cli import UserError
 from preprocessing.archives import read_archive
-from preprocessing.blocks import KINDS, Block, Reading, file_sha256, suffix_of, unknown_kind
+from preprocessing.blocks import Block, Reading, file_sha256
 from preprocessing.conversion import MAX_SCORE, Conversion, Score, convert_scores
+from preprocessing.formats import ARCHIVE, FORMATS, suffix_of, unknown_kind
 from preprocessing.hub_datasets import HUB, hub_fingerprint, read_hub
-from preprocessing.tables import DAMAGED_TABLE, SESSION, NoTextColumnError, row_blocks, table_rows
+from preprocessing.tables import DAMAGED_TABLE, SESSION, NoTextColumnError, Row, row_blocks
 from preprocessing.text_files import text_blocks
 
 BUNDLED = "bundled"
@@ -95,11 +97,11 @@ def _input_files(source: str) -> tuple[Path, list[Path]]:
     root = _bundled_folder() if source == BUNDLED else Path(source)
     if root.is_file():
         if not suffix_of(root.name):
-            raise UserError(f"--source {source}: not a known kind of file; known are {', '.join(KINDS)}")
+            raise UserError(f"--source {source}: not a known kind of file; known are {', '.join(FORMATS)}")
         return root, [root]
     if not root.is_dir():
         raise UserError(f"--source {source}: no such file or folder (bundled, a path, or {HUB}OWNER/NAME)")
-    suffixes = {".abc"} if source == BUNDLED else set(KINDS)
+    suffixes = {".abc"} if source == BUNDLED else set(FORMATS)
     files = sorted(
         path for path in _walk(root) if suffix_of(path.name) in suffixes and path.is_file() and not path.is_symlink()
     )
@@ -156,7 +158,7 @@ class _SourceReader:
 
     def read_file(self, path: Path) -> Iterator[Block | Score]:
         name = _relative_name(path, self.root)
-        if KINDS[suffix_of(name)] == "archive":
+        if FORMATS[suffix_of(name)] == ARCHIVE:
             yield from read_archive(path, name, self.reading, self.read_member)
             return
         try:
@@ -170,19 +172,20 @@ class _SourceReader:
     def read_member(self, name: str, stream: IO[bytes]) -> Iterator[Block | Score]:
         """Yield what a file, or a member of an archive, holds."""
         suffix = suffix_of(name)
+        known = FORMATS[suffix]
         self.reading.files += 1
-        if KINDS[suffix] == "text":
-            yield from text_blocks(name, self.collection(name), stream, self.reading)
-        elif KINDS[suffix] == "table":
-            yield from self.read_table(name, suffix, stream)
-        else:
+        if known.rows:
+            unpacked = cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if suffix.endswith(".gz") else stream
+            yield from self.read_table(name, known.rows(unpacked))
+        elif known.to_abc:
             data = stream.read(MAX_SCORE + 1)
             self.reading.bytes += len(data)
-            yield Score(name, suffix, data)
+            yield Score(name, known.kind, known.to_abc, data)
+        else:
+            yield from text_blocks(name, self.collection(name), stream, self.reading)
 
-    def read_table(self, name: str, suffix: str, stream: IO[bytes]) -> Iterator[Block]:
+    def read_table(self, name: str, rows: Iterator[Row | str]) -> Iterator[Block]:
         try:
-            rows = table_rows(suffix, stream)
             yield from row_blocks(rows, name, self.collection(name), self.reading, self.text_column)
         except NoTextColumnError as error:
             if self.root.is_file() and self.root.name == name:

@@ -2,19 +2,17 @@
 
 import codecs
 import csv
-import gzip
 import json
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import pyarrow
 import pyarrow.parquet
 
 from preprocessing.abc_lexer import FIELD, TUNE_START
-from preprocessing.archives import DAMAGE
-from preprocessing.blocks import Block, Reading
+from preprocessing.blocks import DAMAGE, Block, Reading
 from preprocessing.text_files import decode_bytes
 
 ROW_LIMIT = 1 << 20  # characters; a longer row is left out
@@ -79,36 +77,29 @@ def _text_column(row: Row, wanted: str | None) -> str:
     raise NoTextColumnError(f"no column {wanted or ' or '.join(TEXT_COLUMNS)} among {', '.join(map(str, row))}")
 
 
-def table_rows(suffix: str, stream: IO[bytes]) -> Iterator[Row | str]:
-    """Yield the rows of a table, a row that cannot be read as the reason. Raises one of DAMAGED_TABLE."""
-    if suffix.endswith(".gz"):
-        stream = cast(IO[bytes], gzip.GzipFile(fileobj=stream))
-    kind = suffix.removesuffix(".gz")
-    if kind == ".parquet":
-        for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(ROWS):
-            yield from batch.to_pylist()
-    elif kind == ".json":
-        for value in _json_values(stream):
-            yield value if isinstance(value, dict) else NO_OBJECT
-    elif kind == ".jsonl":
-        yield from (_json_row(line) for line in _lines(stream) if not line or line.strip())
-    else:
-        yield from _csv_table(_lines(stream))
+# The readers of rows yield a row that cannot be read as the reason, and raise one of DAMAGED_TABLE.
 
 
-def _lines(stream: IO[bytes]) -> Iterator[str]:
-    """Yield the lines of a stream, each with its end; one longer than ROW_LIMIT is empty."""
-    while line := stream.readline(ROW_LIMIT):
-        if len(line) < ROW_LIMIT or line.endswith(b"\n"):
-            yield decode_bytes(line).removeprefix("\ufeff")
-            continue
-        while line and not line.endswith(b"\n"):
-            line = stream.readline(ROW_LIMIT)
-        yield ""
+def parquet_rows(stream: IO[bytes]) -> Iterator[Row | str]:
+    """Yield the rows of a parquet file."""
+    for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(ROWS):
+        yield from batch.to_pylist()
 
 
-def _csv_table(lines: Iterator[str]) -> Iterator[Row | str]:
-    rows = _csv_rows(lines)
+def json_rows(stream: IO[bytes]) -> Iterator[Row | str]:
+    """Yield the objects of a JSON array, or those that follow one another."""
+    for value in _json_values(stream):
+        yield value if isinstance(value, dict) else NO_OBJECT
+
+
+def json_line_rows(stream: IO[bytes]) -> Iterator[Row | str]:
+    """Yield the objects of a file of JSON lines."""
+    yield from (_json_row(line) for line in _lines(stream) if not line or line.strip())
+
+
+def csv_rows(stream: IO[bytes]) -> Iterator[Row | str]:
+    """Yield the rows of a CSV file by the columns of its first."""
+    rows = _csv_cells(_lines(stream))
     header = next(rows, [])
     if isinstance(header, str):
         raise csv.Error(header)
@@ -122,7 +113,18 @@ def _csv_table(lines: Iterator[str]) -> Iterator[Row | str]:
             yield "row with more or fewer cells than the table has columns"
 
 
-def _csv_rows(lines: Iterator[str]) -> Iterator[list[str] | str]:
+def _lines(stream: IO[bytes]) -> Iterator[str]:
+    """Yield the lines of a stream, each with its end; one longer than ROW_LIMIT is empty."""
+    while line := stream.readline(ROW_LIMIT):
+        if len(line) < ROW_LIMIT or line.endswith(b"\n"):
+            yield decode_bytes(line).removeprefix("\ufeff")
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(ROW_LIMIT)
+        yield ""
+
+
+def _csv_cells(lines: Iterator[str]) -> Iterator[list[str] | str]:
     r"""Yield the rows of a CSV file, one that cannot be read as the reason; reading goes on with the next line.
 
     A quote in a value is doubled, or written \" as in The Session's dumps of 2015: the first row that has a \" and

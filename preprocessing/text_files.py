@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO
 
-from preprocessing.archives import DAMAGE
-from preprocessing.blocks import Block, Reading
+from preprocessing.blocks import DAMAGE, Block, Reading
 
 BLOCK = 1 << 20  # bytes; a longer tune is left out
 CHUNK = 1 << 18

@@ -65,11 +65,6 @@ class Transposable:
         return self.header + "".join(pieces)
 
 
-def transpose(text: str, semitones: int) -> str:
-    """Return a cleaned tune moved by semitones. Raises TranspositionError where it cannot be written."""
-    return Transposable(text).transposed(semitones)
-
-
 def shifts(key: str, count: int) -> list[int]:
     """Return `count` of SHIFTS for a tune in a canonical key: the new keys with the fewest sharps or flats first.
 

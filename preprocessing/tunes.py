@@ -10,11 +10,13 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from cli import UserError
 from preprocessing.abc_lexer import FIELD, TUNE_START, split_tunes
 from preprocessing.abc_reader import judge
-from preprocessing.blocks import Block, Names
+from preprocessing.blocks import Block, DroppedNames
 from preprocessing.cleaning import clean_tune, reason_to_drop
 from preprocessing.families import Melody, melody_of
+from preprocessing.header_fields import FIELD_ORDER, HEADER_FIELDS
 from preprocessing.ledger import Ledger
 from preprocessing.text_files import decode
 from preprocessing.transposition import Transposable, TranspositionError, is_transposed, shifts
@@ -31,7 +33,7 @@ BATCH_CHARACTERS = 200_000  # of a worker's task
 
 
 @dataclass(frozen=True)
-class Tune:
+class TuneRow:
     """One row of the corpus; the fields are the columns of the DatasetDict.
 
     `shift` is the transposition in semitones, 0 for a tune as it was found; `family` is set once all tunes are known.
@@ -60,7 +62,7 @@ class Candidate:
     `name` is its number and title, to be found by in its file.
     """
 
-    tune: Tune
+    tune: TuneRow
     name: str
     melody: Melody
     raw_characters: int
@@ -78,7 +80,7 @@ class Tally:
     tunes: int = 0
     texts: Counter[str] = field(default_factory=Counter)
     drops: Counter[str] = field(default_factory=Counter)
-    dropped: Names = field(default_factory=Names)
+    dropped: DroppedNames = field(default_factory=DroppedNames)
     changed: Counter[str] = field(default_factory=Counter)
     characters: int = 0
     ledger: Ledger = field(default_factory=Ledger)
@@ -118,8 +120,14 @@ class Tally:
 class Policy:
     """What of a tune a model sees."""
 
-    keep_fields: str
+    keep_fields: str  # letters of HEADER_FIELDS
     interleave_voices: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = "".join(letter for letter in self.keep_fields if letter not in HEADER_FIELDS)
+        if unknown or "K" not in self.keep_fields:
+            problem = f"unknown {unknown!r}" if unknown else "K is missing"
+            raise UserError(f"--keep_fields {self.keep_fields}: {problem}; give letters of {FIELD_ORDER}, K among them")
 
 
 def read_blocks(blocks: list[Block], policy: Policy) -> tuple[list[Candidate], Tally]:
@@ -217,7 +225,7 @@ def _read_tune(raw: str, block: Block, text: str, start: int, policy: Policy, ta
         tally.drop_tune(reason, block.file, name, len(raw))
         return []
     assert clean.ledger.balanced(len(raw), len(cleaned)), f"characters of a tune in {block.file} do not add up"
-    tune = Tune(
+    tune = TuneRow(
         text=cleaned,
         title=clean.title,
         key=clean.header["K"],
@@ -235,12 +243,12 @@ def _read_tune(raw: str, block: Block, text: str, start: int, policy: Policy, ta
     return [Candidate(tune, name, melody, len(raw), clean.ledger)]
 
 
-def transpose_tunes(tunes: list[Tune], keys: int) -> tuple[list[Tune], Counter[str]]:
+def transpose_tunes(tunes: list[TuneRow], keys: int) -> tuple[list[TuneRow], Counter[str]]:
     """Return each tune in up to `keys` further keys, and the failures by reason.
 
     A transposed tune counts only if reading it gives every pitch shifted and nothing else changed.
     """
-    made: list[Tune] = []
+    made: list[TuneRow] = []
     failures: Counter[str] = Counter()
     for tune in tunes:
         try:

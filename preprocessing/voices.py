@@ -22,7 +22,7 @@ class VoicesError(Exception):
 
 
 @dataclass
-class _Bar:
+class _WrittenBar:
     """A bar of one voice: its text, and of that the bar lines before its first note and after its last."""
 
     text: str = ""
@@ -94,14 +94,14 @@ def _words(line: str) -> Words:
     return [*words, ("space", " ")]
 
 
-def _split_bars(words: Words) -> list[_Bar]:
-    bars = [_Bar()]
+def _split_bars(words: Words) -> list[_WrittenBar]:
+    bars = [_WrittenBar()]
     for kind, word in words:
         bar = bars[-1]
         if kind == "bar" and bar.sounds:
             bar.closing, numbers = _split_ending(word)
             bar.text += bar.closing
-            bars.append(_Bar(numbers, numbers))
+            bars.append(_WrittenBar(numbers, numbers))
         elif kind == "bar" and len(bars) > 1 and not bar.text.strip() and not any(_repeat(word)[1:]):
             bars[-2].text += bar.text + word  # a second bar line
             bars[-2].closing += word
@@ -117,7 +117,7 @@ def _split_bars(words: Words) -> list[_Bar]:
     return bars
 
 
-def _check_repeats(voices: list[list[_Bar]]) -> None:
+def _check_repeats(voices: list[list[_WrittenBar]]) -> None:
     """Raise VoicesError unless all voices repeat the same bars; `|:` at the very start may be left out."""
     signs = [
         [_repeat(bar.closing + (after.opening if after else "")) for bar, after in zip_longest(bars, bars[1:])]

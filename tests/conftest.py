@@ -64,7 +64,7 @@ def build_from():
     """Build a corpus from blocks, without process, file or figures: build_from(folder, blocks, keep_fields)."""
 
     from preprocessing.blocks import Reading
-    from preprocessing.building import build_corpus, describe_build
+    from preprocessing.building import CorpusOptions, build_corpus, describe_build
     from preprocessing.corpus import Corpus
     from preprocessing.tunes import Policy
 
@@ -72,7 +72,8 @@ def build_from():
         with ThreadPoolExecutor(1) as pool, pytest.MonkeyPatch.context() as patch:
             patch.setattr("preprocessing.figures.draw_figures", lambda *_: None)
             manifest = describe_build({}, {"source": ["made"], "keep_fields": keep_fields})
-            build_corpus(folder, blocks, Reading(), Policy(keep_fields), manifest, pool, context, **options)
+            chosen = CorpusOptions(Policy(keep_fields), context, **options)
+            build_corpus(folder, blocks, Reading(), chosen, manifest, pool)
         return Corpus.open(folder)
 
     return builder

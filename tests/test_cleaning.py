@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from made_abc import transpose
 from music21.harmony import CHORD_TYPES, ChordSymbol
 
 from preprocessing.abc_voice import MICROTONE, NO_KEY, OPEN_CHORD, PLUS_SIGNS, WORDS_IN_MUSIC
@@ -12,7 +13,6 @@ from preprocessing.cleaning import clean_tune, reason_to_drop
 from preprocessing.notation import judge
 from preprocessing.score_writing import chord_symbol
 from preprocessing.text_fields import decode_text, spell_rhythm
-from preprocessing.transposition import transpose
 
 
 def clean(body: str, header: str = "M:4/4\nL:1/8\nK:C") -> str:

@@ -10,7 +10,7 @@ from made_scores import back, barline, key, measure, metre, musicxml, note, rest
 from preprocessing import musicxml as module
 from preprocessing.abc_writing import ConversionError
 from preprocessing.cleaning import clean_tune
-from preprocessing.musicxml import score_to_abc
+from preprocessing.musicxml import kern_to_abc, musicxml_to_abc
 from preprocessing.notation import canonical_key, judge
 from preprocessing.score_writing import ScoreWriter
 
@@ -22,7 +22,7 @@ GRACE = "<note><grace/><pitch><step>B</step><octave>4</octave></pitch></note>"
 
 
 def convert(*parts: str) -> str:
-    return score_to_abc("musicxml", musicxml(*parts), "t")[0]
+    return musicxml_to_abc(musicxml(*parts), "t")[0]
 
 
 def body(*parts: str) -> str:
@@ -337,7 +337,7 @@ def test_score_that_abc_cannot_write_is_refused_with_a_reason(inside, reason):
 def test_percussion_is_left_out_and_counted():
     drums = measure(1, "<note><unpitched/><duration>24</duration></note>", COMMON)
     by_clef = measure(1, FOUR, COMMON + "<clef><sign>percussion</sign></clef>")
-    abc, percussion = score_to_abc("musicxml", musicxml(measure(1, FOUR, COMMON), drums, by_clef), "t")
+    abc, percussion = musicxml_to_abc(musicxml(measure(1, FOUR, COMMON), drums, by_clef), "t")
     assert (judge(abc).pitches, percussion) == ([72, 74, 76, 77], 2)
     for part in (drums, by_clef):
         with pytest.raises(ConversionError, match="no notes"):
@@ -361,7 +361,7 @@ def test_timewise_score_is_read_like_a_partwise_one():
         f'<measure number="{n}"><part id="P0">{a}</part><part id="P1">{b}</part></measure>'
         for n, (a, b) in enumerate(zip(*bars, strict=True))
     )
-    assert score_to_abc("musicxml", f"{head}{timed}</score-timewise>".encode(), "t")[0] == convert(*parts)
+    assert musicxml_to_abc(f"{head}{timed}</score-timewise>".encode(), "t")[0] == convert(*parts)
 
 
 # Files
@@ -380,13 +380,13 @@ def test_archive_gives_the_score_that_its_container_names(monkeypatch):
     container = b'<container><rootfiles><rootfile full-path="b.xml"/></rootfiles></container>'
     packed = archive(**{"a.xml": other, "b.xml": score, "META-INF__container.xml": container})
     for data in (packed, archive(**{"b.xml": score})):
-        assert score_to_abc("musicxml", data, "t") == score_to_abc("musicxml", score, "t")
+        assert musicxml_to_abc(data, "t") == musicxml_to_abc(score, "t")
     for broken in (archive(), archive(**{"a.txt": score}), archive(**{"META-INF__container.xml": container})):
         with pytest.raises(ConversionError, match="archive without a score"):
-            score_to_abc("musicxml", broken, "t")
+            musicxml_to_abc(broken, "t")
     monkeypatch.setattr(module, "MAX_XML", 1000)
     with pytest.raises(ConversionError, match="unpacks to more than"):
-        score_to_abc("musicxml", archive(**{"a.xml": b" " * 1001}), "t")
+        musicxml_to_abc(archive(**{"a.xml": b" " * 1001}), "t")
 
 
 def test_entities_are_neither_fetched_nor_multiplied(tmp_path):
@@ -397,14 +397,14 @@ def test_entities_are_neither_fetched_nor_multiplied(tmp_path):
     bomb = f'<!DOCTYPE score-partwise [<!ENTITY x0 "ha">{laughs}<!ENTITY x "&x11;">]>'
     for declared in (outer, bomb):
         with pytest.raises(Exception, match=r"entity|amplification"):
-            score_to_abc("musicxml", (declared + score).encode(), "t")
+            musicxml_to_abc((declared + score).encode(), "t")
 
 
 def test_other_xml_is_no_score():
     with pytest.raises(ConversionError, match="no score"):
-        score_to_abc("musicxml", b"<html>no score</html>", "t")
+        musicxml_to_abc(b"<html>no score</html>", "t")
 
 
 def test_kern_is_read():
     kern = b"!!!OTL: \xe9tude\n**kern\n*M3/4\n*k[f#]\n=1\n4g\n4a\n4f#\n=2\n2.g\n==\n*-\n"
-    assert judge(score_to_abc("kern", kern, "t")[0]).pitches == [67, 69, 66, 67]
+    assert judge(kern_to_abc(kern, "t")[0]).pitches == [67, 69, 66, 67]

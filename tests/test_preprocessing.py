@@ -17,7 +17,7 @@ from preprocessing.run import PreprocessingArguments, build
 from preprocessing.sources import BUNDLED, fingerprint
 from preprocessing.text_files import decode
 from preprocessing.tokens import BOUNDARY, PAD, UNKNOWN
-from preprocessing.tunes import Policy, Tally, Tune, read_blocks, transpose_tunes
+from preprocessing.tunes import Policy, Tally, TuneRow, read_blocks, transpose_tunes
 
 TUNE = "X:1\nT:One\nR:Reel\nM:4/4\nL:1/8\nK:C\nCDEFGABc|cBAGFEDC|"
 
@@ -26,7 +26,7 @@ def blocks(*texts: str) -> list[Block]:
     return [Block("made", f"{i}.abc", text.encode()) for i, text in enumerate(texts)]
 
 
-def collect(*texts: str) -> tuple[list[Tune], Tally]:
+def collect(*texts: str) -> tuple[list[TuneRow], Tally]:
     with ThreadPoolExecutor(1) as pool:
         candidates, tally = collect_tunes(blocks(*texts), Policy("XMLK"), pool)
     return [candidate.tune for candidate in candidates], tally

@@ -18,7 +18,7 @@ from forks import FORKS, exit_code, has_ended
 from files import atomic_folder
 from preprocessing import run
 from preprocessing.corpus import SPLITS, Corpus
-from preprocessing.tunes import Tune
+from preprocessing.tunes import TuneRow
 
 ROOT = Path(__file__).parent.parent
 TUNE = "X:1\nT:One\nR:Reel\nM:4/4\nL:1/8\nK:C\nCDEFGABc|cBAGFEDC|"
@@ -81,7 +81,7 @@ print(json.dumps([ours, {split: [len(of), of.column_names, of[0]["text"]] for sp
     environment = {**os.environ, **offline}
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     ours, found = json.loads(ended.stdout.splitlines()[-1])
-    columns = list(Tune.__annotations__)
+    columns = list(TuneRow.__annotations__)
     assert ours == []
     assert found == {s: [built.stats["tunes"][s], columns, built.tunes(s)[0]["text"]] for s in SPLITS}
 
@@ -142,6 +142,7 @@ BAD = {
     "too few tunes": (["--source", "one.abc"], "split is empty"),
     "fields without K": (["--source", "one.abc", "--keep_fields", "XM"], "--keep_fields"),
     "an unknown header field": (["--source", "one.abc", "--keep_fields", "K7"], "--keep_fields"),
+    "a header field that the corpus has not": (["--source", "one.abc", "--keep_fields", "XCK"], "unknown 'C'"),
     "a context out of range": (["--context", "1" + "0" * 21], "--context"),
     "too many processes": (["--num_proc", "1" + "0" * 21], "--num_proc"),
     "too many keys": (["--transpose", "9" * 5000], "--transpose"),

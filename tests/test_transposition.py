@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from abc2midi_rewriting import Event, events
-from made_abc import tune
+from made_abc import transpose, tune
 
 from preprocessing.abc_fields import key_signature
 from preprocessing.notation import judge
@@ -20,7 +20,6 @@ from preprocessing.transposition import (
     TranspositionError,
     is_transposed,
     shifts,
-    transpose,
 )
 
 MUST_HAVE_ABC2MIDI = pytest.mark.skipif(

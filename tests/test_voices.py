@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-from made_abc import tune
+from made_abc import transpose, tune
 from test_transposition import MUST_HAVE_ABC2MIDI, played
 
 from preprocessing.notation import judge
-from preprocessing.transposition import TranspositionError, transpose
+from preprocessing.transposition import TranspositionError
 from preprocessing.voices import VoicesError, interleave_voices
 
 # abc2midi plays these by what stands next to them in the text: [|] and ||1 are no bar lines to it, a fermata on a bar

@@ -41,8 +41,9 @@ def test_scores_are_converted_with_a_warning(tmp_path):
     script = """
 from pathlib import Path
 from preprocessing.conversion import Score, convert_scores
+from preprocessing.midi import midi_to_abc
 if __name__ == "__main__":
-    score = Score("a.mid", ".mid", Path(__file__).with_name("a.mid").read_bytes())
+    score = Score("a.mid", "midi", midi_to_abc, Path(__file__).with_name("a.mid").read_bytes())
     print(next(convert_scores([score], 1)).abc)
 """
     done = on_windows(script, tmp_path)

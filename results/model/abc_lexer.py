@@ -8,15 +8,16 @@ from typing import Any
 
 from .abc_fields import ALTERATION, LETTERS, PITCH_CLASS, length_ratio
 
-FIELD_ORDER = "XTRMLQK"  # X first and K last are the standard's rule (ABC 2.1, section 2.2.1)
 FIELD = re.compile(r"(?![A-Ga-gxz]:[|:])([A-Za-z+]):[ \t]*(.*)")  # `d:|` is music
 TUNE_START = re.compile(r"^X:", re.MULTILINE)
 HEADER_END = re.compile(r"^K:.*$(?:\n(?:[A-Za-z+]:.*|%.*|[ \t]*)$)*+", re.MULTILINE)  # all above the first music
 BLANK_LINE = re.compile(r"\n[ \t]*$", re.MULTILINE)
 COMMENT = re.compile(r"(?<!\\)%.*")
+OUTSIDE_ABC = re.compile(r"[^\x20-\x7e\n]|\\")  # a backslash that joins no lines means nothing
 CONTINUES = re.compile(r"[ABCDFGHNORSTWZrsw+]:.*\\$")  # a text field that continues in the next line (ABC 2.0)
+# `2`, `3/2`, `/`, `//`, `/4`, or nothing
 LENGTH = r"(?:[0-9]{1,3}(?:/[0-9]{1,3}|/{0,8})|/{1,8}[0-9]{0,3})?"  # bounded against hostile text
-ENDING = "[1-9][0-9,.-]{0,16}"
+ENDING = "[1-9][0-9,.-]{0,16}"  # `1`, `1,3`, `1-3`
 
 # `+trill+` was a decoration of ABC 2.0, one of these; else `+GB+` was a chord before ABC 1.6.
 PLUS_NAMES = (
@@ -25,40 +26,43 @@ PLUS_NAMES = (
     r"|(?:crescendo|diminuendo)[()]|segno|[Cc]oda|[Ff]ine|FINE|D\.[CS]\.?(?:al(?:coda|fine))?|dacoda|dacapo"
     r"|(?:short|medium|long)phrase"
 )
-PLUS_CHORD = (
+PLUS_CHORD = (  # `+CEG+`, `+^c'2e2+`
     rf"\+(?!(?:{PLUS_NAMES})\+)"
     rf"(?:[.~(HLMOPSTuv]{{0,4}}(?:\^\^?|__?|=)?[A-Ga-gxz][',]{{0,8}}{LENGTH}[-)]{{0,2}}){{1,16}}\+"
 )
 UNDEFINED = "IJKNQRUVWhijklmnopqrstw"  # decoration letters to which the standard gives no meaning (section 4.16)
-WORD = (  # that no music has
+WORD = (  # that no music has: `fine`, `rit.`, `al`, `D. C`
     rf"[{UNDEFINED}][a-z]{{0,8}}[{UNDEFINED}]|[A-Za-z]{{2}}\.(?=[ !+])"
     r"|\b(?i:al|dal|to|and|end|coda|D\.[ ]?[CS])\b"
 )
 WITH_BLANKS = rf"(?=[^!+|\n]{{0,40}}?(?:{WORD}))[^!+|\n]{{1,40}}"
 # A decoration; with blanks in it one that no music could be: `!D.C. al fine!`, `!da capo!`.
 DECORATION = rf"(?:!(?:[^!\s|]{{1,30}}|{WITH_BLANKS})!|\+(?:{PLUS_NAMES}|(?=[^+\n]{{0,40}}[ ]){WITH_BLANKS})\+)"
+# `[K:D]`
 INLINE_FIELD = r"\[[A-Za-z]:[^\[\]\n]*\]"
+# Letters that are no notes: `"Am"`, `[M:3/4]`, `!trill!`
 NOT_NOTES = rf'"[^"\n]*"|{INLINE_FIELD}|{DECORATION}'
+# The same, and whole lines of fields: `w:la la`
 NO_MUSIC = rf"^(?![A-Ga-gxz]:[|:])[A-Za-z]:.*$|{NOT_NOTES}"
 
 TOKEN = re.compile(
     rf"""
       (?P<space>[ \t`]+)
     | (?P<note>(?P<accidental>\^\^?|__?|=)?(?P<letter>[A-Ga-g])(?P<octave>[',]{{0,8}})(?P<note_length>{LENGTH}))
-    | (?P<bar>(?::{{0,8}}\[?\|[\]|:]{{0,8}} | ::+)(?:\[?{ENDING})? | :{{1,8}}\] | :?\[{ENDING})
-    | (?P<inline>{INLINE_FIELD})
+    | (?P<bar>(?::{{0,8}}\[?\|[\]|:]{{0,8}} | ::+)(?:\[?{ENDING})? | :{{1,8}}\] | :?\[{ENDING})  # |  :|2  |[1  ::  [2
+    | (?P<inline>{INLINE_FIELD})  # [M:3/4]
     | (?P<chord_open>\[) | (?P<chord_close>\](?P<chord_length>{LENGTH}))
-    | (?P<rest>[zx](?P<rest_length>{LENGTH})) | (?P<bar_rest>[ZX](?P<bar_rest_count>[0-9]{{0,3}}))
-    | (?P<grace>\{{[^{{}}\n]*\}})
-    | (?P<text>"[^"\n]*")
-    | (?P<tuplet>\((?:[1-9][0-9]?(?=:)|[2-9])(?::[0-9]{{0,2}}){{0,2}})
-    | (?P<broken>>{{1,3}}|<{{1,3}})
+    | (?P<rest>[zx](?P<rest_length>{LENGTH})) | (?P<bar_rest>[ZX](?P<bar_rest_count>[0-9]{{0,3}}))  # z2  x  Z4
+    | (?P<grace>\{{[^{{}}\n]*\}})  # {{ga}}
+    | (?P<text>"[^"\n]*")  # "Am"  "^slow"
+    | (?P<tuplet>\((?:[1-9][0-9]?(?=:)|[2-9])(?::[0-9]{{0,2}}){{0,2}})  # (3  (5:4:6
+    | (?P<broken>>{{1,3}}|<{{1,3}})  # >  <<
     | (?P<tie>-) | (?P<slur>[()])
-    | (?P<plus_chord>{PLUS_CHORD}{LENGTH}) | (?P<decoration>[.~H-Wh-w]|{DECORATION})
-    | (?P<plus_signs>\+(?:"[^"\n]*"|[^"+|\n]){{1,80}}\+)
-    | (?P<overlay>&{{1,2}})
-    | (?P<ignored>y[0-9]{{0,4}}|[\\$*;?@#!])
-    | (?P<microtone>[\^_=][\^_=0-9/]{{1,8}}[A-Ga-g][',]{{0,8}}(?P<microtone_length>{LENGTH}))
+    | (?P<plus_chord>{PLUS_CHORD}{LENGTH}) | (?P<decoration>[.~H-Wh-w]|{DECORATION})  # +CE+2
+    | (?P<plus_signs>\+(?:"[^"\n]*"|[^"+|\n]){{1,80}}\+)  # +slowly now+
+    | (?P<overlay>&{{1,2}})  # &
+    | (?P<ignored>y[0-9]{{0,4}}|[\\$*;?@#!])  # y2  *
+    | (?P<microtone>[\^_=][\^_=0-9/]{{1,8}}[A-Ga-g][',]{{0,8}}(?P<microtone_length>{LENGTH}))  # ^/c2  _3/2B
     | (?P<line>\n)
     """,
     re.VERBOSE,
@@ -84,6 +88,7 @@ PROSE = re.compile(
 MAY_BE_PROSE = re.compile(rf"[{UNDEFINED}]|[Dd]\.").search
 WITHOUT_NOTES = re.compile(NOT_NOTES)
 
+# `^/c`, `_3/2B`, `=^c`
 UNREADABLE_ACCIDENTAL = re.compile(r"(?<![\^_=])(?!\^\^?[A-Ga-g]|__?[A-Ga-g]|=[A-Ga-g])[\^_=][\^_=0-9/]*[A-Ga-g]")
 
 

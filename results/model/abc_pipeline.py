@@ -266,9 +266,10 @@ def finish_tune(text: str, ended: bool, number: str, added: Fields) -> str:
 PIPELINE_REGISTRY.register_pipeline(
     TASK, pipeline_class=AbcGenerationPipeline, pt_model=AutoModelForCausalLM, type="text"
 )
-from .abc_voice import __name__ as _abc_voice
+from .header_fields import __name__ as _header_fields
 from .abc_lexer import __name__ as _abc_lexer
 from .abc_fields import __name__ as _abc_fields
+from .abc_voice import __name__ as _abc_voice
 from .abc_transcript import __name__ as _abc_transcript
 from .abc_reader import __name__ as _abc_reader
 from .bar_automaton import __name__ as _bar_automaton

@@ -27,6 +27,7 @@ class Reader:
         self.defined: set[str] = set()  # letters that U: gives a meaning
 
     def read(self, text: str) -> Verdict:
+        """Read a tune line by line and return the verdict."""
         joined = ""  # music of lines that a backslash joins to the next
         block_end = ""  # the line that ends a block of text
         in_text = False  # a text field continues in this line
@@ -62,6 +63,7 @@ class Reader:
         return self.finish()
 
     def finish(self) -> Verdict:
+        """End all voices and return the verdict."""
         for voice in self.voices.values():
             voice.end_tune()
         self.verdict.bad_bars.sort(key=lambda bad: bad.number)
@@ -72,9 +74,11 @@ class Reader:
         return self.verdict
 
     def error(self, message: str, unreadable: str | None = None) -> None:
+        """Note an error, in the voice's bar once the music has begun."""
         (self.voice.error if self.in_body else self.verdict.add_error)(message, unreadable)
 
     def field(self, letter: str, value: str) -> None:
+        """Take in a field of the header, of a line in the body or of brackets; those that do not sound are skipped."""
         if letter == "K":
             self.key(value)
         elif letter == "M":
@@ -94,6 +98,7 @@ class Reader:
             self.defined.add(value[:1])
 
     def key(self, value: str) -> None:
+        """Take in a K: field; the first one ends the header."""
         key = canonical_key(value)
         if key is not None:
             self.voice.set_key(key)
@@ -107,6 +112,7 @@ class Reader:
                 self.voice.unit = in_ticks(default_unit_length(self.voice.metre))
 
     def change_voice(self, value: str) -> None:
+        """Take in a V: field; in the body, the voice of that name goes on, or begins with the header's settings."""
         name, first = (value.split(maxsplit=1) or [""])[0], self.voices[""]
         self.shifts[name] = octave_shift(value, self.shifts.get(name, first.shift))
         if self.in_body:
@@ -116,6 +122,7 @@ class Reader:
             self.voice = self.voices[name]
 
     def music(self, line: str) -> None:
+        """Read a line of music: each word goes to the method of the voice that has its kind as a name."""
         for letters in words_in(line):
             if not self.defined.issuperset(letters):
                 self.error(f"{letters!r} is no music", WORDS_IN_MUSIC)

@@ -133,6 +133,7 @@ class Voice:
     # Notes, chords and rests
 
     def note(self, step: int, natural: int, alteration: int | None, ratio: tuple[int, int]) -> None:
+        """Add a note. `step` is its index in LETTERS, `ratio` its length in units."""
         if not self.in_chord:
             self.begin_sound()
         if alteration is not None:
@@ -163,6 +164,7 @@ class Voice:
             self.add(ratio)
 
     def rest(self, ratio: tuple[int, int]) -> None:
+        """Add a rest `z` or `x`."""
         self.verdict.rests += 1
         if self.in_chord:
             self.error("a rest inside a chord")
@@ -171,6 +173,7 @@ class Voice:
             self.add(ratio)
 
     def bar_rest(self, count: int) -> None:
+        """Add a rest of whole bars, `Z` or `X`."""
         self.verdict.rests += 1
         self.verdict.bars += count - 1
         self.bar_number += count - 1
@@ -178,12 +181,14 @@ class Voice:
         self.total += self.expected or WHOLE
 
     def chord_open(self, _: str) -> None:
+        """Begin a chord: its notes have their own lengths, of which the first counts."""
         if self.in_chord:
             self.error("a chord inside a chord", OPEN_CHORD)
         self.begin_sound()
         self.in_chord, self.chord_ratio = True, None
 
     def chord_close(self, ratio: tuple[int, int]) -> None:
+        """End a chord; `ratio` is the length written behind it."""
         if not self.in_chord:
             self.error("']' closes no chord")
             return
@@ -214,12 +219,14 @@ class Voice:
         self.total += length
 
     def tie(self, _: str) -> None:
+        """Tie the last note or chord to the next; inside a chord, its last note."""
         if not self.in_chord:
             self.tied = self.sounding
         elif self.sounding:
             self.tied[self.natural] = self.sounding[self.natural]
 
     def broken(self, word: str) -> None:
+        """Apply broken rhythm: `>` lengthens the note before and shortens the next, `<` the reverse."""
         half = 2 ** len(word)
         if self.in_chord or self.next_ratio:
             self.error(f"{word!r} joins no two notes")
@@ -228,11 +235,13 @@ class Voice:
         self.total += scaled(self.last, first[0] - half, half)
 
     def tuplet(self, numbers: list[int]) -> None:
+        """Begin a tuplet `(p:q:r`: the next r notes are played p in the time of q."""
         notes, time, count = (*numbers, 0, 0)[:3]
         self.tuplet_ratio = time or TUPLET_TIME.get(notes, 3 if COMPOUND.match(self.metre or "") else 2), notes
         self.tuplet_left = count or notes
 
     def overlay(self, sign: str) -> None:
+        """Begin another voice in the same bar (`&`)."""
         if sign == "&&":
             self.error("an overlay of several bars", LONG_OVERLAY)
         self.altered = self.signature[:]  # it is another voice, for the rest of the bar
@@ -241,15 +250,18 @@ class Voice:
             self.total = 0
 
     def plus_signs(self, word: str) -> None:
+        """Note an error for a word between plus signs."""
         reason = MICROTONE if UNREADABLE_ACCIDENTAL.search(word) else PLUS_SIGNS
         self.error(f"{word!r} is no chord and no decoration", reason)
 
     def unknown(self, word: str) -> None:
+        """Note an error for what is no word of ABC."""
         self.error(f"{word!r} is not ABC")
 
     # Bars
 
     def bar(self, word: str) -> None:
+        """End the bar at a bar line; any but a plain `|` is an edge."""
         self.end_chord()
         self.end_bar(edge=word != "|")
 
@@ -259,16 +271,19 @@ class Voice:
             self.end_bar(edge=False)
 
     def end_tune(self) -> None:
+        """End the last bar and judge the short bars at edges."""
         self.end_chord()
         self.end_bar(edge=True)
         self.check_halves()
 
     def end_chord(self) -> None:
+        """Note an error if a chord is open where the bar ends."""
         if self.in_chord:
             self.error("a chord is not closed", OPEN_CHORD)
             self.in_chord = False
 
     def end_bar(self, edge: bool) -> None:
+        """Count and check the bar if it holds anything; accidentals end with it."""
         if self.total or self.parts:
             self.verdict.bars += 1
             if self.expected is not None and (self.total != self.expected or self.parts):

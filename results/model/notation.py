@@ -22,7 +22,6 @@ from .abc_lexer import (
     CONTINUES,
     ENDING,
     FIELD,
-    FIELD_ORDER,
     LENGTH,
     TOKEN,
     UNDEFINED,
@@ -32,6 +31,7 @@ from .abc_lexer import (
 from .abc_reader import judge
 from .abc_transcript import Bar, Part, transcribe
 from .abc_voice import Verdict
+from .header_fields import FIELD_ORDER
 
 __all__ = [
     "COMMENT", "CONTINUES", "ENDING", "FIELD", "FIELD_ORDER", "KEY", "LENGTH", "MODE_SHIFT", "TOKEN", "TUPLET_TIME",
