@@ -37,7 +37,7 @@ SAMPLES = "samples.json"
 def setting(name: str, **more: Any) -> Any:
     """Return a dataclass field for a setting of the pipeline."""
     of = SETTINGS[name]
-    return option(of.default, of.about, **({"choices": [*of.choices]} if of.choices else {}), **more)
+    return option(of.default, of.about, of.choices or None, **more)
 
 
 @dataclass
