@@ -15,6 +15,7 @@ from scipy.stats import f as f_distribution
 from scipy.stats import t as student
 
 from analysis.fitting import Fit
+from analysis.identification import GREEK
 from analysis.intervals import EDGES, Interval, jackknife, mean_intervals, percentiles
 from analysis.laws import Array
 from analysis.runs import Runs, by_size, clusters, column, fit_runs, paired, whole_corpus
@@ -207,7 +208,7 @@ def why_not_identified(fits: dict[str, Fit], name: str | None = None) -> str | N
     for architecture, fitted in fits.items():
         for parameter, estimate in fitted.parameters.items():
             if not estimate.identified and name in (None, parameter):
-                return f"{parameter} of the {architecture.upper()} is not identified: {estimate.reason}"
+                return f"{GREEK.get(parameter, parameter)} of the {architecture.upper()}: {estimate.reason}"
     return None
 
 

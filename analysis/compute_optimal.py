@@ -145,7 +145,7 @@ def by_envelope(curves: Curves, cost: Cost) -> Method:
     minima = method.result["minima"]
     lowest = {m["sizes"][int(np.argmin(m["losses"]))] for m in minima if m["reason"] is None}
     if method.identified and len(lowest) < MIN_POINTS:
-        reason = f"of the sizes between the ends the envelope passes {len(lowest)}: {MIN_POINTS} are needed"
+        reason = f"the envelope passes {len(lowest)} sizes between its ends, {MIN_POINTS} are needed"
         method.result = _result(reason, minima=minima)
     return method
 

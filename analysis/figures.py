@@ -427,7 +427,7 @@ FIGURES = (  # in the report's order
     StudyFigure("residuals", "Measured over fitted loss, run by run.", residuals),
     StudyFigure(
         "profile_likelihoods",
-        "Rise of the objective with each parameter held; 1 is the 95 % limit.",
+        "Profile likelihoods: increase of the objective when one parameter is held fixed; 1 is the 95 % limit.",
         lambda path, data: profile_likelihoods(path, profiled(data)),
     ),
     StudyFigure(

@@ -7,6 +7,8 @@ from analysis.intervals import Interval, jackknife, percentiles
 from analysis.laws import Array, Parameter
 from analysis.optimiser import SMALLEST_SHARE
 
+GREEK = {"alpha": "α", "beta": "β"}
+
 SPARE_CLUSTERS = 4  # more than parameters
 SMALLEST_E = 1e-3  # of the least loss; below, E is not distinguished from zero
 
@@ -47,7 +49,7 @@ def estimate_parameters(fitted: Fit, shares: Array, least_loss: float) -> None:
         for name in others & estimates.keys():
             if first in estimates and not estimates[first].identified and estimates[name].identified:
                 estimates[name].identified = False
-                estimates[name].reason = f"it depends on {first}, which is not identified"
+                estimates[name].reason = f"it depends on {GREEK.get(first, first)}, which is not"
 
 
 def _lowest(parameter: Parameter, value: float, share: float, least_loss: float) -> float:

@@ -173,7 +173,7 @@ def test_the_test_of_a_shared_exponent_is_walds_with_the_variance_of_the_jackkni
 def test_a_law_that_is_not_identified_gives_a_reason_and_no_result():
     found = under("power", made_ladders(RISING, GPT_LAW, noise=0.001))
     assert found["steeper"] is None
-    assert "of the GPT is not identified" in found["reason"]
+    assert "of the GPT: " in found["reason"]
     assert found["differences"]["alpha"]["test"]["p"] is None
     assert found["crossovers"][0]["value"] is None
     assert found["crossovers"][0]["reason"] == found["reason"]
