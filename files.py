@@ -89,7 +89,7 @@ def atomic_folder(path: Path, mark: str) -> Iterator[Path]:
     UserError for any other.
     """
     check_output(path, mark)
-    path = path.resolve()  # follows a link; and "." has a name of its own
+    path = path.resolve()  # follows a link; and names "."
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_partial(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -125,7 +125,7 @@ def _lines(stream: IO[bytes]) -> Iterator[str]:
 
 
 def _csv_cells(lines: Iterator[str]) -> Iterator[list[str] | str]:
-    r"""Yield the rows of a CSV file, one that cannot be read as the reason; reading goes on with the next line.
+    r"""Yield the rows of a CSV file, one that cannot be read as the reason; reading continues with the next line.
 
     A quote in a value is doubled, or written \" as in The Session's dumps of 2015: the first row that has a \" and
     cannot be read with doubled quotes decides that the file is of that kind.

@@ -9,7 +9,7 @@ FORKS.set_forkserver_preload(["tests.warm"])  # found where pytest runs in the r
 
 
 def exit_code(seconds, work, *arguments):
-    """Do `work` in a process of its own, killed after so many seconds; return how it ended."""
+    """Do `work` in a separate process, killed after so many seconds; return how it ended."""
     process = FORKS.Process(target=work, args=arguments)
     process.start()
     process.join(seconds)

@@ -39,9 +39,9 @@ def test_the_small_model_writes_tunes_where_the_project_is_not_installed(tmp_pat
 
 def test_twenty_tunes_of_each_architecture_are_published_with_scores_by_the_stated_rule():
     folder = PUBLISHED / "generation_analysis" / "tunes"
-    told = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    shown = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
     for architecture in ("gpt", "lstm"):
-        mine = [tune for tune in told["samples"] if tune["architecture"] == architecture]
+        mine = [tune for tune in shown["samples"] if tune["architecture"] == architecture]
         assert len(mine) == SHOWN
         assert [tune["verdict"]["valid"] for tune in mine] == sorted(
             (t["verdict"]["valid"] for t in mine), reverse=True
@@ -49,7 +49,7 @@ def test_twenty_tunes_of_each_architecture_are_published_with_scores_by_the_stat
         for tune in mine:
             assert not tune["copied"]
             assert tune["abc"] in (folder / tune["file"]).read_text(encoding="utf-8")
-    assert told["rule"] in (folder / "index.md").read_text(encoding="utf-8")
+    assert shown["rule"] in (folder / "index.md").read_text(encoding="utf-8")
 
 
 def test_the_table_holds_the_study_and_the_plan_of_the_larger_one():

@@ -112,7 +112,7 @@ class Reader:
                 self.voice.unit = in_ticks(default_unit_length(self.voice.metre))
 
     def change_voice(self, value: str) -> None:
-        """Take in a V: field; in the body, the voice of that name goes on, or begins with the header's settings."""
+        """Take in a V: field; in the body, the voice of that name continues, or begins with the header's settings."""
         name, first = (value.split(maxsplit=1) or [""])[0], self.voices[""]
         self.shifts[name] = octave_shift(value, self.shifts.get(name, first.shift))
         if self.in_body:
