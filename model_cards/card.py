@@ -106,7 +106,9 @@ def _losses(record: RunRecord) -> list[dict[str, Any]]:
 def _command(config: RunConfig) -> str:
     """Return the command that trains a run again."""
     if config.init_from:
-        return f"accelerate launch training/best.py --tokens {config.tokens}  # and the study's folder, corpus and search"
+        return (
+            f"accelerate launch training/best.py --tokens {config.tokens}  # and the study's folder, corpus and search"
+        )
     named = ("tokens", "data_fraction", "sequences", "schedule", "warmup_tokens", "batch_size", "context")
     flags = "".join(f" --{name} {getattr(config, name)}" for name in (*named, "weight_decay", "precision"))
     model = f"--{config.architecture}_sizes {config.size} --{config.architecture}_lr_rule {config.learning_rate}"
